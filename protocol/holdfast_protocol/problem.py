@@ -1,0 +1,116 @@
+"""What can go wrong, with one stable code each, as RFC 9457 problem details.
+
+    ProblemError                 a request that is answered with a problem document
+    FieldError (ValueError)      a field value that does not follow its grammar; fields.py raises it
+
+Rule of this file: every code that either side may see is a row of `KINDS`. A code never changes its meaning;
+the sentence may be improved. `protocol.md` lists the same rows, and a test holds them together.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+TYPE_PREFIX: Final = "urn:holdfast:problem:"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One row: the code, the status it is answered with, and a title in words."""
+
+    code: str
+    status: int
+    title: str
+
+
+def _kinds(*rows: tuple[str, int, str]) -> dict[str, Kind]:
+    return {code: Kind(code, status, title) for code, status, title in rows}
+
+
+KINDS: Final[Mapping[str, Kind]] = _kinds(
+    ("malformed-field", 400, "A header field does not follow its grammar"),
+    ("missing-field", 400, "A header field that this request needs is missing"),
+    ("conflicting-fields", 400, "Two header fields contradict each other"),
+    ("unknown-algorithm", 400, "None of the digest algorithms given is known here"),
+    ("misaligned-chunk", 400, "The chunk does not start or end on the granule of this upload"),
+    ("out-of-bounds", 400, "The bytes lie beyond the end of the upload"),
+    ("digest-mismatch", 400, "The body does not have the digest that was sent with it"),
+    ("body-too-short", 400, "The body ended before the length that was announced"),
+    ("body-too-long", 400, "The body is longer than the length that was announced"),
+    ("final-upload", 403, "This upload takes no more bytes"),
+    ("not-found", 404, "There is no upload here"),
+    ("method-not-allowed", 405, "This method is not offered here"),
+    ("request-timeout", 408, "No bytes came for too long"),
+    ("offset-mismatch", 409, "The offset is not the one where this upload goes on"),
+    ("chunk-conflict", 409, "Other bytes are stored in this range"),
+    ("missing-ranges", 409, "Bytes are still missing"),
+    ("fenced", 409, "Another request took over this upload"),
+    ("upload-failed", 409, "This upload has failed and takes no more bytes"),
+    ("not-finished", 409, "This upload is not finished, so there is nothing to download yet"),
+    ("gone", 410, "This upload is no longer here"),
+    ("length-required", 411, "This request needs a Content-Length"),
+    ("version-not-supported", 412, "This version of tus is not spoken here"),
+    ("upload-too-large", 413, "The upload is larger than this server takes"),
+    ("chunk-too-large", 413, "The chunk is larger than this server takes"),
+    ("length-exceeded", 413, "The body goes beyond the length of the upload"),
+    ("unsupported-media-type", 415, "The Content-Type is not one that this upload takes"),
+    ("range-not-satisfiable", 416, "None of the ranges lies within the file"),
+    ("upload-digest-mismatch", 422, "The whole file does not have the digest that was given for it"),
+    ("headers-too-large", 431, "The header fields are too large"),
+    ("checksum-mismatch", 460, "The body does not have the checksum that was sent with it"),
+    ("internal-error", 500, "The server failed"),
+    ("range-busy", 503, "Another request is still writing to this range"),
+    ("shutting-down", 503, "The server is shutting down"),
+    ("overloaded", 503, "The server is busy"),
+    ("insufficient-storage", 507, "There is not enough room to store this"),
+)
+
+
+@dataclass(eq=False)
+class ProblemError(Exception):
+    """A request is refused, or could not be carried out; `code` says which row of `KINDS` it is.
+
+    `detail` is a sentence for people that says what to do. `members` are extension members of the problem
+    document (JSON values). `headers` are fields that the answer carries beside it.
+    """
+
+    code: str
+    detail: str
+    members: Mapping[str, object] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__(f"{self.code}: {self.detail}")
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.code]
+
+    @property
+    def status(self) -> int:
+        return self.kind.status
+
+    def to_json(self) -> bytes:
+        """The RFC 9457 document, UTF-8."""
+        document = {
+            "type": TYPE_PREFIX + self.code,
+            "title": self.kind.title,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            **self.members,
+        }
+        return json.dumps(document, ensure_ascii=False).encode()
+
+
+class FieldError(ValueError):
+    """A value does not follow the grammar of its field. `field` is the header's name, the message says why."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+    def as_problem(self) -> ProblemError:
+        return ProblemError("malformed-field", f"{self.field}: {self.reason}", {"field": self.field})
