@@ -1,0 +1,61 @@
+"""An upload as the catalog knows it.
+
+Rule of this file: an `Upload` is a snapshot. It is never changed; a change goes through the catalog, which answers
+with a new one.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from holdfast_protocol.digest import Digest
+
+
+class State(StrEnum):
+    """Where an upload is in its life. `receiving -> verifying -> complete` is the way of a good one."""
+
+    RECEIVING = "receiving"
+    VERIFYING = "verifying"
+    """All bytes are stored; digests are being checked, or the file is being published."""
+    COMPLETE = "complete"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    TERMINATED = "terminated"
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One file on its way or complete. Sizes are in bytes, times in seconds since the epoch."""
+
+    id: str
+    """32 lower-case hexadecimal digits."""
+    state: State
+    length: int
+    parallel: bool
+    """Created for parallel chunks: it is completed by request, not by its last byte."""
+    granule: int
+    metadata: str | None
+    """`Upload-Metadata`, byte for byte as the client sent it."""
+    name: str
+    """The file's name, made safe for a file system; not empty."""
+    created: float
+    updated: float
+    expires: float | None
+    """When it is removed if it is not finished by then; None: never."""
+    expected: tuple[Digest, ...] = ()
+    """Digests of the whole file that the client has given."""
+    wanted: str | None = None
+    """The algorithm that the client has said it will ask for at the end."""
+    computed: tuple[Digest, ...] = ()
+    """Digests of the whole file that the server has computed."""
+    prefix: int = 0
+    """Contiguous bytes stored from offset 0."""
+    received: int = 0
+    """Bytes stored in all."""
+    error: str | None = None
+    """The problem code, if it has failed."""
+    error_detail: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Every byte is stored."""
+        return self.received == self.length
