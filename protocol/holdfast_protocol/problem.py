@@ -50,6 +50,7 @@ KINDS: Final[Mapping[str, Kind]] = _kinds(
     ("not-finished", 409, "This upload is not finished, so there is nothing to download yet"),
     ("gone", 410, "This upload is no longer here"),
     ("length-required", 411, "This request needs a Content-Length"),
+    ("precondition-failed", 412, "The file is not the one that was asked for"),
     ("version-not-supported", 412, "This version of tus is not spoken here"),
     ("upload-too-large", 413, "The upload is larger than this server takes"),
     ("chunk-too-large", 413, "The chunk is larger than this server takes"),

@@ -1,0 +1,101 @@
+# `make demo` and `make test` are all that a fresh machine needs; they ask for Python 3.11 or newer and for nothing else.
+#
+# Every target works from .venv, which is made once from constraints.txt (exact versions with hashes) and brought up to
+# date when constraints.txt or pyproject.toml change. Nothing is written outside this folder but pip's own cache.
+#
+#   PYTHON=python3.12   the interpreter to make .venv with; without it the one of .venv, or the first that is new enough
+#   ARGS='-x -k name'   further options for pytest
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?=
+ARGS ?=
+FILE ?=
+KEEP ?=
+SIZE ?= 1GiB
+ROUNDS ?= 5
+ONLY ?=
+DATA ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NODE_MODULES := .cache/interop/node_modules
+VERSION := import sys; print("%d.%d" % sys.version_info[:2])
+
+# .venv is made anew when it is not of this checkout (its paths are absolute), is broken, or is of another Python.
+HERE := $(shell $(BIN)/python -c '$(VERSION)' 2>/dev/null)
+ifneq ($(PYTHON),)
+WANTED := $(shell $(PYTHON) -c '$(VERSION)' 2>/dev/null)
+else
+WANTED := $(HERE)
+endif
+FRESH := $(if $(HERE),$(if $(filter $(WANTED),$(HERE)),$(if $(wildcard $(READY)),$(shell [ "$$(cat $(READY))" = "$(CURDIR)" ] || echo --clear),),--clear),--clear)
+
+.PHONY: help demo test check bench docs constraints interop clean fresh
+
+help: ## this list
+	@echo "Holdfast. Needs Python 3.11 or newer, and nothing else."
+	@echo
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+demo: $(READY) ## upload a file, kill the server half-way, resume, download, compare; FILE=path, KEEP=1
+	@$(BIN)/python demo/main_job.py $(if $(FILE),--file "$(FILE)") $(if $(KEEP),--keep)
+
+test: $(READY) ## the tests; ARGS='-x -k name'
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## ruff, mypy, pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+bench: $(READY) ## benchmarks, side by side with tusd if there is one; SIZE=1GiB, ROUNDS=5, ONLY=ingest, DATA=folder
+	@$(BIN)/python -m benchmarks --size "$(SIZE)" --rounds "$(ROUNDS)" $(if $(ONLY),--only "$(ONLY)") $(if $(DATA),--data "$(DATA)")
+
+docs: $(READY) ## check the documents: links, and that every command and setting they name exists
+	@$(BIN)/python docs/check.py
+
+interop: $(NODE_MODULES)/.ready ## fetch the Node packages that the interop tests use (needs node and npm)
+
+constraints: ## pin the dependencies again, newest versions, with uv
+	@command -v uv >/dev/null || { echo "make constraints needs uv: pip install uv"; exit 1; }
+	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-header --no-annotate --extra dev pyproject.toml --output-file constraints.txt >/dev/null
+
+clean: ## remove everything that was made here
+	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage benchmarks/results
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+fresh:
+
+$(READY): constraints.txt pyproject.toml $(if $(FRESH),fresh)
+	@set -e; \
+	python=''; \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",$(if $(FRESH),,$(BIN)/python) python3 python3.13 python3.12 python3.11 python); do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "Holdfast needs Python 3.11 or newer, and $(if $(PYTHON),$(PYTHON) is none,there is none on the PATH)." >&2; \
+	  echo "Install it, or say where it is: make PYTHON=/path/to/python3" >&2; exit 1; \
+	fi; \
+	if ! "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	  echo "$$python cannot make virtual environments: the modules venv and ensurepip are not installed." >&2; \
+	  echo "On Debian and Ubuntu: apt install python3-venv (as root), then say make again." >&2; exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$python" --version) (once; pinned by constraints.txt)"; \
+	if [ -n "$(FRESH)" ] || [ ! -x $(BIN)/python ]; then "$$python" -m venv --clear $(VENV); fi; \
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement constraints.txt; \
+	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .; \
+	printf '%s' "$(CURDIR)" > $(READY)
+
+# Exact versions stand in package.json, also of what the packages need themselves; there is no lock file.
+$(NODE_MODULES)/.ready: tests/interop/package.json
+	@command -v npm >/dev/null || { echo "make interop needs node and npm; on Debian: apt install nodejs npm" >&2; exit 1; }
+	mkdir -p .cache/interop
+	cp tests/interop/package.json .cache/interop/package.json
+	npm install --prefix .cache/interop --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch $@

@@ -1,0 +1,240 @@
+"""HTTP as the rest of the client sees it: a request and its bytes go out, an answer or one of our errors comes back.
+
+Rule of this file: it alone knows httpx. HTTP/1.1 only: bulk bytes over one HTTP/2 connection wait for each other's
+flow control. No redirect is followed, no answer is kept in memory beyond 64 KiB (but downloads, which are streamed),
+and each wait has its limit: for a connection, for the next bytes to move, for the answer.
+Headers that the caller gave, credentials among them, go to the origin that they were given for and to no other.
+"""
+
+import socket
+import ssl
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+import anyio
+import httpx
+
+from holdfast.errors import BrokenProtocol, ConnectionFailed, Stalled, UsageError
+from holdfast.planner import TokenBucket
+from holdfast_protocol import headers as names
+from holdfast_protocol.messages import Headers, Request, Response
+
+PIECE: Final = 256 * 1024
+"""Bytes handed to the connection at once. The stall timeout counts for each of them."""
+READ_PIECE: Final = 256 * 1024
+LARGEST_ERROR: Final = 64 * 1024
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits of waiting, in seconds. There is none for a request as a whole."""
+
+    connect: float = 10.0
+    stall: float = 30.0
+    """No byte moved in either direction."""
+    response: float = 60.0
+    """From the last byte of a request to the head of its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The bytes of a request: `pieces()` gives them anew for each sending, `length` bytes in all."""
+
+    length: int
+    pieces: Callable[[], AsyncIterator[bytes | bytearray | memoryview]]
+
+
+class Incoming:
+    """An answer whose body is read as it comes."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        self.status = response.status_code
+        self.headers = Headers(response.headers.multi_items())
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The body as it came over the wire, in pieces of at most 256 KiB. Raises ConnectionFailed."""
+        try:
+            async for piece in self._response.aiter_raw(READ_PIECE):
+                yield piece
+        except httpx.HTTPError as error:
+            raise _connection_error(error, self._response.request) from error
+        except httpx.StreamError as error:
+            raise ConnectionFailed(f"the connection to {self._response.url.host} broke: {error}") from error
+
+    async def answer(self) -> Response:
+        """The whole as a value; of the body at most 64 KiB."""
+        body = bytearray()
+        async for piece in self.pieces():
+            body += piece
+            if len(body) >= LARGEST_ERROR:
+                break
+        return Response(self.status, self.headers, bytes(body[:LARGEST_ERROR]))
+
+
+class Transport:
+    """Connections to servers. Belongs to one event loop; `aclose()` ends all of them."""
+
+    def __init__(self, *, timeouts: Timeouts | None = None, verify: ssl.SSLContext | bool = True) -> None:
+        self.timeouts = timeouts or Timeouts()
+        times = self.timeouts
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20)
+        self._client = httpx.AsyncClient(
+            http1=True,
+            http2=False,
+            verify=verify,
+            limits=limits,
+            follow_redirects=False,
+            timeout=httpx.Timeout(times.stall, connect=times.connect, pool=None),
+            headers={"User-Agent": "holdfast"},
+            # A proxy of the environment needs httpx's own set-up; the option is not worth losing that.
+            transport=None if urllib.request.getproxies() else _direct(verify, limits),
+        )
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    def session(self, url: str, extra: Mapping[str, str] | None = None) -> "Session":
+        """A session for the server of `url`, with header fields for it. Raises UsageError for a bad URL."""
+        return Session(self._client, self.timeouts, url, extra or {})
+
+
+class Session:
+    """What a transfer sends through: requests to one server, with the caller's header fields.
+
+    `endpoint` is the URL without user name and password; these become a header field for its origin.
+    """
+
+    def __init__(
+        self, client: httpx.AsyncClient, timeouts: Timeouts, url: str, extra: Mapping[str, str]
+    ) -> None:
+        self._client = client
+        self._timeouts = timeouts
+        self.endpoint, credentials = _split(url)
+        self._origin = _origin(self.endpoint)
+        self._extra = dict(extra)
+        self._auth = httpx.BasicAuth(*credentials) if credentials is not None else None
+
+    async def exchange(
+        self,
+        steps: Generator[Request, Response, Result],
+        body: Body | None = None,
+        *,
+        sent: Callable[[int], None] | None = None,
+        limit: TokenBucket | None = None,
+    ) -> Result:
+        """Carry out an exchange of holdfast_protocol.client. `sent` is told of bytes of the body that went out.
+
+        Raises what the exchange raises, and ConnectionFailed, Stalled or BrokenProtocol.
+        """
+        answer: Response | None = None
+        while True:
+            try:
+                request = next(steps) if answer is None else steps.send(answer)
+            except StopIteration as stop:
+                result: Result = stop.value
+                return result
+            content = _outgoing(body, sent, limit) if request.body is not None and body is not None else None
+            async with self.open(request, content) as incoming:
+                answer = await incoming.answer()
+
+    @asynccontextmanager
+    async def open(
+        self, request: Request, content: AsyncIterator[bytes] | None = None, *, stream: bool = False
+    ) -> AsyncIterator[Incoming]:
+        """Send a request and give its answer as it comes. Raises ConnectionFailed, Stalled or BrokenProtocol."""
+        ours = _origin(request.url) == self._origin
+        sent = {**(self._extra if ours else {}), **request.headers}
+        read = self._timeouts.stall if stream else self._timeouts.response
+        limits = httpx.Timeout(self._timeouts.stall, connect=self._timeouts.connect, read=read, pool=None)
+        try:
+            message = self._client.build_request(
+                request.method, request.url, headers=sent, content=content, timeout=limits
+            )
+            if names.CONTENT_LENGTH in request.headers:
+                # httpx takes content that it cannot measure for chunked, whatever length was given.
+                message.headers.pop(names.TRANSFER_ENCODING, None)
+            response = await self._client.send(message, stream=True, auth=self._auth if ours else None)
+        except httpx.HTTPError as error:
+            raise _connection_error(error, error.request) from error
+        except (httpx.InvalidURL, ValueError) as error:
+            raise UsageError(f"{request.url} is not a URL that can be asked: {error}") from error
+        try:
+            yield Incoming(response)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+
+
+def _direct(verify: ssl.SSLContext | bool, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
+    options: list[tuple[int, int, int]] = []
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        # Without it megabytes wait in the kernel: the count of bytes sent runs ahead of the wire, and the time
+        # until they are gone is taken for time without an answer.
+        options.append((socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PIECE))
+    return httpx.AsyncHTTPTransport(
+        verify=verify, http1=True, http2=False, limits=limits, socket_options=options
+    )
+
+
+async def _outgoing(
+    body: Body, sent: Callable[[int], None] | None, limit: TokenBucket | None
+) -> AsyncIterator[bytes]:
+    async for whole in body.pieces():
+        view = memoryview(whole)
+        step = PIECE if limit is None else limit.slice
+        for start in range(0, len(view), step):
+            piece = view[start : start + step]
+            if limit is not None and (wait := limit.take(len(piece))) > 0:
+                await anyio.sleep(wait)
+            # Counted before it goes: a failure in the middle must not make bytes on the wire look unsent.
+            if sent is not None:
+                sent(len(piece))
+            yield piece  # type: ignore[misc]  # h11 takes a view as it takes bytes, and copies it once
+
+
+def _split(url: str) -> tuple[str, tuple[str, str] | None]:
+    """The URL without user name and password, and these."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError(f"{url!r} is not a URL of an HTTP server; it must look like http://host:8000/files")
+    credentials = None
+    if parts.username is not None:
+        credentials = (unquote(parts.username), unquote(parts.password or ""))
+    bare = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, bare, parts.path or "/", parts.query, "")), credentials
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _connection_error(error: httpx.HTTPError, request: httpx.Request) -> ConnectionFailed | BrokenProtocol:
+    """Ours for one of httpx's."""
+    where = f"{request.url.host}:{request.url.port or {'http': 80}.get(request.url.scheme, 443)}"
+    reason = str(error) or type(error).__name__
+    match error:
+        case httpx.ConnectTimeout():
+            return Stalled(f"no connection to {where} in time; is the address right and the network up?")
+        case httpx.ConnectError():
+            return ConnectionFailed(f"no connection to {where} ({reason}); is the server running?")
+        case httpx.ReadTimeout():
+            return Stalled(f"no answer from {where} in time")
+        case httpx.WriteTimeout():
+            return Stalled(f"{where} took no more bytes")
+        case httpx.UnsupportedProtocol() | httpx.LocalProtocolError() | httpx.DecodingError():
+            return BrokenProtocol(f"the exchange with {where} went wrong: {reason}")
+        case _:
+            return ConnectionFailed(f"the connection to {where} broke ({reason})")

@@ -1,0 +1,401 @@
+"""What the client remembers across restarts: which transfer has which URL, and which bytes are safely here.
+
+Rule of this file: the journal is a map and never the truth. The server's word about what is stored goes before it,
+and a row that is lost costs time and nothing else. A span of a download is recorded only after its bytes are on the
+disk. One process at a time runs a transfer: it holds an operating system lock on a small file, which also carries
+the count of bytes that were put on the wire, so that the count survives `kill -9` without a commit for each.
+
+Secrets are not stored: no header field, no user name or password of a URL.
+
+Methods block for a disk access (milliseconds); drivers call them in worker threads. Any thread may call.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import platformdirs
+
+from holdfast.errors import HoldfastError, TransferBusy
+from holdfast.sources import Fingerprint
+from holdfast_protocol.digest import Digest
+from holdfast_protocol.messages import Span
+
+STATE_VARIABLE: Final = "HOLDFAST_STATE"
+KEEP_DONE: Final = 30 * 86400.0
+"""Seconds for which a finished transfer is remembered."""
+
+_MIGRATIONS: Final = (
+    """
+    CREATE TABLE upload (
+        key TEXT PRIMARY KEY, state TEXT NOT NULL, path TEXT NOT NULL, endpoint TEXT NOT NULL, url TEXT NOT NULL,
+        size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, device INTEGER NOT NULL,
+        edge TEXT NOT NULL, digest_algorithm TEXT, digest_value BLOB, wire INTEGER NOT NULL,
+        created REAL NOT NULL, updated REAL NOT NULL
+    ) STRICT;
+    CREATE TABLE download (
+        key TEXT PRIMARY KEY, state TEXT NOT NULL, url TEXT NOT NULL, path TEXT NOT NULL, part TEXT NOT NULL,
+        size INTEGER NOT NULL, etag TEXT NOT NULL, wire INTEGER NOT NULL,
+        created REAL NOT NULL, updated REAL NOT NULL
+    ) STRICT;
+    CREATE TABLE span (
+        key TEXT NOT NULL REFERENCES download (key) ON DELETE CASCADE, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
+        PRIMARY KEY (key, start)
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
+
+_log = logging.getLogger("holdfast")
+
+
+@dataclass(frozen=True, slots=True)
+class UploadRecord:
+    """An upload that was begun: where it is, what file it is of, and how it ended if it did."""
+
+    key: str
+    path: str
+    endpoint: str
+    url: str
+    size: int
+    done: bool = False
+    digest: Digest | None = None
+    wire: int = 0
+    """Bytes of content that were put on the wire for it, in all processes, when it was last recorded."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadRecord:
+    """A download that was begun: of which version of what, and which bytes of it are on the disk."""
+
+    key: str
+    url: str
+    path: str
+    part: str
+    size: int
+    etag: str
+    spans: tuple[Span, ...] = ()
+
+
+def upload_key(endpoint: str, fingerprint: Fingerprint, metadata: Mapping[str, bytes]) -> str:
+    """What one and the same upload is recognized by: 64 hexadecimal digits."""
+    said = [
+        "upload",
+        endpoint,
+        fingerprint.path,
+        fingerprint.size,
+        fingerprint.mtime_ns,
+        fingerprint.edge,
+        sorted((name, value.hex()) for name, value in metadata.items()),
+    ]
+    return hashlib.sha256(json.dumps(said).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def download_key(url: str, path: str) -> str:
+    """What one and the same download is recognized by: 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(["download", url, path]).encode()).hexdigest()
+
+
+class TransferLock:
+    """Held by the one process that runs a transfer; ends with the process, however that ends.
+
+    `wire` counts bytes put on the wire for this transfer by all processes that held the lock.
+    """
+
+    def __init__(self, path: Path | None, descriptor: int, wire: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self.wire = wire
+
+    def count(self, size: int) -> None:
+        """`size` bytes were put on the wire. Cheap: one small write into the page cache."""
+        self.wire += size
+        if self._descriptor >= 0:
+            os.pwrite(self._descriptor, b"%020d %010d\n" % (self.wire, os.getpid()), 0)
+
+    def close(self, *, forget: bool = False) -> None:
+        """Let go; with `forget` the count goes, too. May be called more than once."""
+        if self._descriptor < 0:
+            return
+        if forget and self._path is not None:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+
+
+class Journal:
+    """One SQLite file in a folder of its own. `folder` None keeps everything in memory, for this object alone."""
+
+    def __init__(self, folder: Path | None, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._folder = folder
+        self._guard = threading.Lock()
+        self._held: set[str] = set()
+        self._db = self._open()
+        self._migrate()
+        self._collect()
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str] | None = None) -> "Journal":
+        """The journal in `folder`, else in $HOLDFAST_STATE, else in the user's state folder.
+
+        Where the folder cannot be written the journal is kept in memory, and a warning is logged: transfers work,
+        but another process cannot go on with them.
+        """
+        chosen = folder or os.environ.get(STATE_VARIABLE) or platformdirs.user_state_dir("holdfast")
+        path = Path(chosen).expanduser()
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return cls(path)
+        except (OSError, sqlite3.OperationalError) as error:
+            _log.warning(
+                "the journal in %s cannot be used (%s); transfers of this run cannot be resumed later",
+                path,
+                error,
+            )
+            return cls(None)
+
+    def close(self) -> None:
+        with self._guard:
+            self._db.close()
+
+    # Uploads
+
+    def find_upload(self, key: str) -> UploadRecord | None:
+        row = self._one(
+            "SELECT key, path, endpoint, url, size, state, digest_algorithm, digest_value, wire"
+            " FROM upload WHERE key = ?",
+            key,
+        )
+        if row is None:
+            return None
+        key, path, endpoint, url, size, state, algorithm, value, wire = row
+        digest = Digest(algorithm, value) if algorithm is not None else None
+        return UploadRecord(key, path, endpoint, url, size, state == "done", digest, wire)
+
+    def begin_upload(self, key: str, fingerprint: Fingerprint, *, endpoint: str, url: str) -> None:
+        """Remember the URL of a new upload. On the disk when this returns."""
+        now = self._clock()
+        self._write(
+            "INSERT OR REPLACE INTO upload VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 0, ?, ?)",
+            (
+                key,
+                fingerprint.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+                endpoint,
+                url,
+                fingerprint.size,
+                fingerprint.mtime_ns,
+                _signed(fingerprint.inode),
+                _signed(fingerprint.device),
+                fingerprint.edge,
+                now,
+                now,
+            ),
+        )
+
+    def pause_upload(self, key: str, *, wire: int) -> None:
+        """The run of an upload has ended before the upload did."""
+        self._write(
+            "UPDATE upload SET state = 'paused', wire = ?, updated = ? WHERE key = ? AND state <> 'done'",
+            (wire, self._clock(), key),
+        )
+
+    def finish_upload(self, key: str, *, digest: Digest | None, wire: int) -> None:
+        """The upload is complete on the server."""
+        algorithm, value = (digest.algorithm, digest.value) if digest is not None else (None, None)
+        self._write(
+            "UPDATE upload SET state = 'done', digest_algorithm = ?, digest_value = ?, wire = ?, updated = ?"
+            " WHERE key = ?",
+            (algorithm, value, wire, self._clock(), key),
+        )
+
+    def forget_upload(self, key: str) -> None:
+        """The URL is of no use any more."""
+        self._write("DELETE FROM upload WHERE key = ?", (key,))
+
+    # Downloads
+
+    def find_download(self, key: str) -> DownloadRecord | None:
+        row = self._one("SELECT key, url, path, part, size, etag FROM download WHERE key = ?", key)
+        if row is None:
+            return None
+        with self._guard:
+            spans = self._db.execute(
+                'SELECT start, "end" FROM span WHERE key = ? ORDER BY start', (key,)
+            ).fetchall()
+        return DownloadRecord(*row, spans=tuple(Span(start, end) for start, end in spans))
+
+    def begin_download(self, record: DownloadRecord) -> None:
+        """Remember a new download; spans of an older one with the same key are dropped."""
+        now = self._clock()
+        with self._transaction() as db:
+            db.execute("DELETE FROM download WHERE key = ?", (record.key,))
+            db.execute(
+                "INSERT INTO download VALUES (?, 'running', ?, ?, ?, ?, ?, 0, ?, ?)",
+                (record.key, record.url, record.path, record.part, record.size, record.etag, now, now),
+            )
+
+    def commit_spans(self, key: str, spans: Iterable[Span]) -> None:
+        """Bytes of a download are on the disk (the caller has synced the file). On the disk when this returns."""
+        with self._transaction() as db:
+            db.executemany(
+                'INSERT INTO span VALUES (?, ?, ?) ON CONFLICT (key, start) DO UPDATE SET "end" = max("end", excluded."end")',
+                [(key, span.start, span.end) for span in spans],
+            )
+
+    def forget_download(self, key: str) -> None:
+        """It is finished, or cannot be continued."""
+        self._write("DELETE FROM download WHERE key = ?", (key,))
+
+    # Locks
+
+    def lock(self, key: str, what: str) -> TransferLock:
+        """Become the one process that runs this transfer. `what` names it for people. Raises TransferBusy."""
+        with self._guard:
+            if key in self._held:
+                raise TransferBusy(f"{what} is being transferred already, by another call of this process")
+        if self._folder is None:
+            return self._hold(key, TransferLock(None, -1, 0))
+        folder = self._folder / "locks"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        path = folder / f"{key[:32]}.lock"
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                said = os.pread(descriptor, 64, 0).split()
+                # The one who held it may have removed the file between our open() and our lock.
+                if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                    wire = int(said[0]) if said and said[0].isdigit() else 0
+                    return self._hold(key, TransferLock(path, descriptor, wire))
+            except BlockingIOError:
+                said = os.pread(descriptor, 64, 0).split()
+                os.close(descriptor)
+                who = f" (process {int(said[1])})" if len(said) == 2 and said[1].isdigit() else ""
+                raise TransferBusy(
+                    f"{what} is being transferred already, by another process{who}; wait for it or end it"
+                ) from None
+            except FileNotFoundError:
+                pass
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def _hold(self, key: str, lock: TransferLock) -> TransferLock:
+        lock.count(0)
+        with self._guard:
+            self._held.add(key)
+        return lock
+
+    def unlock(self, key: str, lock: TransferLock, *, forget: bool = False) -> None:
+        """Give back what `lock()` gave."""
+        lock.close(forget=forget)
+        with self._guard:
+            self._held.discard(key)
+
+    # The file
+
+    def _open(self) -> sqlite3.Connection:
+        if self._folder is None:
+            return _connect(":memory:")
+        path = self._folder / "journal.db"
+        # So that the file is nobody else's from its first moment on; SQLite gives its side files the same rights.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
+        try:
+            return _checked(path)
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            aside = path.with_suffix(".db.corrupt")
+            path.replace(aside)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            _log.warning(
+                "the journal was damaged (%s); it is set aside as %s and a new one is begun", error, aside
+            )
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            return _checked(path)
+
+    def _migrate(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > len(_MIGRATIONS):
+            self._db.close()
+            raise HoldfastError(
+                f"the journal in {self._folder} was written by a newer version of holdfast; update this one,"
+                f" or set {STATE_VARIABLE} to another folder",
+                code="journal-too-new",
+            )
+        if version == len(_MIGRATIONS):
+            return
+        with self._transaction() as db:
+            # Another process may have been faster; under the write lock the number is the true one.
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
+                for statement in script.split(";"):
+                    if statement.strip():
+                        db.execute(statement)
+                db.execute(f"PRAGMA user_version = {number}")
+
+    def _collect(self) -> None:
+        self._write("DELETE FROM upload WHERE state = 'done' AND updated < ?", (self._clock() - KEEP_DONE,))
+
+    def _one(self, statement: str, key: str) -> tuple[object, ...] | None:
+        with self._guard:
+            row: tuple[object, ...] | None = self._db.execute(statement, (key,)).fetchone()
+            return row
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        with self._transaction() as db:
+            db.execute(statement, values)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._guard:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _checked(path: Path) -> sqlite3.Connection:
+    db = _connect(str(path))
+    try:
+        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _signed(number: int) -> int:
+    """SQLite's integers are signed 64 bits, inode numbers are unsigned."""
+    return number - (1 << 64) if number >= 1 << 63 else number

@@ -1,0 +1,104 @@
+"""What a transfer comes to: results, and errors made from what a server answered.
+
+Rule of this file: each refusal of a server becomes one error of errors.py, whose sentence names the URL, what the
+server said, and what to do about it.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from holdfast.errors import (
+    BrokenProtocol,
+    HoldfastError,
+    NotAuthorized,
+    ServerRefused,
+    ServerUnavailable,
+    UploadGone,
+)
+from holdfast_protocol.client import Reaction, Refusal, ViolationError
+from holdfast_protocol.digest import Digest
+
+AnyError = TypeVar("AnyError", bound=HoldfastError)
+
+
+@dataclass(frozen=True, slots=True)
+class UploadResult:
+    """A complete upload. Sizes in bytes, `seconds` from the start of this call."""
+
+    url: str
+    """Where the file is: GET downloads it from a Holdfast server."""
+    path: Path
+    size: int
+    digest: Digest
+    """Of the whole file; the server verified it if it speaks the parallel dialect."""
+    seconds: float
+    bytes_sent: int
+    """Content put on the wire for this upload, by this and earlier calls."""
+    bytes_resent: int
+    """The part of `bytes_sent` that was sent more than once."""
+    bytes_resumed: int
+    """What the server already had when this call began."""
+    retries: int
+    chunks: int
+    """Requests with content that were accepted in this call."""
+    concurrency: int
+    protocol: str
+    """`parallel` or `tus`."""
+    already_there: bool = False
+    """The upload was complete before this call; nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadResult:
+    """A complete download. Sizes in bytes, `seconds` from the start of this call."""
+
+    url: str
+    path: Path
+    size: int
+    digest: Digest | None
+    """The digest that was verified, None if neither the server nor the caller gave one."""
+    seconds: float
+    bytes_received: int
+    bytes_resumed: int
+    retries: int
+    segments: int
+    concurrency: int
+
+
+def from_refusal(refusal: Refusal, url: str) -> ServerRefused:
+    """The error for an answer that ends a transfer."""
+    said = refusal.detail.rstrip(".") or f"status {refusal.status}, without saying why"
+    code = refusal.code
+    match refusal.status:
+        case 401 | 403 if code is None or code == "not-authorized":
+            return NotAuthorized(
+                f"{url} refuses us ({refusal.status}: {said}); give credentials with the header Authorization",
+                status=refusal.status,
+            )
+        case 404 | 410:
+            return UploadGone(
+                f"there is nothing at {url} ({refusal.status}: {said}); check the URL",
+                status=refusal.status,
+                code=code or "not-found",
+            )
+    if refusal.reaction is Reaction.RETRY or refusal.status >= 500:
+        advice = "free some room there" if refusal.status == 507 else "try again later"
+        return ServerUnavailable(
+            f"{url} does not take it now ({refusal.status}: {said}); {advice}",
+            status=refusal.status,
+            code=code,
+        )
+    return ServerRefused(f"{url} refused ({refusal.status}): {said}", status=refusal.status, code=code)
+
+
+def from_violation(error: ViolationError, url: str) -> BrokenProtocol:
+    """The error for an answer that does not follow the protocol."""
+    return BrokenProtocol(f"{url}: {error}")
+
+
+def gave_up(error: AnyError, attempts: int, keeps: str) -> AnyError:
+    """The same error, with a sentence about the attempts. `keeps` says what can be done with what is there."""
+    error.message = f"{error.message}; gave up after {attempts} attempts without progress. {keeps}"
+    error.args = (error.message,)
+    return error

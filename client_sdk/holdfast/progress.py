@@ -1,0 +1,209 @@
+"""How far a transfer is: snapshots that replace each other.
+
+Rule of this file: a snapshot is never queued. Whoever looks gets the newest one, and those in between are gone;
+so a slow reader costs nothing. Bytes that the other side has accepted and bytes that were put on the wire are two
+numbers and are never mixed: the first never goes back, the second counts what was sent again, too.
+"""
+
+import math
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+import anyio
+
+HALF_LIFE: Final = 3.0
+"""Seconds after which a measured speed counts half."""
+
+
+class State(StrEnum):
+    """What a transfer is doing. `DONE`, `FAILED` and `CANCELLED` are final."""
+
+    QUEUED = "queued"
+    STARTING = "starting"
+    RUNNING = "running"
+    WAITING = "waiting"
+    """After a failure, before the next attempt; `Progress.note` says why."""
+    VERIFYING = "verifying"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        return self in (State.DONE, State.FAILED, State.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One look at a transfer. Sizes in bytes, times in seconds."""
+
+    state: State
+    size: int | None
+    """None as long as it is not known (a download before the first answer)."""
+    accepted: int
+    """Stored at the other end, or safely here for a download. Never goes back for one version of a file."""
+    resumed: int
+    """The part of `accepted` that was there before this call."""
+    wire: int
+    """Bytes of content that this call put on the wire, or received; what was sent twice counts twice."""
+    speed: float
+    """Bytes on the wire per second, smoothed; 0 if nothing moves."""
+    elapsed: float
+    retries: int
+    concurrency: int
+    chunk_size: int
+    note: str | None = None
+    """A sentence about the last failure while it matters."""
+
+    @property
+    def fraction(self) -> float:
+        """Accepted part of the whole, 0.0 to 1.0; 0.0 while the size is not known."""
+        if self.size is None:
+            return 0.0
+        return 1.0 if self.size == 0 else min(1.0, self.accepted / self.size)
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds until all bytes are there at the present speed; None if nothing can be said."""
+        if self.size is None or self.speed <= 0 or self.state.final:
+            return None
+        return max(0.0, (self.size - self.accepted) / self.speed)
+
+
+class Meter:
+    """A speed, smoothed over time with a half-life. `now` is in seconds of any monotonic clock."""
+
+    __slots__ = ("_pending", "_rate", "_since", "_weight")
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._pending = 0
+        self._rate = 0.0
+        self._weight = 0.0
+
+    def add(self, size: int) -> None:
+        self._pending += size
+
+    def rate(self, now: float) -> float:
+        """Bytes per second. Samples are taken not more often than ten times a second."""
+        span = now - self._since
+        if span >= 0.1:
+            keep = math.pow(0.5, span / HALF_LIFE)
+            self._rate = self._rate * keep + (self._pending / span) * (1 - keep)
+            self._weight = self._weight * keep + (1 - keep)
+            self._pending = 0
+            self._since = now
+        return self._rate / self._weight if self._weight > 0 else 0.0
+
+
+class Latest:
+    """The newest snapshot, for any number of readers. Belongs to one event loop."""
+
+    def __init__(self, first: Progress) -> None:
+        self._progress = first
+        self._version = 0
+        self._changed: anyio.Event | None = None
+        self._closed = False
+
+    @property
+    def progress(self) -> Progress:
+        return self._progress
+
+    def publish(self, progress: Progress) -> None:
+        self._progress = progress
+        self._version += 1
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    def close(self) -> None:
+        """There will be no more snapshots: readers get the last one, if they have not seen it, and end."""
+        self._closed = True
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def follow(self) -> AsyncIterator[Progress]:
+        """The newest snapshot at once, then the newest one each time that there is a newer one."""
+        seen = -1
+        while True:
+            if self._version != seen:
+                seen = self._version
+                yield self._progress
+            elif self._closed:
+                return
+            else:
+                if self._changed is None:
+                    self._changed = anyio.Event()
+                await self._changed.wait()
+
+
+class Tracker:
+    """Collects what a driver reports and publishes snapshots, not more often than every `interval` seconds."""
+
+    def __init__(self, clock: Callable[[], float], *, interval: float = 0.1) -> None:
+        self._clock = clock
+        self._interval = interval
+        self._began = clock()
+        self._meter = Meter(self._began)
+        self._published = -math.inf
+        self.state = State.QUEUED
+        self.size: int | None = None
+        self.accepted = 0
+        self.resumed = 0
+        self.wire = 0
+        self.retries = 0
+        self.concurrency = 0
+        self.chunk_size = 0
+        self.note: str | None = None
+        self.latest = Latest(self.snapshot())
+
+    @property
+    def elapsed(self) -> float:
+        return self._clock() - self._began
+
+    def begin(self) -> None:
+        """The transfer has left the queue: time counts from here."""
+        self._began = self._clock()
+        self._meter = Meter(self._began)
+        self.enter(State.STARTING)
+
+    def enter(self, state: State, note: str | None = None) -> None:
+        """Another state; published at once."""
+        self.state = state
+        self.note = note
+        self._publish(self._clock())
+
+    def moved(self, size: int) -> None:
+        """`size` bytes went over the wire."""
+        self.wire += size
+        self._meter.add(size)
+        self.tick()
+
+    def tick(self) -> None:
+        """Something changed; publish if the last time is long enough ago."""
+        now = self._clock()
+        if now - self._published >= self._interval:
+            self._publish(now)
+
+    def snapshot(self) -> Progress:
+        now = self._clock()
+        return Progress(
+            state=self.state,
+            size=self.size,
+            accepted=self.accepted,
+            resumed=self.resumed,
+            wire=self.wire,
+            speed=self._meter.rate(now),
+            elapsed=now - self._began,
+            retries=self.retries,
+            concurrency=self.concurrency,
+            chunk_size=self.chunk_size,
+            note=self.note,
+        )
+
+    def _publish(self, now: float) -> None:
+        self._published = now
+        self.latest.publish(self.snapshot())

@@ -1,0 +1,189 @@
+"""One upload on its way: what the roads of both dialects share.
+
+Rule of this file: what a failure asks for is decided in one place (`Upload.recover`), and after any failure the
+server is asked what it has. Attempts count only as long as the server accepts nothing in between.
+"""
+
+import random
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, TypeVar
+
+import anyio
+from anyio import to_thread
+
+from holdfast._transport import Body, Session
+from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
+from holdfast.journal import TransferLock
+from holdfast.outcome import from_refusal, from_violation, gave_up
+from holdfast.planner import Attempts, Backoff, TokenBucket
+from holdfast.progress import State as Stage
+from holdfast.progress import Tracker
+from holdfast.sources import Source
+from holdfast_protocol import client as protocol
+from holdfast_protocol.client import Reaction, Refusal, ViolationError
+from holdfast_protocol.digest import Digest, Hasher, hasher
+from holdfast_protocol.messages import Request, Response
+
+Dialect = Literal["auto", "parallel", "tus"]
+OnChange = Literal["fail", "restart"]
+Result = TypeVar("Result")
+
+KEPT: Final = "What the server has is kept; run the same upload again to go on."
+
+
+@dataclass(frozen=True, slots=True)
+class UploadJob:
+    """What to send, where, and how. Sizes in bytes; None leaves a choice to the plan."""
+
+    path: Path
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
+    checksum: str = "sha-256"
+    """Algorithm of the digest of the whole file."""
+    concurrency: int | None = None
+    chunk_size: int | None = None
+    dialect: Dialect = "auto"
+    on_change: OnChange = "fail"
+    max_attempts: int = 10
+    """Failures in a row, without any byte accepted in between, after which the upload fails."""
+
+
+class StartAgain(Exception):  # noqa: N818 - it is no error yet
+    """This upload cannot be continued on the server; `reason` is the error if it happens a second time."""
+
+    def __init__(self, reason: HoldfastError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class Upload:
+    """One upload on its way: what the roads of both dialects share."""
+
+    def __init__(
+        self,
+        job: UploadJob,
+        session: Session,
+        tracker: Tracker,
+        lock: TransferLock,
+        source: Source,
+        url: str,
+        limit: TokenBucket | None,
+    ) -> None:
+        self.job = job
+        self.session = session
+        self.tracker = tracker
+        self.lock = lock
+        self.source = source
+        self.url = url
+        self.limit = limit
+        self.chunks = 0
+        self.progress = 0
+        """Grows with each thing that the server accepted; attempts are counted against it."""
+        self._backoff = Backoff()
+        self._hasher: Hasher = hasher(job.checksum)
+        self.hashed = 0
+        """How far the digest of the whole file has come."""
+
+    @property
+    def size(self) -> int:
+        return self.source.size
+
+    async def exchange(self, steps: Generator[Request, Response, Result], body: Body | None = None) -> Result:
+        """One exchange, tried once. Raises Refusal, HoldfastError."""
+        try:
+            return await self.session.exchange(steps, body, sent=self._sent, limit=self.limit)
+        except ViolationError as error:
+            raise from_violation(error, self.url) from error
+
+    def attempts(self) -> Attempts:
+        return Attempts(self.job.max_attempts, self.progress)
+
+    async def state(self, attempts: Attempts | None = None) -> protocol.State:
+        """What the server has, asked until it answers. Raises StartAgain, HoldfastError."""
+        attempts = attempts or self.attempts()
+        while True:
+            try:
+                state = await self.exchange(protocol.query(self.url, now=time.time()))
+            except (Refusal, ConnectionFailed) as error:
+                await self.recover(error, attempts)
+                continue
+            if state.length is not None and state.length != self.size:
+                raise StartAgain(
+                    VerificationFailed(f"{self.url} is an upload of {state.length} bytes, not of {self.size}")
+                )
+            if state.offset > self.size:
+                raise BrokenProtocol(f"{self.url} claims {state.offset} bytes of a file of {self.size}")
+            if state.failed:
+                raise StartAgain(
+                    VerificationFailed(f"{self.url} did not pass its verification on the server")
+                )
+            return state
+
+    async def recover(self, error: Refusal | ConnectionFailed, attempts: Attempts) -> None:
+        """Wait as long as this failure asks for. Raises what ends the upload, if it does."""
+        retry_after = None
+        if isinstance(error, Refusal):
+            if error.reaction is Reaction.RECREATE:
+                raise StartAgain(from_refusal(error, self.url)) from error
+            if error.reaction in (Reaction.FAIL, Reaction.SMALLER):
+                raise from_refusal(error, self.url) from error
+            retry_after = error.retry_after
+        final = from_refusal(error, self.url) if isinstance(error, Refusal) else error
+        if not attempts.failed(self.progress):
+            raise gave_up(final, attempts.failures, KEPT) from error
+        self.tracker.retries += 1
+        delay = self._backoff.delay(attempts.failures, random.random(), retry_after)  # noqa: S311 - jitter
+        self.tracker.enter(Stage.WAITING, f"{final.message}; again in {delay:.1f} s")
+        await anyio.sleep(delay)
+
+    def accepted(self, total: int) -> None:
+        """The server has `total` bytes by now."""
+        if total > self.tracker.accepted:
+            self.progress += 1
+            self.tracker.accepted = total
+        if self.tracker.state is not Stage.RUNNING:
+            self.tracker.enter(Stage.RUNNING)
+        self.tracker.tick()
+
+    async def read(self, offset: int, view: memoryview, algorithm: str | None = None) -> Digest | None:
+        """Fill `view` from the file, in a thread; hash what the whole digest has not seen yet, and the view."""
+        return await to_thread.run_sync(self._read, offset, view, algorithm)
+
+    def _read(self, offset: int, view: memoryview, algorithm: str | None) -> Digest | None:
+        self.source.read_into(offset, view)
+        end = offset + len(view)
+        if offset <= self.hashed < end:
+            self._hasher.update(view[self.hashed - offset :])
+            self.hashed = end
+        if algorithm is None:
+            return None
+        own = hasher(algorithm)
+        own.update(view)
+        return Digest(algorithm, own.digest())
+
+    async def hash_up_to(self, end: int, buffer: bytearray) -> None:
+        """Read and hash what lies between the bytes hashed so far and `end`."""
+        view = memoryview(buffer)
+        while self.hashed < end:
+            await self.read(self.hashed, view[: min(len(view), end - self.hashed)])
+
+    def digest(self) -> Digest:
+        """Of the whole file; to be asked when all of it was read."""
+        assert self.hashed == self.size
+        return Digest(self.job.checksum, self._hasher.digest())
+
+    def check_digest(self, theirs: tuple[Digest, ...]) -> None:
+        """Compare with what the server computed. Raises VerificationFailed."""
+        ours = self.digest()
+        for digest in theirs:
+            if digest.algorithm == ours.algorithm and digest.value != ours.value:
+                raise VerificationFailed(
+                    f"{self.source.name}: the server has a file with {digest.algorithm} {digest.hex}, not {ours.hex};"
+                    " upload it again"
+                )
+
+    def _sent(self, size: int) -> None:
+        self.lock.count(size)
+        self.tracker.moved(size)

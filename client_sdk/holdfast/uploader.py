@@ -1,0 +1,237 @@
+"""Sends one file: the driver of an upload.
+
+Rule of this file: a file that is the same (path, size, time, edges) to the same endpoint with the same metadata is
+the same upload, in whatever process; one that changed is another one. The journal only says where to ask, and what
+the server answers goes before it. An upload that cannot be continued is begun anew once, and not in a circle.
+
+    run - open, lock, create or resume - parallel.py    one reader, N senders, complete
+                                       - sequential.py  one PATCH at a time (tus)
+"""
+
+import mimetypes
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import anyio
+from anyio import to_thread
+
+from holdfast._transport import Session
+from holdfast.errors import ConnectionFailed, HoldfastError, SourceChanged, UsageError, VerificationFailed
+from holdfast.journal import Journal, TransferLock, UploadRecord, upload_key
+from holdfast.outcome import UploadResult
+from holdfast.parallel import ParallelRoad
+from holdfast.planner import TokenBucket
+from holdfast.progress import State as Stage
+from holdfast.progress import Tracker
+from holdfast.sending import StartAgain, Upload, UploadJob
+from holdfast.sequential import SequentialRoad
+from holdfast.sources import FileSource, Source
+from holdfast_protocol import client as protocol
+from holdfast_protocol.client import Refusal
+from holdfast_protocol.digest import Digest
+
+CHANGES_FOLLOWED: Final = 5
+HASH_PIECE: Final = 4 * 1024 * 1024
+
+
+class Uploader:
+    """Runs one UploadJob. `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        job: UploadJob,
+        session: Session,
+        journal: Journal,
+        tracker: Tracker,
+        limit: TokenBucket | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._job = job
+        self._session = session
+        self._journal = journal
+        self._tracker = tracker
+        self._limit = limit
+        self._clock = clock
+        self._endpoint = session.endpoint
+
+    async def run(self) -> UploadResult:
+        """Send the file, or what the server lacks of it. Raises HoldfastError; see errors.py."""
+        for change in range(CHANGES_FOLLOWED + 1):
+            source = await to_thread.run_sync(FileSource.open, self._job.path)
+            try:
+                return await self._locked(source)
+            except SourceChanged:
+                if self._job.on_change != "restart" or change == CHANGES_FOLLOWED:
+                    raise
+                self._tracker.retries += 1
+                self._tracker.accepted = 0
+                self._tracker.enter(Stage.STARTING, f"{source.name} changed; it is sent anew")
+            finally:
+                source.close()
+        raise AssertionError("the loop ends by return or raise")
+
+    async def _locked(self, source: Source) -> UploadResult:
+        metadata = described(source, self._job.metadata)
+        key = upload_key(self._endpoint, source.fingerprint, metadata)
+        lock = await to_thread.run_sync(self._journal.lock, key, source.name)
+        finished = False
+        try:
+            result = await self._once_more(source, key, lock, metadata)
+            finished = True
+            return result
+        finally:
+            with anyio.CancelScope(shield=True):
+                if not finished:
+                    await to_thread.run_sync(lambda: self._journal.pause_upload(key, wire=lock.wire))
+                await to_thread.run_sync(lambda: self._journal.unlock(key, lock, forget=finished))
+
+    async def _once_more(
+        self, source: Source, key: str, lock: TransferLock, metadata: Mapping[str, bytes]
+    ) -> UploadResult:
+        for last in (False, True):
+            record = await to_thread.run_sync(self._journal.find_upload, key)
+            upload: Upload | None = None
+            try:
+                if record is None:
+                    return await self._fresh(source, key, lock, metadata)
+                upload = self._upload(source, lock, record.url)
+                return await self._resumed(upload, key, record)
+            except StartAgain as again:
+                await to_thread.run_sync(self._journal.forget_upload, key)
+                if upload is not None:
+                    await self._discard(upload)
+                if last:
+                    raise again.reason from again
+                self._tracker.retries += 1
+                self._tracker.accepted = 0
+                self._tracker.enter(Stage.STARTING, f"{again.reason.message}; it is begun anew")
+            except (SourceChanged, VerificationFailed):
+                # What is on the server is of a version that is gone, or is damaged: nobody can continue it.
+                found = await to_thread.run_sync(self._journal.find_upload, key)
+                await to_thread.run_sync(self._journal.forget_upload, key)
+                if found is not None:
+                    await self._discard(self._upload(source, lock, found.url))
+                raise
+        raise AssertionError("the loop ends by return or raise")
+
+    def _upload(self, source: Source, lock: TransferLock, url: str) -> Upload:
+        return Upload(self._job, self._session, self._tracker, lock, source, url, self._limit)
+
+    async def _fresh(
+        self, source: Source, key: str, lock: TransferLock, metadata: Mapping[str, bytes]
+    ) -> UploadResult:
+        upload = self._upload(source, lock, self._endpoint)
+        self._tracker.size = source.size
+        attempts = upload.attempts()
+        while True:
+            steps = protocol.create(
+                self._endpoint,
+                source.size,
+                metadata=metadata,
+                parallel=self._job.dialect != "tus",
+                want=self._job.checksum,
+                now=time.time(),
+            )
+            try:
+                created = await upload.exchange(steps)
+                break
+            except (Refusal, ConnectionFailed) as error:
+                await upload.recover(error, attempts)
+        upload.url = created.url
+        await to_thread.run_sync(
+            lambda: self._journal.begin_upload(
+                key, source.fingerprint, endpoint=self._endpoint, url=created.url
+            )
+        )
+        state = protocol.State(
+            offset=created.offset,
+            length=source.size,
+            complete=source.size == 0 and created.offer is None,
+            missing=protocol.Missing(protocol.spans_of(source.size)) if created.offer is not None else None,
+            offer=created.offer,
+            wants=created.wants,
+        )
+        return await self._send(upload, key, state)
+
+    async def _resumed(self, upload: Upload, key: str, record: UploadRecord) -> UploadResult:
+        self._tracker.size = upload.size
+        state = await upload.state()
+        if state.complete:
+            digest = record.digest or next(
+                (each for each in state.digests if each.algorithm == self._job.checksum), None
+            )
+            if digest is None:
+                await upload.hash_up_to(upload.size, bytearray(HASH_PIECE))
+                digest = upload.digest()
+            self._tracker.resumed = upload.size
+            upload.accepted(upload.size)
+            spoken = "parallel" if state.offer else "tus"
+            return await self._finished(upload, key, digest, spoken, there=True, wire=record.wire)
+        return await self._send(upload, key, state)
+
+    async def _send(self, upload: Upload, key: str, state: protocol.State) -> UploadResult:
+        if state.offer is None and self._job.dialect == "parallel":
+            raise UsageError(
+                f"{self._endpoint} does not speak the parallel dialect; use --protocol auto or tus"
+            )
+        missing = (
+            state.missing.spans if state.missing is not None else protocol.spans_of(upload.size, state.offset)
+        )
+        stored = upload.size - sum(span.length for span in missing)
+        if state.missing is not None and state.missing.more:
+            stored = state.offset
+        self._tracker.resumed = stored
+        upload.accepted(stored)
+        if state.offer is not None and self._job.dialect != "tus":
+            parallel = ParallelRoad(upload, state, self._clock)
+            digest = await parallel.run()
+            return await self._finished(upload, key, digest, "parallel")
+        sequential = SequentialRoad(upload, state)
+        digest = await sequential.run()
+        return await self._finished(upload, key, digest, "tus")
+
+    async def _finished(
+        self,
+        upload: Upload,
+        key: str,
+        digest: Digest,
+        protocol_name: str,
+        *,
+        there: bool = False,
+        wire: int = 0,
+    ) -> UploadResult:
+        wire = max(upload.lock.wire, wire)
+        await to_thread.run_sync(lambda: self._journal.finish_upload(key, digest=digest, wire=wire))
+        return UploadResult(
+            url=upload.url,
+            path=self._job.path,
+            size=upload.size,
+            digest=digest,
+            seconds=self._tracker.elapsed,
+            bytes_sent=wire,
+            bytes_resent=max(0, wire - upload.size),
+            bytes_resumed=self._tracker.resumed,
+            retries=self._tracker.retries,
+            chunks=upload.chunks,
+            concurrency=self._tracker.concurrency,
+            protocol=protocol_name,
+            already_there=there,
+        )
+
+    async def _discard(self, upload: Upload) -> None:
+        """Free the server of an upload that nobody will continue; if that fails it expires there."""
+        with anyio.move_on_after(10, shield=True):
+            try:
+                await upload.exchange(protocol.terminate(upload.url))
+            except (Refusal, HoldfastError):
+                return
+
+
+def described(source: Source, metadata: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The metadata that goes with a file: its name and, if it can be guessed, its type, as tus clients give them."""
+    found = {"filename": source.name.encode("utf-8", "surrogateescape")}
+    kind, _ = mimetypes.guess_type(source.name)
+    if kind is not None:
+        found["filetype"] = kind.encode()
+    return found | dict(metadata)

@@ -1,0 +1,392 @@
+"""The client's side of the protocol: what to send, and what an answer means.
+
+Rule of this file: each exchange is a generator that yields requests, is sent the answers, and returns what they
+say. It raises `Refusal` for an answer that is no success (with the reaction that it calls for) and
+`ViolationError` for one from which nothing can be concluded. It waits for nothing and tries nothing twice.
+"""
+
+import enum
+import json
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from holdfast_protocol import fields, headers
+from holdfast_protocol.digest import Digest, available
+from holdfast_protocol.fields import ParallelOffer
+from holdfast_protocol.messages import Request, Response, Span
+from holdfast_protocol.problem import FieldError
+
+Result = TypeVar("Result")
+Exchange: TypeAlias = Generator[Request, Response, Result]
+"""Yields requests, receives their answers, returns what came of it."""
+
+FAST_DIGEST: Final = "xxh3-128"
+SAFE_DIGEST: Final = "sha-256"
+"""What every server has that offers digests at all."""
+
+
+class Reaction(enum.Enum):
+    """What a client does after a refusal."""
+
+    RETRY = "retry"
+    """Wait (Retry-After, or back off), ask what is stored, go on (P-RETRY-1)."""
+    RESYNC = "resync"
+    """The state is another one than was thought: ask what is stored, go on."""
+    REPEAT = "repeat"
+    """The bytes arrived damaged: send the same once more, then give up."""
+    SMALLER = "smaller"
+    """Send less at a time."""
+    RECREATE = "recreate"
+    """This upload cannot be continued: forget its URL and begin a new one, once."""
+    FAIL = "fail"
+    """Nothing that the client can do by itself helps."""
+
+
+_BY_CODE: Final[Mapping[str, Reaction]] = {
+    "digest-mismatch": Reaction.REPEAT,
+    "checksum-mismatch": Reaction.REPEAT,
+    "body-too-short": Reaction.RETRY,
+    "offset-mismatch": Reaction.RESYNC,
+    "missing-ranges": Reaction.RESYNC,
+    "fenced": Reaction.RESYNC,
+    "final-upload": Reaction.RESYNC,
+    "chunk-conflict": Reaction.RECREATE,
+    "upload-failed": Reaction.RECREATE,
+    "not-found": Reaction.RECREATE,
+    "gone": Reaction.RECREATE,
+    "not-finished": Reaction.FAIL,
+    "chunk-too-large": Reaction.SMALLER,
+    "upload-too-large": Reaction.FAIL,
+    "length-exceeded": Reaction.FAIL,
+    "insufficient-storage": Reaction.RETRY,
+}
+_BY_STATUS: Final[Mapping[int, Reaction]] = {
+    404: Reaction.RECREATE,
+    408: Reaction.RETRY,
+    409: Reaction.RESYNC,
+    410: Reaction.RECREATE,
+    413: Reaction.SMALLER,
+    423: Reaction.RETRY,
+    425: Reaction.RETRY,
+    429: Reaction.RETRY,
+    headers.STATUS_CHECKSUM_MISMATCH: Reaction.REPEAT,
+    501: Reaction.FAIL,
+    505: Reaction.FAIL,
+}
+
+
+class ViolationError(Exception):
+    """An answer does not follow the protocol: a field is missing or malformed, or the status has no meaning."""
+
+
+@dataclass(eq=False)
+class Refusal(Exception):  # noqa: N818 - the word of the protocol
+    """An answer that is no success. `code` and `members` come from its problem document, if it had one."""
+
+    status: int
+    reaction: Reaction
+    code: str | None = None
+    detail: str = ""
+    retry_after: float | None = None
+    """Seconds from now, if the server said so."""
+    members: Mapping[str, object] = field(default_factory=dict)
+    missing: "Missing | None" = None
+    """What is missing, if the answer said so (P-COMPLETE-2)."""
+    offset: int | None = None
+    """The prefix, if the answer said so."""
+
+    def __post_init__(self) -> None:
+        super().__init__(f"{self.status} {self.code or ''}: {self.detail}")
+
+    @property
+    def throttled(self) -> bool:
+        """The server asks for fewer requests."""
+        return self.status in (429, 503)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Ranges of an upload that are not stored, ascending; `more` if there are others behind the last one."""
+
+    spans: tuple[Span, ...] = ()
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new upload. Without an `offer` the server does not speak the parallel dialect (P-OFFER-1)."""
+
+    url: str
+    offset: int = 0
+    offer: ParallelOffer | None = None
+    wants: tuple[str, ...] = ()
+    """Digest algorithms that the server wants for chunks, the most wanted first."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a server says of an upload. Sizes in bytes."""
+
+    offset: int
+    length: int | None
+    complete: bool
+    failed: bool = False
+    verifying: bool = False
+    missing: Missing | None = None
+    """None if the server does not speak the parallel dialect, and so cannot say."""
+    offer: ParallelOffer | None = None
+    wants: tuple[str, ...] = ()
+    digests: tuple[Digest, ...] = ()
+    """Of the whole file, as far as the server has computed them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The answer to bytes that were taken: the contiguous bytes from 0 that are stored, if it said so."""
+
+    offset: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The answer to a completing request. If not `done`, verifying goes on: ask again after `retry_after`."""
+
+    done: bool
+    retry_after: float | None = None
+    digests: tuple[Digest, ...] = ()
+
+
+def create(
+    endpoint: str,
+    length: int,
+    *,
+    metadata: Mapping[str, bytes] | None = None,
+    parallel: bool = True,
+    want: str | None = None,
+    now: float = 0.0,
+) -> Exchange[Created]:
+    """Begin an upload of `length` bytes (T-CREATE-1, P-CREATE-1).
+
+    `want` is the algorithm of the digest that will be asked for at the end (P-DIGEST-2). `now` is the wall
+    clock (seconds since the epoch), against which a date in Retry-After is read, here and below.
+    """
+    sent = _common() | {headers.UPLOAD_LENGTH: str(length), headers.CONTENT_LENGTH: "0"}
+    if metadata:
+        sent[headers.UPLOAD_METADATA] = fields.format_metadata(metadata)
+    if parallel:
+        sent[headers.UPLOAD_PARALLEL] = fields.format_boolean(True)
+        if want is not None:
+            sent[headers.WANT_REPR_DIGEST] = fields.format_wants([want])
+    answer = yield Request("POST", endpoint, sent)
+    if answer.status not in (200, 201):
+        refusal = refused(answer, now)
+        if refusal.reaction is Reaction.RETRY and refusal.status not in (501, 505, 507):
+            raise refusal
+        # There is nothing yet that could be asked, sent smaller or begun again.
+        refusal.reaction = Reaction.FAIL
+        raise refusal
+    location = answer.headers.get(headers.LOCATION)
+    if not location:
+        raise ViolationError("the answer to the creation has no Location, so the new upload has no URL")
+    url = urljoin(endpoint, location)
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise ViolationError(f"the new upload's URL {url!r} is not one of HTTP")
+    with _Reading():
+        offer = _offer(answer) if parallel else None
+        return Created(url, _integer(answer, headers.UPLOAD_OFFSET) or 0, offer, _wants(answer))
+
+
+def query(url: str, *, now: float = 0.0) -> Exchange[State]:
+    """Ask what is stored (T-HEAD-1, P-STATE-1)."""
+    answer = yield Request("HEAD", url, _common())
+    if answer.status not in (200, 204):
+        raise refused(answer, now)
+    with _Reading():
+        offset = _integer(answer, headers.UPLOAD_OFFSET)
+        if offset is None:
+            raise ViolationError(f"the answer for {url} has no {headers.UPLOAD_OFFSET}; is this an upload?")
+        length = _integer(answer, headers.UPLOAD_LENGTH)
+        offer = _offer(answer)
+        said = answer.headers.one(headers.UPLOAD_COMPLETE)
+        complete = (
+            fields.parse_boolean(headers.UPLOAD_COMPLETE, said) if said is not None else offset == length
+        )
+        state = answer.headers.get(headers.UPLOAD_STATE)
+        digests = _digests(answer)
+        return State(
+            offset=offset,
+            length=length,
+            complete=complete,
+            failed=state == "failed",
+            verifying=state == "verifying",
+            missing=(_missing(answer) or Missing()) if offer is not None else None,
+            offer=offer,
+            wants=_wants(answer),
+            digests=digests,
+        )
+
+
+def chunk(url: str, span: Span, digest: Digest, *, now: float = 0.0) -> Exchange[Stored]:
+    """Send one chunk (P-CHUNK-1). `digest` is that of its bytes."""
+    sent = _common() | {
+        headers.CONTENT_TYPE: headers.MEDIA_CHUNK,
+        headers.UPLOAD_OFFSET: str(span.start),
+        headers.CONTENT_LENGTH: str(span.length),
+        headers.CONTENT_DIGEST: fields.format_digests([digest]),
+    }
+    answer = yield Request("PATCH", url, sent, span)
+    if answer.status not in (200, 204):
+        raise refused(answer, now)
+    with _Reading():
+        return Stored(_integer(answer, headers.UPLOAD_OFFSET))
+
+
+def complete(url: str, digests: Iterable[Digest] = (), *, now: float = 0.0) -> Exchange[Completed]:
+    """Everything was sent: have it verified and published (P-COMPLETE-1 to 5)."""
+    sent = _common() | {
+        headers.CONTENT_TYPE: headers.MEDIA_CHUNK,
+        headers.UPLOAD_COMPLETE: fields.format_boolean(True),
+        headers.CONTENT_LENGTH: "0",
+    }
+    given = tuple(digests)
+    if given:
+        sent[headers.UPLOAD_DIGEST] = fields.format_digests(given)
+    answer = yield Request("PATCH", url, sent)
+    if answer.status not in (200, 202, 204):
+        raise refused(answer, now)
+    with _Reading():
+        return Completed(answer.status != 202, _retry_after(answer, now), _digests(answer))
+
+
+def append(url: str, span: Span, *, now: float = 0.0) -> Exchange[Stored]:
+    """Send bytes where the prefix ends, as tus does; what arrives stays, also if the body is cut off."""
+    sent = _common() | {
+        headers.CONTENT_TYPE: headers.MEDIA_OFFSET,
+        headers.UPLOAD_OFFSET: str(span.start),
+        headers.CONTENT_LENGTH: str(span.length),
+    }
+    answer = yield Request("PATCH", url, sent, span)
+    if answer.status not in (200, 204):
+        raise refused(answer, now)
+    with _Reading():
+        offset = _integer(answer, headers.UPLOAD_OFFSET)
+        if offset is None:
+            raise ViolationError(f"the answer to a PATCH has no {headers.UPLOAD_OFFSET}")
+        return Stored(offset)
+
+
+def terminate(url: str, *, now: float = 0.0) -> Exchange[None]:
+    """Remove an upload and its bytes (T-DELETE-1). One that is gone already is no error."""
+    answer = yield Request("DELETE", url, _common())
+    if answer.status not in (200, 202, 204, 404, 410):
+        raise refused(answer, now)
+
+
+def spans_of(length: int, start: int = 0) -> tuple[Span, ...]:
+    """What is missing of a file of which the first `start` bytes are stored: one span, or none."""
+    return (Span(start, length),) if start < length else ()
+
+
+def chunk_algorithm(wants: Iterable[str], here: Iterable[str] | None = None) -> str:
+    """The digest for chunks: xxh3-128 if it is wanted, else the first wanted one that can be computed here."""
+    known = frozenset(available() if here is None else here)
+    usable = [name for name in wants if name in known]
+    if FAST_DIGEST in usable:
+        return FAST_DIGEST
+    return usable[0] if usable else SAFE_DIGEST
+
+
+def refused(answer: Response, now: float = 0.0) -> Refusal:
+    """What an answer that is no success means. Raises ViolationError for one that means nothing here."""
+    status = answer.status
+    if status < 300:
+        raise ViolationError(f"the server answered {status}, which has no meaning for this request")
+    if status < 400:
+        place = answer.headers.get(headers.LOCATION) or "another place, which it does not name"
+        raise ViolationError(f"the server sends us elsewhere ({status}); give this URL instead: {place}")
+    members = _problem(answer)
+    said = members.get("code")
+    code = said if isinstance(said, str) else None
+    detail = members.get("detail")
+    if (reaction := _BY_CODE.get(code or "")) is None:
+        fallback = Reaction.RETRY if status >= 500 else Reaction.FAIL
+        reaction = _BY_STATUS.get(status, fallback)
+    return Refusal(
+        status=status,
+        reaction=reaction,
+        code=code,
+        detail=detail if isinstance(detail, str) else "",
+        retry_after=_lenient(lambda: _retry_after(answer, now)),
+        members=members,
+        missing=_lenient(lambda: _missing(answer)),
+        offset=_lenient(lambda: _integer(answer, headers.UPLOAD_OFFSET)),
+    )
+
+
+class _Reading:
+    """Inside it a malformed field of an answer is a violation of the protocol."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, FieldError):
+            raise ViolationError(f"a field of the answer is malformed: {error}") from error
+
+
+def _lenient(read: Callable[[], Result]) -> Result | None:
+    """A refusal stands, also if a field that comes with it is malformed."""
+    try:
+        return read()
+    except FieldError:
+        return None
+
+
+def _common() -> dict[str, str]:
+    return {headers.TUS_RESUMABLE: headers.TUS_PROTOCOL_VERSION}
+
+
+def _integer(answer: Response, name: str) -> int | None:
+    value = answer.headers.one(name)
+    return None if value is None else fields.parse_integer(name, value)
+
+
+def _offer(answer: Response) -> ParallelOffer | None:
+    value = answer.headers.get(headers.UPLOAD_PARALLEL)
+    return None if value is None else fields.parse_offer(value)
+
+
+def _wants(answer: Response) -> tuple[str, ...]:
+    value = answer.headers.get(headers.WANT_CONTENT_DIGEST)
+    return () if value is None else fields.parse_wants(headers.WANT_CONTENT_DIGEST, value)
+
+
+def _digests(answer: Response) -> tuple[Digest, ...]:
+    value = answer.headers.get(headers.REPR_DIGEST)
+    return () if value is None else fields.parse_digests(headers.REPR_DIGEST, value)
+
+
+def _missing(answer: Response) -> Missing | None:
+    value = answer.headers.get(headers.UPLOAD_MISSING)
+    if value is None:
+        return None
+    ranges, more = fields.parse_missing(value)
+    return Missing(tuple(Span(start, end) for start, end in ranges), more)
+
+
+def _retry_after(answer: Response, now: float) -> float | None:
+    value = answer.headers.get(headers.RETRY_AFTER)
+    return None if value is None else fields.parse_retry_after(value, now)
+
+
+def _problem(answer: Response) -> dict[str, object]:
+    kind = fields.media_type(answer.headers.get(headers.CONTENT_TYPE))
+    if kind not in (headers.MEDIA_PROBLEM, "application/json"):
+        return {}
+    try:
+        document = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

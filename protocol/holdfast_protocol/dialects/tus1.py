@@ -1,0 +1,98 @@
+"""tus 1.0.0: core, creation, creation-with-upload, expiration, checksum, termination.
+
+Rule of this file: a head that speaks tus becomes a decision here (protocol.md, section 2). `FieldError` is raised
+for a malformed field, `ProblemError` for anything else that is wrong.
+"""
+
+from typing import Final
+
+from holdfast_protocol import fields, headers
+from holdfast_protocol.digest import Digest, UnknownAlgorithm, available, tus_name
+from holdfast_protocol.messages import Headers
+from holdfast_protocol.problem import ProblemError
+from holdfast_protocol.server import (
+    COMPLETE,
+    VERIFYING,
+    Acknowledge,
+    Append,
+    Create,
+    Limits,
+    View,
+    read_content_length,
+    read_digests,
+    read_length,
+    read_metadata,
+    unknown_algorithm,
+    version_problem,
+)
+
+EXTENSIONS: Final = ("creation", "creation-with-upload", "expiration", "checksum", "termination")
+
+
+def require_version(fields_: Headers) -> None:
+    """T-VERSION-1: here the field has to be there; `server.check_version` has looked at its value."""
+    if headers.TUS_RESUMABLE not in fields_:
+        raise version_problem("Send Tus-Resumable: 1.0.0 with every tus request.")
+
+
+def options(limits: Limits) -> dict[str, str]:
+    found = {
+        headers.TUS_VERSION: headers.TUS_PROTOCOL_VERSION,
+        headers.TUS_EXTENSION: ",".join(EXTENSIONS),
+        headers.TUS_CHECKSUM_ALGORITHM: ",".join(tus_name(name) for name in available()),
+    }
+    if limits.max_size is not None:
+        found[headers.TUS_MAX_SIZE] = str(limits.max_size)
+    return found
+
+
+def create(fields_: Headers, limits: Limits) -> Create:
+    """A POST on the collection (T-CREATE-1 to T-CREATE-4)."""
+    require_version(fields_)
+    length = read_length(fields_, limits)
+    metadata, filename = read_metadata(fields_)
+    expected = read_digests(headers.UPLOAD_DIGEST, fields_)
+    body = None
+    if fields.media_type(fields_.get(headers.CONTENT_TYPE)) == headers.MEDIA_OFFSET:
+        content_length = read_content_length(fields_)
+        if content_length is not None and content_length > length:
+            raise ProblemError(
+                "length-exceeded", f"The upload has {length} bytes; the body has {content_length}.", {"length": length}
+            )
+        if content_length != 0:
+            body = Append(0, content_length, _checksum(fields_))
+    wanted = fields_.get(headers.WANT_REPR_DIGEST)
+    wants = fields.parse_wants(headers.WANT_REPR_DIGEST, wanted) if wanted is not None else ()
+    return Create(length, False, metadata, filename, expected, wants[0] if wants else None, body)
+
+
+def patch(fields_: Headers, view: View) -> Append | Acknowledge:
+    """A PATCH with the tus media type (T-PATCH-1, T-PATCH-2)."""
+    require_version(fields_)
+    raw = fields_.one(headers.UPLOAD_OFFSET)
+    if raw is None:
+        raise ProblemError(
+            "missing-field", "Say where the body begins, with Upload-Offset.", {"field": headers.UPLOAD_OFFSET}
+        )
+    offset = fields.parse_integer(headers.UPLOAD_OFFSET, raw)
+    content_length = read_content_length(fields_)
+    checksum = _checksum(fields_)
+    if view.state in (VERIFYING, COMPLETE):
+        if offset == view.length and content_length == 0:
+            return Acknowledge()
+        raise ProblemError(
+            "final-upload",
+            "All bytes of this upload are here; it takes no more.",
+            headers={headers.UPLOAD_OFFSET: str(view.prefix)},
+        )
+    return Append(offset, content_length, checksum)
+
+
+def _checksum(fields_: Headers) -> Digest | None:
+    raw = fields_.one(headers.UPLOAD_CHECKSUM)
+    if raw is None:
+        return None
+    try:
+        return fields.parse_checksum(raw)
+    except UnknownAlgorithm:
+        raise unknown_algorithm(headers.UPLOAD_CHECKSUM, (tus_name(name) for name in available())) from None

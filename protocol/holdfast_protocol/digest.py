@@ -1,0 +1,164 @@
+"""Digest algorithms: their names, sizes and incremental hashers (protocol.md, V-DIGEST-2 and V-CHECKSUM-1).
+
+Rule of this file: an algorithm is called by one name everywhere inside, the one of V-DIGEST-2; the names of
+tus are translated at the edge. `available()` lists what this process can compute and nothing else: `crc32c`
+and `blake3` are there only if their packages (the `digests` extra) import, `crc32c` only if it is compiled.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol
+
+import xxhash
+
+_SIZES: Final[Mapping[str, int]] = {
+    "xxh3-128": 16,
+    "xxh3-64": 8,
+    "xxh64": 8,
+    "crc32c": 4,
+    "blake3": 32,
+    "sha-256": 32,
+    "sha-512": 64,
+    "md5": 16,
+    "sha": 20,
+}
+_TUS_NAMES: Final[Mapping[str, str]] = {"sha": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
+
+FAST: Final = frozenset({"xxh3-128", "xxh3-64", "xxh64", "crc32c"})
+"""Those cheaper than the copy of the same bytes out of a socket: computed inline on an event loop."""
+
+_CRC_PIECE: Final = 256 * 1024
+
+
+class UnknownAlgorithm(LookupError):  # noqa: N818 - the word of the protocol
+    """No digest algorithm has this name, or this process cannot compute it. `algorithm` is the name."""
+
+    def __init__(self, algorithm: str) -> None:
+        known = ", ".join(available())
+        super().__init__(f"the digest algorithm {algorithm!r} is not known here; known are {known}")
+        self.algorithm = algorithm
+
+
+class Hasher(Protocol):
+    """A digest that grows with its input. For one thread at a time; it computes and does not wait."""
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> object:
+        """Take in more bytes. A memoryview is one of contiguous bytes (format "B")."""
+        ...
+
+    def digest(self) -> bytes:
+        """The value for the input so far, `size(algorithm)` bytes; xxHash and crc32c big-endian."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """An algorithm by its name (V-DIGEST-2), and the value. The value's length is not checked here."""
+
+    algorithm: str
+    value: bytes
+
+    @property
+    def hex(self) -> str:
+        """The value in lower-case hexadecimal digits."""
+        return self.value.hex()
+
+
+class _Crc32c:
+    """CRC-32C on top of a function that extends a checksum by `bytes` and by nothing else."""
+
+    __slots__ = ("_extend", "_value")
+
+    def __init__(self, extend: Callable[[int, bytes], int]) -> None:
+        self._extend = extend
+        self._value = 0
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+        if isinstance(data, bytes):
+            self._value = self._extend(self._value, data)
+            return
+        # Copied by the piece, so that the copy stays in the cache and memory does not grow with the input.
+        with memoryview(data) as view:
+            for start in range(0, len(view), _CRC_PIECE):
+                self._value = self._extend(self._value, bytes(view[start : start + _CRC_PIECE]))
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(4, "big")
+
+
+def _crc32c() -> Callable[[], Hasher] | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", RuntimeWarning
+            )  # it warns of its slow fallback, which is not taken here
+            import google_crc32c
+    except ImportError:
+        return None
+    module: Any = google_crc32c
+    return partial(_Crc32c, module.extend) if module.implementation == "c" else None
+
+
+def _blake3() -> Callable[[], Hasher] | None:
+    try:
+        from blake3 import blake3
+    except ImportError:
+        return None
+    return blake3
+
+
+_MAKERS: Final[Mapping[str, Callable[[], Hasher] | None]] = {
+    "xxh3-128": xxhash.xxh3_128,
+    "xxh3-64": xxhash.xxh3_64,
+    "xxh64": xxhash.xxh64,
+    "crc32c": _crc32c(),
+    "blake3": _blake3(),
+    "sha-256": hashlib.sha256,
+    "sha-512": hashlib.sha512,
+    "md5": partial(hashlib.md5, usedforsecurity=False),
+    "sha": partial(hashlib.sha1, usedforsecurity=False),
+}
+_AVAILABLE: Final = tuple(name for name in _SIZES if _MAKERS[name] is not None)
+_FROM_TUS: Final[Mapping[str, str]] = {_TUS_NAMES.get(name, name): name for name in _SIZES}
+
+
+def available() -> tuple[str, ...]:
+    """The algorithms that this process can compute, in order of preference: fast ones first, broken last."""
+    return _AVAILABLE
+
+
+def hasher(algorithm: str) -> Hasher:
+    """A fresh hasher. Raises UnknownAlgorithm if there is no such algorithm or it cannot be computed here."""
+    make = _MAKERS.get(algorithm)
+    if make is None:
+        raise UnknownAlgorithm(algorithm)
+    return make()
+
+
+def digest(algorithm: str, data: bytes | bytearray | memoryview) -> Digest:
+    """The digest of `data`. Raises as `hasher` does."""
+    running = hasher(algorithm)
+    running.update(data)
+    return Digest(algorithm, running.digest())
+
+
+def size(algorithm: str) -> int:
+    """Bytes of a value, 4 to 64, for every name of V-DIGEST-2. Raises UnknownAlgorithm for any other."""
+    try:
+        return _SIZES[algorithm]
+    except KeyError:
+        raise UnknownAlgorithm(algorithm) from None
+
+
+def from_tus_name(name: str) -> str | None:
+    """The algorithm that tus calls `name` (V-CHECKSUM-1), computable here or not; None if there is none."""
+    return _FROM_TUS.get(name)
+
+
+def tus_name(algorithm: str) -> str:
+    """What tus calls this algorithm (V-CHECKSUM-1). Raises UnknownAlgorithm."""
+    size(algorithm)
+    return _TUS_NAMES.get(algorithm, algorithm)

@@ -1,0 +1,261 @@
+"""The server's side of the protocol: a request head and a view of the upload in, a decision out.
+
+Rule of this file: it holds what all dialects share: the decisions, the reading of common fields, the fields of the
+answers. `dialects` finds out which one is spoken and turns a head into a decision, before a byte of the body is
+read and without any I/O.
+
+Every function raises `ProblemError` for a request that is to be refused.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from holdfast_protocol import fields, headers
+from holdfast_protocol.digest import Digest, available
+from holdfast_protocol.messages import Headers
+from holdfast_protocol.problem import ProblemError
+
+SMALLEST_GRANULE = 64 * 1024
+MAX_GRANULES = 1 << 20
+MISSING_ON_HEAD = 100
+"""How many ranges `Upload-Missing` carries at most (P-STATE-1)."""
+
+RECEIVING = "receiving"
+VERIFYING = "verifying"
+COMPLETE = "complete"
+FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What this server takes. Sizes in bytes."""
+
+    max_size: int | None
+    """The largest upload, None: any that fits."""
+    max_chunk: int
+    """The largest chunk of the parallel dialect."""
+
+
+class View(Protocol):
+    """What the rules need to know of an upload."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def prefix(self) -> int: ...
+    @property
+    def parallel(self) -> bool: ...
+    @property
+    def granule(self) -> int: ...
+    @property
+    def metadata(self) -> str | None: ...
+    @property
+    def expires(self) -> float | None: ...
+    @property
+    def computed(self) -> tuple[Digest, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Store the body at `offset`, where the prefix ends: what came stays, also if the body is cut off."""
+
+    offset: int
+    content_length: int | None
+    checksum: Digest | None = None
+    """If given, the whole body or nothing (T-CHECKSUM-1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreChunk:
+    """Store the body at `[start, end)`, whole and verified, or not at all."""
+
+    start: int
+    end: int
+    digests: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Everything was sent: verify and publish."""
+
+    digests: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Nothing is to be done: the upload is complete, and the request asks for no more (T-PATCH-2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    """Make a new upload, and store the body that came with it, if one did."""
+
+    length: int
+    parallel: bool
+    metadata: str | None
+    filename: str | None
+    """From the metadata, as the client said it: not safe for anything yet."""
+    expected: tuple[Digest, ...]
+    wanted: str | None
+    body: Append | None
+
+
+def granule(length: int) -> int:
+    """The granule of an upload of this length, in bytes: a power of two from 64 KiB (P-CREATE-2)."""
+    size = SMALLEST_GRANULE
+    while length > size * MAX_GRANULES:
+        size *= 2
+    return size
+
+
+def effective_method(method: str, fields_: Headers) -> str:
+    """The method that counts (T-METHOD-1)."""
+    override = fields_.get(headers.METHOD_OVERRIDE)
+    return override.strip().upper() if override else method
+
+
+def check_version(method: str, fields_: Headers) -> None:
+    """T-VERSION-1, the part that concerns a field that is there. Raises ProblemError 412."""
+    said = fields_.get(headers.TUS_RESUMABLE)
+    if method != "OPTIONS" and said is not None and said != headers.TUS_PROTOCOL_VERSION:
+        raise version_problem(f"Tus-Resumable: {said} is not spoken here; send 1.0.0.")
+
+
+def version_problem(detail: str) -> ProblemError:
+    return ProblemError("version-not-supported", detail, headers={headers.TUS_VERSION: headers.TUS_PROTOCOL_VERSION})
+
+
+def check_takes_bytes(view: View) -> None:
+    """Refuses a PATCH on an upload that has failed (T-PATCH-1, P-COMPLETE-3)."""
+    if view.state == FAILED:
+        raise ProblemError(
+            "upload-failed", "The file did not pass its verification. DELETE this upload and send the file again."
+        )
+
+
+def admit(append: Append, view: View) -> None:
+    """Is this where the upload goes on, and does the body fit? To be asked once nobody else writes there."""
+    if append.offset != view.prefix:
+        raise ProblemError(
+            "offset-mismatch",
+            f"The upload goes on at {view.prefix}, not at {append.offset}. Ask with HEAD and continue from there.",
+            {"expected-offset": view.prefix, "provided-offset": append.offset},
+            {headers.UPLOAD_OFFSET: str(view.prefix)},
+        )
+    if append.content_length is not None and append.offset + append.content_length > view.length:
+        raise length_exceeded(view)
+
+
+def length_exceeded(view: View) -> ProblemError:
+    return ProblemError(
+        "length-exceeded", f"The upload has {view.length} bytes; the body goes beyond that.", {"length": view.length}
+    )
+
+
+def read_metadata(fields_: Headers) -> tuple[str | None, str | None]:
+    """`Upload-Metadata` as it came, and the file name in it. Raises FieldError."""
+    raw = fields_.one(headers.UPLOAD_METADATA)
+    if raw is None:
+        return None, None
+    values = fields.parse_metadata(raw)
+    name = values.get("filename") or values.get("name")
+    return raw, None if name is None else name.decode("utf-8", "replace")
+
+
+def read_length(fields_: Headers, limits: Limits) -> int:
+    """`Upload-Length` of a creation. Raises FieldError and ProblemError."""
+    raw = fields_.one(headers.UPLOAD_LENGTH)
+    if raw is None:
+        raise ProblemError(
+            "missing-field", "Say how long the file is, with Upload-Length.", {"field": headers.UPLOAD_LENGTH}
+        )
+    length = fields.parse_integer(headers.UPLOAD_LENGTH, raw)
+    if limits.max_size is not None and length > limits.max_size:
+        raise ProblemError(
+            "upload-too-large",
+            f"This server takes uploads of up to {limits.max_size} bytes.",
+            {"max-size": limits.max_size},
+            {headers.TUS_MAX_SIZE: str(limits.max_size)},
+        )
+    return length
+
+
+def read_content_length(fields_: Headers) -> int | None:
+    raw = fields_.one(headers.CONTENT_LENGTH)
+    return None if raw is None else fields.parse_integer(headers.CONTENT_LENGTH, raw)
+
+
+def read_digests(name: str, fields_: Headers) -> tuple[Digest, ...]:
+    """The known digests of an RFC 9530 field; () if it is not there. Raises if none of those given is known."""
+    raw = fields_.get(name)
+    if raw is None:
+        return ()
+    found = fields.parse_digests(name, raw)
+    if not found:
+        raise unknown_algorithm(name, available())
+    return found
+
+
+def unknown_algorithm(name: str, offered: Iterable[str]) -> ProblemError:
+    names = list(offered)
+    return ProblemError(
+        "unknown-algorithm",
+        f"{name} names no algorithm that is known here; use one of {', '.join(names)}.",
+        {"algorithms": names},
+    )
+
+
+def offer_fields(limits: Limits, granule_: int = SMALLEST_GRANULE) -> dict[str, str]:
+    """What says that parallel chunks are spoken here (P-OFFER-1, P-OFFER-2)."""
+    return {
+        headers.UPLOAD_PARALLEL: fields.format_offer(
+            fields.ParallelOffer(granule_, max(granule_, limits.max_chunk // granule_ * granule_))
+        ),
+        headers.WANT_CONTENT_DIGEST: fields.format_wants(available()),
+    }
+
+
+def progress_fields(view: View) -> dict[str, str]:
+    """Fields of every answer that concerns a living upload: where it is and until when it is kept."""
+    found = {headers.UPLOAD_OFFSET: str(view.prefix)}
+    if view.expires is not None and view.state in (RECEIVING, FAILED):
+        found[headers.UPLOAD_EXPIRES] = fields.format_http_date(view.expires)
+    return found
+
+
+def created_fields(view: View, limits: Limits) -> dict[str, str]:
+    """Fields of the 201, beside `Location`."""
+    found = progress_fields(view)
+    return found | offer_fields(limits, view.granule) if view.parallel else found
+
+
+def state_fields(view: View, missing: list[tuple[int, int]], more: bool, limits: Limits) -> dict[str, str]:
+    """Fields of the answer to HEAD (T-HEAD-1, P-STATE-1)."""
+    found = progress_fields(view) | offer_fields(limits, view.granule)
+    found[headers.UPLOAD_LENGTH] = str(view.length)
+    found[headers.UPLOAD_COMPLETE] = fields.format_boolean(view.state == COMPLETE)
+    found[headers.UPLOAD_STATE] = view.state
+    found[headers.CACHE_CONTROL] = "no-store"
+    if view.metadata is not None:
+        found[headers.UPLOAD_METADATA] = view.metadata
+    if missing:
+        found[headers.UPLOAD_MISSING] = fields.format_missing(missing, more)
+    return found | digest_fields(view)
+
+
+def completed_fields(view: View) -> dict[str, str]:
+    """Fields of the answer to a completing request (P-COMPLETE-1)."""
+    done = view.state == COMPLETE
+    found = progress_fields(view) | digest_fields(view)
+    found[headers.UPLOAD_COMPLETE] = fields.format_boolean(done)
+    if not done:
+        found[headers.UPLOAD_STATE] = view.state
+        found[headers.RETRY_AFTER] = "1"
+    return found
+
+
+def digest_fields(view: View) -> dict[str, str]:
+    return {headers.REPR_DIGEST: fields.format_digests(view.computed)} if view.computed else {}

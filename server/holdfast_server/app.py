@@ -1,0 +1,101 @@
+"""The ASGI application: serve it, or mount it in another one."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from holdfast_protocol.problem import ProblemError
+from holdfast_server.catalog.sqlite import open_sqlite
+from holdfast_server.http.api import Api
+from holdfast_server.http.envelope import Envelope
+from holdfast_server.http.files import Files
+from holdfast_server.settings import Settings
+from holdfast_server.storage.local import LocalStorage
+from holdfast_server.uploads.service import Uploads
+
+
+class _Site:
+    """What lives from the application's start to its end."""
+
+    def __init__(self) -> None:
+        self.uploads: Uploads | None = None
+
+    def get(self) -> Uploads:
+        if self.uploads is None:
+            raise ProblemError(
+                "overloaded", "The server is not ready yet. Try again in a moment.", headers={"Retry-After": "1"}
+            )
+        return self.uploads
+
+
+def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
+    """The application over one data folder: `Settings`, or just the folder.
+
+    Nothing is opened before its lifespan starts. Mounted in another application, that one's lifespan has to enter
+    ours: `async with uploads_app.router.lifespan_context(uploads_app)`. `app.state.stop()` tells it that the process
+    is about to end.
+    """
+    if not isinstance(settings, Settings):
+        settings = Settings(data=Path(settings))
+    site = _Site()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        settings.data.mkdir(parents=True, exist_ok=True)
+        storage = LocalStorage(settings.data, settings.durability)
+        async with open_sqlite(settings.data / "catalog.sqlite", durability=settings.durability) as catalog:
+            uploads = Uploads(catalog, storage, settings)
+            async with uploads.running():
+                site.uploads = uploads
+                try:
+                    yield
+                finally:
+                    site.uploads = None
+
+    files = Files(site.get, settings)
+    api = Api(site.get)
+    app = Starlette(
+        routes=[
+            Route("/files", _Endpoint(files.collection)),
+            Route("/files/", _Endpoint(files.collection)),
+            Route("/files/{id}", _Endpoint(files.upload)),
+            Route("/api/uploads", _Endpoint(api.uploads)),
+            Route("/api/uploads/{id}", _Endpoint(api.upload)),
+            Route("/health/live", _Endpoint(api.live)),
+            Route("/health/ready", _Endpoint(api.ready)),
+        ],
+        middleware=[Middleware(Envelope)],
+        lifespan=lifespan,
+    )
+    app.router.redirect_slashes = False
+    app.router.default = _nowhere
+
+    def stop() -> None:
+        if site.uploads is not None:
+            site.uploads.stop()
+
+    app.state.stop = stop
+    return app
+
+
+class _Endpoint:
+    """A bound method as an ASGI application: Starlette would take the method itself for a request handler."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope, receive, send)
+
+
+async def _nowhere(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1000, "reason": ""})
+        return
+    raise ProblemError("not-found", "There is nothing at this path. Uploads are at /files.")

@@ -1,0 +1,251 @@
+"""The port of the catalog, and what can go wrong behind it.
+
+    CatalogError
+      Duplicate          an upload with this id is there already
+      UnknownUpload      there is no upload with this id
+      NoRoom             what is still to come would not fit
+      NotReceiving       the upload takes no bytes (any more)
+      WrongState         the upload is not in a state from which this change leads
+      Unavailable        the store did not answer in time; the same call may work later
+      Incompatible       the store was made by a newer version, or is no catalog
+    OSError              the disk failed: ENOSPC when it is full, EIO, EROFS
+
+Rule of this file: nothing here knows how a catalog stores. Sizes and offsets are in bytes, ranges are
+half-open `(start, end)`, times are seconds since the epoch and are always given by the caller.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, TypeAlias
+
+from holdfast_protocol.digest import Digest
+from holdfast_server.uploads.upload import State, Upload
+
+Durability: TypeAlias = Literal["ack", "finish", "os"]
+"""What is on the disk, not only with the operating system, when a call returns: `ack` everything, `finish`
+the completion of an upload (and so all before it), `os` nothing is asked for."""
+
+Uploads: TypeAlias = list[Upload]
+Ranges: TypeAlias = list[tuple[int, int]]
+
+TOMBSTONES: Final = frozenset({State.EXPIRED, State.TERMINATED})
+"""States of an upload whose bytes are gone. It is remembered until `purge`."""
+
+
+class CatalogError(Exception):
+    """The catalog could not do what was asked, and has changed nothing."""
+
+
+class Duplicate(CatalogError):  # noqa: N818 - the name is the sentence
+    """There is an upload with this id already."""
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"there is an upload {upload_id} already")
+        self.upload_id = upload_id
+
+
+class UnknownUpload(CatalogError):  # noqa: N818
+    """There is no upload with this id, not even a tombstone."""
+
+    def __init__(self, upload_id: str) -> None:
+        super().__init__(f"there is no upload {upload_id}")
+        self.upload_id = upload_id
+
+
+class NoRoom(CatalogError):  # noqa: N818
+    """The new upload, and what all others still have coming, would take more than the room given.
+
+    `needed` is the length of the new upload; `free` (0 or more) is what would fit. Both in bytes.
+    """
+
+    def __init__(self, needed: int, free: int) -> None:
+        super().__init__(f"{needed} bytes are needed and {free} are free")
+        self.needed = needed
+        self.free = free
+
+
+class NotReceiving(CatalogError):  # noqa: N818
+    """The upload is not in the state `receiving`. `upload` is what it is instead; None: it never was here."""
+
+    def __init__(self, upload: Upload | None) -> None:
+        super().__init__("there is no such upload" if upload is None else f"the upload is {upload.state}")
+        self.upload = upload
+
+
+class WrongState(CatalogError):  # noqa: N818
+    """The upload is in none of the states that were named. `upload` is what it is; None: it never was
+    here."""
+
+    def __init__(self, upload: Upload | None) -> None:
+        super().__init__("there is no such upload" if upload is None else f"the upload is {upload.state}")
+        self.upload = upload
+
+
+class Unavailable(CatalogError):  # noqa: N818
+    """The store is held by somebody else, or cannot be reached; the same call may work later."""
+
+
+class Incompatible(CatalogError):  # noqa: N818
+    """This store cannot be used by this version. The message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the event log: a fact about an upload.
+
+    Every change of state is one. `created` has the data `state`, `length`, `name`, `parallel`; all others
+    have `state`, `previous`, `received`, and `error` and `error_detail` if there is an error.
+    """
+
+    seq: int
+    """Ascends strictly, from 1, in the order of commits over all processes. Numbers may be left out."""
+    upload: str
+    type: str
+    at: float
+    data: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A request to whoever writes to `[start, end)` of an upload to stop. Numbered apart from the events."""
+
+    seq: int
+    upload: str
+    start: int
+    end: int
+
+
+class Catalog(Protocol):
+    """Where uploads are written down. Safe for any number of tasks, and of processes that have opened the
+    same one.
+
+    A call that changes something returns when the change is committed as `Durability` says, or raises and has
+    changed nothing. One that is cancelled while it waits may still take effect. Reading never waits for a
+    writer, and sees what this process has been told is committed. No call blocks the event loop on a disk.
+    Any call may raise OSError, `Unavailable`, or `anyio.ClosedResourceError` after `aclose`.
+    """
+
+    async def create(self, upload: Upload, *, room: int | None) -> None:
+        """Add an upload (with nothing stored yet: `prefix` and `received` are 0) and the event `created`.
+
+        `room` is how many bytes there are for it and for all that the receiving uploads still have coming;
+        this is counted in the same transaction (T-CREATE-2). None: it is not counted. One of length 0 always
+        fits. Raises NoRoom, Duplicate; ValueError if the upload claims to have bytes.
+        """
+        ...
+
+    async def get(self, upload_id: str, /) -> Upload | None:
+        """The upload as it is at this moment, tombstones too; None if there is none."""
+        ...
+
+    async def list(self, *, state: State | None = None, before: tuple[float, str] | None = None, limit: int) -> Uploads:
+        """At most `limit` uploads, newest first.
+
+        With `state` those in that state, without it all but tombstones. `before` is `(created, id)` of the
+        last one of the page before.
+        """
+        ...
+
+    async def stored(self, upload_id: str, start: int, end: int, limit: int) -> Ranges:
+        """The first `limit` stored ranges in `[start, end)`, clipped to it, ascending, disjoint, not
+        touching.
+
+        Empty for an upload that is not here, or whose bytes are gone.
+        """
+        ...
+
+    async def missing(self, upload_id: str, start: int, end: int, limit: int) -> tuple[Ranges, bool]:
+        """The first `limit` gaps in `[start, end)`, clipped to it and to the length, and whether there are
+        more.
+
+        Reads `limit` ranges and not more, whatever their number. Raises UnknownUpload.
+        """
+        ...
+
+    async def commit(
+        self, upload_id: str, ranges: Sequence[tuple[int, int]], *, now: float, expires: float | None
+    ) -> Upload:
+        """Write down that these ranges are stored; all of them or, if this raises, none.
+
+        They may overlap each other and what is stored already; only bytes that are new count. No ranges at
+        all just set `updated` and `expires`. Raises NotReceiving; ValueError if a range is reversed or not
+        within the length.
+        """
+        ...
+
+    async def transition(
+        self,
+        upload_id: str,
+        *,
+        sources: Collection[State],
+        to: State,
+        now: float,
+        expires: float | None,
+        event: str,
+        error: str | None = None,
+        error_detail: str | None = None,
+        expected: tuple[Digest, ...] | None = None,
+        computed: tuple[Digest, ...] | None = None,
+    ) -> Upload:
+        """Change the state if it is one of `sources`, and append an event of type `event`, in one.
+
+        `expires` is set as given; the last four are set unless None. The stored ranges are forgotten with a
+        change to a tombstone; `prefix` and `received` stay as they were. Raises WrongState; ValueError if
+        `to` is `verifying` or `complete` and bytes are missing.
+        """
+        ...
+
+    async def record_digest(self, upload_id: str, digest: Digest, *, now: float) -> Upload:
+        """Add a digest to `computed`, in the place of one of the same algorithm. Raises UnknownUpload."""
+        ...
+
+    async def unfinished(self) -> Uploads:
+        """All uploads that are receiving or verifying, oldest first."""
+        ...
+
+    async def states(self, upload_ids: Sequence[str]) -> dict[str, State]:
+        """The states of those of these uploads that the catalog knows."""
+        ...
+
+    async def expired(self, now: float, limit: int) -> Uploads:
+        """At most `limit` uploads, receiving, failed or complete, whose `expires` is not after `now`; longest
+        first."""
+        ...
+
+    async def fence(self, upload_id: str, start: int, end: int, *, now: float) -> int:
+        """Ask the writers to `[start, end)` of an upload in all processes to stop; the number of the
+        request."""
+        ...
+
+    async def fences(self, after: int) -> Sequence[Fence]:
+        """All fences with a number above `after`, ascending."""
+        ...
+
+    async def fence_head(self) -> int:
+        """The number of the newest fence, 0 if there never was one. It never shrinks."""
+        ...
+
+    async def events(self, after: int, limit: int) -> Sequence[Event]:
+        """The first `limit` events with a number above `after`, ascending."""
+        ...
+
+    async def event_head(self) -> int:
+        """The number of the newest event, 0 if there never was one. It never shrinks."""
+        ...
+
+    def changed(self) -> bool:
+        """Whether anybody, this process or another, has committed anything since this was asked the last
+        time.
+
+        Takes some microseconds and does not block; to be polled.
+        """
+        ...
+
+    async def purge(self, before: float) -> int:
+        """Forget tombstones not updated since `before`, and fences as old; the number of the uploads. Events
+        stay."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what was begun and close. Again is nothing."""
+        ...

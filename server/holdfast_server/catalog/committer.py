@@ -1,0 +1,174 @@
+"""Group commit: one thread, one connection, one transaction for all that is waiting.
+
+Rule of this file: everything that changes the database goes through the one `Committer` of the process. It
+takes all operations that are queued, runs each in a savepoint of its own, so that one that raises leaves the
+others untouched, commits once, and only then answers, all at once. If the transaction as a whole fails, none
+of its operations has happened and every one of them is answered with the error: an operation may have been
+refused because of what another one of the same transaction did.
+"""
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, Generic, TypeVar
+
+import anyio
+
+from holdfast_server.catalog.base import Durability
+from holdfast_server.catalog.connections import BUSY_SECONDS, fault
+
+T = TypeVar("T")
+
+_BATCH: Final = 1000
+"""Operations in one transaction at most, so that the first of them does not wait for an endless row of
+others."""
+
+
+class _Job(Generic[T]):
+    __slots__ = ("done", "error", "final", "operation", "result")
+
+    def __init__(self, operation: Callable[[sqlite3.Connection], T], final: bool) -> None:
+        self.operation = operation
+        self.final = final
+        self.done = anyio.Event()
+        self.result: T
+        self.error: Exception | None = None
+
+
+class Committer:
+    """Runs operations on the one connection that writes. Made and used on one event loop."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path, durability: Durability) -> None:
+        """Take over `connection`, in autocommit, whose schema is in place. `path` goes into messages."""
+        connection.execute("PRAGMA busy_timeout = 0")  # see _begin
+        self._connection = connection
+        self._path = path
+        self._always_sync = durability == "ack"
+        self._sync_final = durability == "finish"
+        self._synced: bool | None = None
+        self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="holdfast-catalog", daemon=True)
+        self._thread.start()
+
+    async def submit(self, operation: Callable[[sqlite3.Connection], T], *, final: bool = False) -> T:
+        """Run `operation` in the next transaction and answer when that is committed.
+
+        `final` asks for it to be on the disk by then also when the durability is `finish`. Raises what the
+        operation raised, or what `fault` makes of the error that the transaction failed with. If the caller
+        is cancelled, the operation is carried out all the same.
+        """
+        if self._closed:
+            raise anyio.ClosedResourceError
+        job = _Job(operation, final)
+        self._queue.put(job)
+        await job.done.wait()
+        if job.error is None:
+            return job.result
+        if isinstance(job.error, sqlite3.Error):
+            raise fault(job.error, self._path) from job.error
+        raise job.error
+
+    def refuse(self) -> None:
+        """Take no more operations; those that are queued are still carried out. Call it on the event loop."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+
+    def join(self) -> None:
+        """After `refuse`: wait until the last operation is committed and the connection closed. Blocks."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            batch, running = self._take()
+            if batch:
+                self._commit(batch)
+                self._answer(batch)
+        self._connection.close()
+
+    def _take(self) -> tuple[Sequence[_Job[Any]], bool]:
+        batch: list[_Job[Any]] = []
+        job = self._queue.get()
+        while job is not None:
+            batch.append(job)
+            if len(batch) == _BATCH:
+                return batch, True
+            try:
+                job = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _commit(self, batch: Sequence[_Job[Any]]) -> None:
+        connection = self._connection
+        try:
+            self._sync(self._always_sync or (self._sync_final and any(job.final for job in batch)))
+            self._begin()
+            for job in batch:
+                self._perform(job)
+            connection.execute("COMMIT")
+        except Exception as error:
+            for job in batch:
+                job.error = error
+            self._roll_back()
+
+    def _sync(self, wanted: bool) -> None:
+        # In WAL mode FULL is a sync of the log at each commit, and with it of all that was committed before.
+        if wanted != self._synced:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if wanted else 'NORMAL'}")
+            self._synced = wanted
+
+    def _begin(self) -> None:
+        # SQLite's own busy handler soon sleeps for 100 ms at a time, and a process that commits without a
+        # pause takes the lock again within some microseconds: the other one then waits for half a second.
+        # Short, growing, uneven pauses find the gaps.
+        deadline = time.monotonic() + BUSY_SECONDS
+        attempt = 0
+        while True:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+            else:
+                return
+            time.sleep(min(0.0002 + 0.00002 * attempt, 0.002) * (1 + attempt % 3 / 3))
+            attempt += 1
+
+    def _perform(self, job: _Job[Any]) -> None:
+        connection = self._connection
+        connection.execute("SAVEPOINT operation")
+        try:
+            job.result = job.operation(connection)
+        except Exception as error:
+            if not connection.in_transaction:
+                raise  # SQLite has rolled the whole transaction back, as it may when the disk is full
+            connection.execute("ROLLBACK TO operation")
+            job.error = error
+        connection.execute("RELEASE operation")
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            # The next BEGIN fails then, and its waiters are told; nothing is lost that was answered.
+            return
+
+    def _answer(self, batch: Sequence[_Job[Any]]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(_wake, batch)
+        except RuntimeError:
+            return  # the loop is closed: nobody waits any more, and the work is done
+
+
+def _wake(batch: Sequence[_Job[Any]]) -> None:
+    for job in batch:
+        job.done.set()

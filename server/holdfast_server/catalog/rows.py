@@ -1,0 +1,136 @@
+"""Rows of the SQLite catalog: how an upload and an event are written into one and read back.
+
+Rule of this file: the order of the columns and the shape of a digest in the file are known here and in the migrations,
+and nowhere else. All of it runs within the transaction of the caller and raises sqlite3.Error.
+"""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from typing import Any, Final, Literal
+
+from holdfast_protocol.digest import Digest
+from holdfast_server.catalog.base import Duplicate, UnknownUpload
+from holdfast_server.uploads.upload import State, Upload
+
+_SNAPSHOT: Final = (
+    "SELECT key, id, state, length, parallel, granule, metadata, name, created, updated, expires,"
+    " expected, wanted, computed, prefix, received, error, error_detail FROM upload "
+)
+
+
+def find(connection: sqlite3.Connection, upload_id: str) -> tuple[int, Upload] | None:
+    """The key and the snapshot of an upload."""
+    row = connection.execute(_SNAPSHOT + "WHERE id = ?", (upload_id,)).fetchone()
+    return None if row is None else (row[0], _upload(row))
+
+
+def known(connection: sqlite3.Connection, upload_id: str) -> tuple[int, Upload]:
+    """As `find`, for an upload that is there; raises UnknownUpload."""
+    found = find(connection, upload_id)
+    if found is None:
+        raise UnknownUpload(upload_id)
+    return found
+
+
+def select(connection: sqlite3.Connection, clause: str, values: Mapping[str, object]) -> list[Upload]:
+    """The uploads that a clause (WHERE, ORDER BY, LIMIT) picks."""
+    return [_upload(row) for row in connection.execute(_SNAPSHOT + clause, values)]
+
+
+def insert(connection: sqlite3.Connection, upload: Upload) -> None:
+    """Add an upload that has no bytes yet. Raises Duplicate."""
+    try:
+        connection.execute(
+            "INSERT INTO upload (id, state, length, parallel, granule, metadata, name, created, updated,"
+            " expires, expected, wanted, computed, prefix, received, error, error_detail)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)",
+            (
+                upload.id,
+                upload.state,
+                upload.length,
+                upload.parallel,
+                upload.granule,
+                upload.metadata,
+                upload.name,
+                upload.created,
+                upload.updated,
+                upload.expires,
+                _json(upload.expected),
+                upload.wanted,
+                _json(upload.computed),
+                upload.error,
+                upload.error_detail,
+            ),
+        )
+    except sqlite3.IntegrityError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+            raise Duplicate(upload.id) from error
+        raise
+
+
+def update(connection: sqlite3.Connection, key: int, upload: Upload) -> None:
+    """Write everything of an upload that may change, but for its bytes."""
+    connection.execute(
+        "UPDATE upload SET state = ?, updated = ?, expires = ?, error = ?, error_detail = ?, expected = ?,"
+        " computed = ? WHERE key = ?",
+        (
+            upload.state,
+            upload.updated,
+            upload.expires,
+            upload.error,
+            upload.error_detail,
+            _json(upload.expected),
+            _json(upload.computed),
+            key,
+        ),
+    )
+
+
+def append(connection: sqlite3.Connection, upload_id: str, event: str, at: float, data: Mapping[str, object]) -> None:
+    """Append to the event log."""
+    connection.execute(
+        "INSERT INTO event (upload, type, at, data) VALUES (?, ?, ?, ?)",
+        (upload_id, event, at, json.dumps(data, ensure_ascii=False)),
+    )
+
+
+def head(connection: sqlite3.Connection, table: Literal["event", "fence"]) -> int:
+    """The highest number that was ever given in a numbered table, 0 if none was."""
+    # Not max(seq): that falls when rows are purged.
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _upload(row: tuple[Any, ...]) -> Upload:
+    _, upload_id, state, length, parallel, granule, metadata, name, created, updated, expires, *rest = row
+    expected, wanted, computed, prefix, received, error, error_detail = rest
+    return Upload(
+        id=upload_id,
+        state=State(state),
+        length=length,
+        parallel=bool(parallel),
+        granule=granule,
+        metadata=metadata,
+        name=name,
+        created=created,
+        updated=updated,
+        expires=expires,
+        expected=_digests(expected),
+        wanted=wanted,
+        computed=_digests(computed),
+        prefix=prefix,
+        received=received,
+        error=error,
+        error_detail=error_detail,
+    )
+
+
+def _json(digests: tuple[Digest, ...]) -> str | None:
+    return json.dumps([(digest.algorithm, digest.hex) for digest in digests]) if digests else None
+
+
+def _digests(text: str | None) -> tuple[Digest, ...]:
+    if text is None:
+        return ()
+    return tuple(Digest(algorithm, bytes.fromhex(value)) for algorithm, value in json.loads(text))

@@ -1,0 +1,326 @@
+"""The catalog in one SQLite file, for any number of processes on one machine.
+
+Rule of this file: whatever changes is one operation given to the `Committer`, whatever reads is one query
+given to `Readers`; between calls nothing about an upload is kept in memory. Every change of a state writes
+its event in the same transaction; those are IMMEDIATE, so event numbers ascend in the order of commits over
+all processes.
+"""
+
+import json
+import sqlite3
+from collections.abc import AsyncGenerator, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+
+from holdfast_protocol.digest import Digest
+from holdfast_server.catalog import rows, stored
+from holdfast_server.catalog.base import (
+    TOMBSTONES,
+    Durability,
+    Event,
+    Fence,
+    NoRoom,
+    NotReceiving,
+    Ranges,
+    Uploads,
+    WrongState,
+)
+from holdfast_server.catalog.committer import Committer
+from holdfast_server.catalog.connections import Readers, connect, fault
+from holdfast_server.catalog.schema import prepare
+from holdfast_server.uploads.upload import State, Upload
+
+_READERS: Final = 4
+_PURGED_AT_ONCE: Final = 500
+_BILLION: Final = 1_000_000_000
+
+
+@asynccontextmanager
+async def open_sqlite(path: Path | str, *, durability: Durability = "ack") -> AsyncGenerator["SqliteCatalog"]:
+    """Open the catalog in the file `path`, which is made if it is not there (its folder must be).
+
+    Raises Incompatible if the file is of a newer version or no catalog, Unavailable if it is held by another
+    process for more than ten seconds, and OSError.
+    """
+    catalog = await SqliteCatalog.open(Path(path), durability)
+    try:
+        yield catalog
+    finally:
+        await catalog.aclose()
+
+
+class SqliteCatalog:
+    """The port `Catalog` over SQLite; see there for what its methods promise. Made by `open_sqlite`."""
+
+    def __init__(
+        self, path: Path, writer: sqlite3.Connection, watch: sqlite3.Connection, durability: Durability
+    ) -> None:
+        self._committer = Committer(writer, path, durability)
+        self._readers = Readers(path, _READERS)
+        self._watch = watch
+        self._seen = self._data_version()
+        self._closing = anyio.Lock()
+        self._closed = False
+
+    @classmethod
+    async def open(cls, path: Path, durability: Durability) -> "SqliteCatalog":
+        """As `open_sqlite`; whoever calls this closes it with `aclose`."""
+        writer, watch = await anyio.to_thread.run_sync(_open, path)
+        return cls(path, writer, watch, durability)
+
+    async def aclose(self) -> None:
+        # A second caller waits for the first one. Only then is the file closed for both.
+        with anyio.CancelScope(shield=True):
+            async with self._closing:
+                if self._closed:
+                    return
+                self._closed = True
+                self._committer.refuse()
+                await anyio.to_thread.run_sync(self._close, limiter=anyio.CapacityLimiter(1))
+
+    def _close(self) -> None:
+        self._readers.close()
+        self._watch.close()
+        # Last, as the last connection to close folds the log back into the file.
+        self._committer.join()
+
+    async def create(self, upload: Upload, *, room: int | None) -> None:
+        if upload.prefix or upload.received:
+            raise ValueError("a new upload has no bytes stored")
+
+        def operation(connection: sqlite3.Connection) -> None:
+            if room is not None and upload.length > 0:
+                billions, units = connection.execute("SELECT billions, units FROM coming").fetchone()
+                free = max(0, room - (billions * _BILLION + units))
+                if upload.length > free:
+                    raise NoRoom(upload.length, free)
+            rows.insert(connection, upload)
+            data = {
+                "state": upload.state,
+                "length": upload.length,
+                "name": upload.name,
+                "parallel": upload.parallel,
+            }
+            rows.append(connection, upload.id, "created", upload.created, data)
+
+        await self._committer.submit(operation, final=upload.state is State.COMPLETE)
+
+    async def get(self, upload_id: str, /) -> Upload | None:
+        found = await self._readers.run(lambda connection: rows.find(connection, upload_id))
+        return None if found is None else found[1]
+
+    async def list(self, *, state: State | None = None, before: tuple[float, str] | None = None, limit: int) -> Uploads:
+        # The words of the partial index, so that SQLite sees that it may use it.
+        where = "state NOT IN ('expired', 'terminated')" if state is None else "state = :state"
+        if before is not None:
+            where += " AND (created, id) < (:created, :id)"
+        created, last = before or (None, None)
+        return await self._uploads(
+            f"WHERE {where} ORDER BY created DESC, id DESC LIMIT :limit",
+            {"state": state, "created": created, "id": last, "limit": limit},
+        )
+
+    async def unfinished(self) -> Uploads:
+        return await self._uploads("WHERE state IN ('receiving', 'verifying') ORDER BY created, id", {})
+
+    async def expired(self, now: float, limit: int) -> Uploads:
+        return await self._uploads(
+            "WHERE state IN ('receiving', 'failed', 'complete') AND expires <= :now ORDER BY expires LIMIT :limit",
+            {"now": now, "limit": limit},
+        )
+
+    async def states(self, upload_ids: Sequence[str]) -> dict[str, State]:
+        ids = json.dumps([*upload_ids])
+
+        def query(connection: sqlite3.Connection) -> dict[str, State]:
+            found = connection.execute(
+                "SELECT id, state FROM upload WHERE id IN (SELECT value FROM json_each(?))", (ids,)
+            )
+            return {upload_id: State(state) for upload_id, state in found}
+
+        return await self._readers.run(query)
+
+    async def stored(self, upload_id: str, start: int, end: int, limit: int) -> Ranges:
+        def query(connection: sqlite3.Connection) -> Ranges:
+            found = rows.find(connection, upload_id)
+            return [] if found is None else [*stored.between(connection, found[0], start, end, limit)]
+
+        return await self._readers.run(query)
+
+    async def missing(self, upload_id: str, start: int, end: int, limit: int) -> tuple[Ranges, bool]:
+        def query(connection: sqlite3.Connection) -> tuple[Ranges, bool]:
+            key, upload = rows.known(connection, upload_id)
+            return stored.gaps(connection, key, max(start, 0), min(end, upload.length), limit)
+
+        return await self._readers.run(query)
+
+    async def commit(
+        self, upload_id: str, ranges: Sequence[tuple[int, int]], *, now: float, expires: float | None
+    ) -> Upload:
+        ranges = tuple(ranges)
+
+        def operation(connection: sqlite3.Connection) -> Upload:
+            found = rows.find(connection, upload_id)
+            if found is None or found[1].state is not State.RECEIVING:
+                raise NotReceiving(None if found is None else found[1])
+            key, upload = found
+            prefix, received = upload.prefix, upload.received
+            for start, end in ranges:
+                if not 0 <= start <= end <= upload.length:
+                    raise ValueError(f"[{start}, {end}) is not a range within {upload.length} bytes")
+                if start < end:
+                    new, first, last = stored.add(connection, key, start, end)
+                    received += new
+                    if first == 0:
+                        prefix = last
+            connection.execute(
+                "UPDATE upload SET prefix = ?, received = ?, updated = ?, expires = ? WHERE key = ?",
+                (prefix, received, now, expires, key),
+            )
+            return replace(upload, prefix=prefix, received=received, updated=now, expires=expires)
+
+        return await self._committer.submit(operation)
+
+    async def transition(
+        self,
+        upload_id: str,
+        *,
+        sources: Collection[State],
+        to: State,
+        now: float,
+        expires: float | None,
+        event: str,
+        error: str | None = None,
+        error_detail: str | None = None,
+        expected: tuple[Digest, ...] | None = None,
+        computed: tuple[Digest, ...] | None = None,
+    ) -> Upload:
+        def operation(connection: sqlite3.Connection) -> Upload:
+            found = rows.find(connection, upload_id)
+            if found is None or found[1].state not in sources:
+                raise WrongState(None if found is None else found[1])
+            key, old = found
+            if to in (State.VERIFYING, State.COMPLETE) and not old.whole:
+                raise ValueError(f"{old.received} of {old.length} bytes are stored: the upload cannot be {to}")
+            new = replace(
+                old,
+                state=to,
+                updated=now,
+                expires=expires,
+                error=old.error if error is None else error,
+                error_detail=old.error_detail if error_detail is None else error_detail,
+                expected=old.expected if expected is None else expected,
+                computed=old.computed if computed is None else computed,
+            )
+            rows.update(connection, key, new)
+            if to in TOMBSTONES:
+                stored.drop(connection, key)
+            data = {"state": to, "previous": old.state, "received": new.received}
+            if new.error is not None:
+                data |= {"error": new.error, "error_detail": new.error_detail}
+            rows.append(connection, upload_id, event, now, data)
+            return new
+
+        return await self._committer.submit(operation, final=to is State.COMPLETE)
+
+    async def record_digest(self, upload_id: str, digest: Digest, *, now: float) -> Upload:
+        def operation(connection: sqlite3.Connection) -> Upload:
+            key, old = rows.known(connection, upload_id)
+            others = tuple(known for known in old.computed if known.algorithm != digest.algorithm)
+            new = replace(old, computed=(*others, digest), updated=now)
+            rows.update(connection, key, new)
+            return new
+
+        return await self._committer.submit(operation)
+
+    async def fence(self, upload_id: str, start: int, end: int, *, now: float) -> int:
+        def operation(connection: sqlite3.Connection) -> int:
+            row = connection.execute(
+                "INSERT INTO fence (upload, start, stop, at) VALUES (?, ?, ?, ?)",
+                (upload_id, start, end, now),
+            )
+            assert row.lastrowid is not None
+            return row.lastrowid
+
+        return await self._committer.submit(operation)
+
+    async def fences(self, after: int) -> Sequence[Fence]:
+        def query(connection: sqlite3.Connection) -> Sequence[Fence]:
+            found = connection.execute(
+                "SELECT seq, upload, start, stop FROM fence WHERE seq > ? ORDER BY seq", (after,)
+            )
+            return [Fence(seq, upload, start, end) for seq, upload, start, end in found]
+
+        return await self._readers.run(query)
+
+    async def fence_head(self) -> int:
+        return await self._readers.run(lambda connection: rows.head(connection, "fence"))
+
+    async def events(self, after: int, limit: int) -> Sequence[Event]:
+        def query(connection: sqlite3.Connection) -> Sequence[Event]:
+            found = connection.execute(
+                "SELECT seq, upload, type, at, data FROM event WHERE seq > ? ORDER BY seq LIMIT ?",
+                (after, limit),
+            )
+            return [Event(seq, upload, kind, at, json.loads(data)) for seq, upload, kind, at, data in found]
+
+        return await self._readers.run(query)
+
+    async def event_head(self) -> int:
+        return await self._readers.run(lambda connection: rows.head(connection, "event"))
+
+    def changed(self) -> bool:
+        if self._closed:
+            raise anyio.ClosedResourceError
+        version = self._data_version()
+        changed, self._seen = version != self._seen, version
+        return changed
+
+    def _data_version(self) -> int:
+        return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
+
+    async def purge(self, before: float) -> int:
+        def forget_fences(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM fence WHERE at < ?", (before,))
+
+        def forget_some(connection: sqlite3.Connection) -> int:
+            found = connection.execute(
+                "DELETE FROM upload WHERE key IN (SELECT key FROM upload"
+                " WHERE state IN ('expired', 'terminated') AND updated < ? ORDER BY updated LIMIT ?)"
+                " RETURNING key",
+                (before, _PURGED_AT_ONCE),
+            ).fetchall()
+            for (key,) in found:
+                stored.drop(connection, key)
+            return len(found)
+
+        await self._committer.submit(forget_fences)
+        total = 0
+        # A piece at a time, so that a great many of them do not hold up the commits of others.
+        while (count := await self._committer.submit(forget_some)) > 0:
+            total += count
+        return total
+
+    async def _uploads(self, clause: str, values: dict[str, Any]) -> Uploads:
+        return await self._readers.run(lambda connection: rows.select(connection, clause, values))
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    opened: list[sqlite3.Connection] = []
+    try:
+        opened.append(connect(path, write=True))
+        prepare(opened[0], path)
+        opened.append(connect(path, write=False))
+        opened[1].execute("PRAGMA data_version")
+    except BaseException as error:
+        for connection in opened:
+            connection.close()
+        if isinstance(error, sqlite3.Error):
+            raise fault(error, path) from error
+        raise
+    return opened[0], opened[1]

@@ -1,0 +1,185 @@
+"""`holdfast serve`.
+
+Rule of this file: the one place that reads the environment and a configuration file. A value is taken from the flag,
+else from `HOLDFAST_<NAME>`, else from the file given with `--config`, else from the defaults of `Settings`.
+"""
+
+import dataclasses
+import functools
+import re
+import signal
+import socket
+import sys
+import tomllib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_args
+
+import click
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn.supervisors import Multiprocess
+
+from holdfast_server.app import create_app
+from holdfast_server.settings import Settings
+from holdfast_server.storage.local import Durability
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BACKLOG = 2048
+
+
+class Size(click.ParamType[int]):
+    """Bytes: `1048576`, `64M`, `64MiB`, `1.5G`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([KMGT]?)(?:i?B)?", str(value).strip(), re.IGNORECASE)
+        if match is None:
+            self.fail(f"{value!r} is no size; write bytes, or 64M, 1.5GiB.", param, ctx)
+        return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+class Duration(click.ParamType[float]):
+    """Seconds: `90`, `15m`, `12h`, `7d`; `never`."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if str(value).strip() == "never":
+            return float("inf")
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([smhd]?)", str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is no duration; write seconds, or 15m, 12h, 7d, never.", param, ctx)
+        return float(match[1]) * _SECONDS[match[2]]
+
+
+def _from_file(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None:
+        try:
+            table = tomllib.loads(value.read_text("utf-8"))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise click.BadParameter(f"{value} cannot be read: {error}", ctx, param) from None
+        known = {option.name for option in ctx.command.params}
+        unknown = sorted(set(table) - known)
+        if unknown:
+            raise click.BadParameter(f"{value} has settings that are not known: {', '.join(unknown)}.", ctx, param)
+        ctx.default_map = {**(ctx.default_map or {}), **table}
+    return value
+
+
+_DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
+
+
+@click.command(context_settings={"auto_envvar_prefix": "HOLDFAST", "show_default": True})
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_from_file,
+    help="A TOML file with these settings, names with underscores.",
+)
+@click.option("--host", default="127.0.0.1", help="Address to listen on.")
+@click.option("--port", default=8000, type=click.IntRange(0, 65535), help="Port; 0 takes a free one.")
+@click.option(
+    "--data", default="holdfast-data", type=click.Path(file_okay=False, path_type=Path), help="Folder for everything."
+)
+@click.option("--workers", default=1, type=click.IntRange(1, 64), help="Processes.")
+@click.option(
+    "--durability",
+    default=_DEFAULT["durability"],
+    type=click.Choice(get_args(Durability)),
+    help="ack: what is acknowledged is on the disk; finish: complete files are; os: never asked for.",
+)
+@click.option("--max-size", type=Size(), help="Largest upload.  [default: any that fits]")
+@click.option("--max-chunk", default="64M", type=Size(), help="Largest chunk of the parallel dialect.")
+@click.option("--overcommit", is_flag=True, help="Accept more than is free, as sparse files may.")
+@click.option("--min-free", default="16M", type=Size(), help="Room that uploads never take.")
+@click.option(
+    "--expire-after", default="7d", type=Duration(), help="Remove unfinished uploads not touched for so long."
+)
+@click.option("--expire-finished", default="never", type=Duration(), help="Remove complete files after so long.")
+@click.option("--stall-timeout", default="60s", type=Duration(), help="End requests of which nothing comes.")
+@click.option("--grace", default="3s", type=Duration(), help="How long requests may go on at SIGTERM.")
+def serve(host: str, port: int, workers: int, **values: Any) -> None:
+    """Run the upload server."""
+    settings = _settings(values)
+    listener = _listen(host, port)
+    url = "http://{}:{}".format(f"[{host}]" if ":" in host else host, listener.getsockname()[1])
+    config = uvicorn.Config(
+        functools.partial(_served, settings),
+        factory=True,
+        workers=workers,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, round(settings.grace)),
+    )
+    click.echo(f"listening on {url}")
+    sys.stdout.flush()
+    if workers > 1:
+        Multiprocess(config, sockets=[listener]).run()
+        return
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        raise SystemExit(1)
+
+
+def _served(settings: Settings) -> Starlette:
+    """The application, which learns at once when its process is told to end, before uvicorn waits for requests."""
+    app = create_app(settings)
+    run = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with run(app):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                _also(number, app.state.stop)
+            yield
+
+    app.router.lifespan_context = lifespan
+    return app
+
+
+def _also(number: signal.Signals, action: Callable[[], None]) -> None:
+    """Has a signal do this first, and then what it did before."""
+    before = signal.getsignal(number)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        action()
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(number, handle)
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    for name in ("expire_after", "expire_finished"):
+        if values[name] == float("inf"):
+            values[name] = None
+    return Settings(**values)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Listens before the workers start, so that connections wait instead of being refused."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise click.ClickException(f"Cannot listen on {host} port {port}: {error.strerror}.") from None
+    listener.set_inheritable(True)
+    return listener

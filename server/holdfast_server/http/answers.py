@@ -1,0 +1,67 @@
+"""Answers, written to ASGI."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.types import Scope, Send
+
+from holdfast_protocol import headers
+from holdfast_protocol.messages import Headers
+from holdfast_protocol.problem import ProblemError
+
+NOSNIFF = {headers.CONTENT_TYPE_OPTIONS: "nosniff"}
+
+
+def head_of(scope: Scope) -> Headers:
+    """The request's fields. Copied: some servers add trailers to the list of the scope later."""
+    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
+
+
+async def start(send: Send, status: int, fields: Mapping[str, str]) -> None:
+    """Sends the head of an answer."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()],
+        }
+    )
+
+
+async def answer(send: Send, status: int, fields: Mapping[str, str] | None = None, body: bytes = b"") -> None:
+    """Sends a whole answer. With 204 and 304 there is no body and no length."""
+    fields = dict(fields or {})
+    if status not in (204, 304):
+        fields.setdefault(headers.CONTENT_LENGTH, str(len(body)))
+    await start(send, status, fields)
+    await send({"type": "http.response.body", "body": body})
+
+
+async def answer_json(send: Send, value: Any, *, head: bool = False) -> None:
+    body = json.dumps(value, ensure_ascii=False).encode()
+    fields = {
+        headers.CONTENT_TYPE: "application/json",
+        headers.CACHE_CONTROL: "no-store",
+        headers.CONTENT_LENGTH: str(len(body)),
+        **NOSNIFF,
+    }
+    await answer(send, 200, fields, b"" if head else body)
+
+
+async def answer_problem(send: Send, problem: ProblemError, *, head: bool = False) -> None:
+    """V-PROBLEM-1."""
+    body = problem.to_json()
+    fields = {
+        headers.CONTENT_TYPE: headers.MEDIA_PROBLEM,
+        headers.CACHE_CONTROL: "no-store",
+        headers.CONTENT_LENGTH: str(len(body)),
+        **NOSNIFF,
+        **problem.headers,
+    }
+    await answer(send, problem.status, fields, b"" if head else body)
+
+
+def not_allowed(methods: tuple[str, ...]) -> ProblemError:
+    allowed = ", ".join(methods)
+    return ProblemError("method-not-allowed", f"Use {allowed} here.", headers={headers.ALLOW: allowed})

@@ -1,0 +1,108 @@
+"""The body of an ASGI request as the domain's `Incoming`.
+
+Rule of this file: it reads ahead of whoever stores, because some servers drop what they have buffered when the
+connection is lost while the application is busy; and it reads ahead only so far, so that memory stays bounded. It
+does not read before it is asked for bytes: until then the server has not answered `Expect: 100-continue`.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup
+from starlette.types import Receive
+
+from holdfast_server.uploads.incoming import Ending
+
+READ_AHEAD: Final = 4 * 1024 * 1024
+"""Bytes of one request that may wait in memory to be stored."""
+
+
+class RequestBody:
+    """See `Incoming`. Made by `reading`."""
+
+    def __init__(self, receive: Receive, tasks: TaskGroup, stall_timeout: float, expected: int | None) -> None:
+        self.ending: Ending | None = None
+        self._receive = receive
+        self._tasks = tasks
+        self._stall_timeout = stall_timeout
+        self._left = expected
+        self._started = False
+        self._buffers: list[bytes] = []
+        self._size = 0
+        self._nudged = False
+        self._wake = anyio.Event()
+        self._room = anyio.Event()
+
+    async def take(self, patience: float | None = None) -> Sequence[bytes] | None:
+        if not self._started:
+            self._started = True
+            if self.ending is None:
+                self._tasks.start_soon(self._read)
+        if not self._buffers and self.ending is None and not self._nudged:
+            self._wake = anyio.Event()
+            limit = self._stall_timeout if patience is None else min(patience, self._stall_timeout)
+            with anyio.move_on_after(limit) as waiting:
+                await self._wake.wait()
+            if waiting.cancelled_caught and not self._buffers and self.ending is None:
+                if patience is not None and patience < self._stall_timeout:
+                    return None
+                self.ending = Ending.STALLED
+        if self._nudged:
+            self._nudged = False
+            if not self._buffers:
+                return None if self.ending is None else ()
+        buffers, self._buffers, self._size = self._buffers, [], 0
+        self._room.set()
+        return buffers
+
+    @property
+    def _ended(self) -> bool:
+        return self.ending is not None
+
+    def nudge(self) -> None:
+        self._nudged = True
+        self._wake.set()
+
+    def stop(self) -> None:
+        if self.ending is None:
+            self.ending = Ending.STOPPED
+            self._wake.set()
+            self._room.set()
+
+    async def _read(self) -> None:
+        while not self._ended:
+            if self._size >= READ_AHEAD:
+                self._room = anyio.Event()
+                await self._room.wait()
+                continue
+            message = await self._receive()
+            if self._ended:
+                return  # stopped meanwhile; what came now was never taken in
+            if message["type"] == "http.disconnect":
+                self.ending = Ending.CUT
+            else:
+                data = message.get("body", b"")
+                if data:
+                    self._buffers.append(data)
+                    self._size += len(data)
+                    if self._left is not None:
+                        self._left -= len(data)
+                if not message.get("more_body", False):
+                    self.ending = Ending.CUT if self._left is not None and self._left > 0 else Ending.WHOLE
+            self._wake.set()
+
+
+@asynccontextmanager
+async def reading(receive: Receive, stall_timeout: float, expected: int | None) -> AsyncIterator[RequestBody]:
+    """The body, read by a task that ends with the block. An exception leaves the block as it is, not in a group."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        try:
+            yield RequestBody(receive, tasks, stall_timeout, expected)
+        except Exception as error:
+            failure = error
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

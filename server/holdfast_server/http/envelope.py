@@ -1,0 +1,69 @@
+"""What holds for every request and every answer, whoever makes it.
+
+Rule of this file: the method that counts and the version of tus are settled before anything else is looked at
+(T-METHOD-1, T-VERSION-1), every answer says `Tus-Resumable` (T-VERSION-2), and no error leaves without a problem
+document (V-PROBLEM-1).
+"""
+
+import logging
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from holdfast_protocol import headers
+from holdfast_protocol import server as rules
+from holdfast_protocol.problem import ProblemError
+from holdfast_server.catalog.base import CatalogError
+from holdfast_server.http.answers import answer_problem, head_of
+from holdfast_server.uploads.core import is_full, no_space
+
+logger = logging.getLogger(__name__)
+
+_TUS_RESUMABLE = (headers.TUS_RESUMABLE.lower().encode(), headers.TUS_PROTOCOL_VERSION.encode())
+
+
+class Envelope:
+    """Pure ASGI middleware around everything."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_signed(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), _TUS_RESUMABLE]
+            await send(message)
+
+        fields = head_of(scope)
+        method = rules.effective_method(scope["method"], fields)
+        if method != scope["method"]:
+            scope = {**scope, "method": method}
+        try:
+            rules.check_version(method, fields)
+            await self._app(scope, receive, send_signed)
+            return
+        except ProblemError as error:
+            problem = error
+        except Exception as error:
+            if isinstance(error, OSError) and is_full(error):
+                problem = no_space()
+            else:
+                logger.exception("%s %s failed", method, scope["path"])
+                problem = _failure(error)
+        if started:
+            raise problem  # the head is out: all that can be done is to break the connection
+        await answer_problem(send_signed, problem, head=method == "HEAD")
+
+
+def _failure(error: Exception) -> ProblemError:
+    if isinstance(error, CatalogError):
+        return ProblemError("overloaded", "The server is busy. Try again in a moment.", headers={"Retry-After": "1"})
+    return ProblemError(
+        "internal-error", "The server failed. What is stored stays; ask with HEAD and go on from there."
+    )

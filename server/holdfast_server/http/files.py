@@ -1,0 +1,131 @@
+"""`/files` and `/files/{id}`: the URLs that speak the protocol.
+
+Rule of this file: a decision is made on the head (`holdfast_protocol.dialects`), then the domain is called, then its
+answer becomes fields (`holdfast_protocol.server`). Nothing is decided here.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+
+from starlette.types import Receive, Scope, Send
+
+from holdfast_protocol import dialects, headers
+from holdfast_protocol import server as rules
+from holdfast_protocol.messages import Headers
+from holdfast_protocol.problem import ProblemError
+from holdfast_server.http import downloads
+from holdfast_server.http.answers import answer, head_of, not_allowed
+from holdfast_server.http.body import RequestBody, reading
+from holdfast_server.settings import Settings
+from holdfast_server.uploads.service import Cut, Uploads
+from holdfast_server.uploads.upload import State, Upload
+
+_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def upload_id(scope: Scope) -> str:
+    """The id in the path (V-ID-1). Raises ProblemError 404."""
+    found = scope["path_params"]["id"]
+    if not _ID.fullmatch(found):
+        raise ProblemError("not-found", "There is no upload with this id. Create a new one.")
+    return str(found)
+
+
+def upload_url(scope: Scope, upload: Upload) -> str:
+    """An absolute path (T-CREATE-1), with the prefix where the application is mounted."""
+    return f"{scope.get('root_path', '').rstrip('/')}/files/{upload.id}"
+
+
+class Files:
+    """Both endpoints. `uploads` is there while the application runs."""
+
+    def __init__(self, uploads: Callable[[], Uploads], settings: Settings) -> None:
+        self._uploads = uploads
+        self._settings = settings
+
+    async def collection(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["method"]:
+            case "POST":
+                await self._create(scope, receive, send)
+            case "OPTIONS":
+                await self._options(send, ("POST", "OPTIONS"))
+            case _:
+                raise not_allowed(("POST", "OPTIONS"))
+
+    async def upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        if method == "OPTIONS":
+            await self._options(send, ("HEAD", "GET", "PATCH", "DELETE", "OPTIONS"))
+            return
+        found = upload_id(scope)
+        match method:
+            case "HEAD":
+                await self._head(found, send)
+            case "PATCH":
+                await self._patch(found, head_of(scope), receive, send)
+            case "GET":
+                uploads = self._uploads()
+                await downloads.download(uploads, await uploads.find(found), head_of(scope), send)
+            case "DELETE":
+                await self._uploads().terminate(found)
+                await answer(send, 204)
+            case _:
+                raise not_allowed(("HEAD", "GET", "PATCH", "DELETE", "OPTIONS"))
+
+    async def _options(self, send: Send, methods: tuple[str, ...]) -> None:
+        await answer(send, 204, dialects.options_fields(self._uploads().limits) | {headers.ALLOW: ", ".join(methods)})
+
+    async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
+        uploads = self._uploads()
+        head = head_of(scope)
+        wanted = dialects.decide_create(head, uploads.limits)
+        try:
+            upload = await uploads.create(wanted, lambda: self._body(head, receive))
+        except Cut:
+            return
+        fields = rules.created_fields(upload, uploads.limits)
+        await answer(send, 201, {headers.LOCATION: upload_url(scope, upload), **fields})
+
+    async def _head(self, upload_id: str, send: Send) -> None:
+        uploads = self._uploads()
+        upload, missing = await uploads.state(upload_id, rules.MISSING_ON_HEAD)
+        fields = rules.state_fields(upload, missing.ranges, missing.more, uploads.limits)
+        if upload.state is State.COMPLETE:
+            fields |= downloads.file_fields(upload) | {headers.CONTENT_LENGTH: str(upload.length)}
+        await answer(send, 200, fields)
+
+    async def _patch(self, upload_id: str, head: Headers, receive: Receive, send: Send) -> None:
+        uploads = self._uploads()
+        upload = await uploads.find(upload_id)
+        try:
+            status, fields = await self._carry_out(uploads, upload, head, receive)
+        except Cut:
+            return
+        except ProblemError as problem:
+            # "Every PATCH answer" says until when the upload is kept (T-EXPIRE-1).
+            expires = {k: v for k, v in rules.progress_fields(upload).items() if k == headers.UPLOAD_EXPIRES}
+            raise ProblemError(
+                problem.code, problem.detail, problem.members, {**expires, **problem.headers}
+            ) from problem
+        await answer(send, status, fields)
+
+    async def _carry_out(
+        self, uploads: Uploads, upload: Upload, head: Headers, receive: Receive
+    ) -> tuple[int, Mapping[str, str]]:
+        match dialects.decide_patch(head, upload, uploads.limits):
+            case rules.Append() as wanted:
+                async with self._body(head, receive) as body:
+                    upload = await uploads.append(upload, wanted, body)
+            case rules.StoreChunk() as wanted:
+                async with self._body(head, receive) as body:
+                    upload = await uploads.store_chunk(upload, wanted, body)
+            case rules.Complete() as wanted:
+                upload = await uploads.complete(upload, wanted)
+                return (204 if upload.state is State.COMPLETE else 202), rules.completed_fields(upload)
+            case rules.Acknowledge():
+                pass
+        return 204, rules.progress_fields(upload)
+
+    def _body(self, head: Headers, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
+        return reading(receive, self._settings.stall_timeout, rules.read_content_length(head))

@@ -1,0 +1,40 @@
+"""What can be set. Values come from flags, the environment and a TOML file; `cli.py` puts them together.
+
+Rule of this file: a setting is a field of `Settings`, with its default, its unit and its meaning, and nothing reads
+the environment anywhere else.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast_server.storage.local import Durability
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Sizes in bytes, times in seconds."""
+
+    data: Path
+    """The folder that holds everything: bytes on their way, complete files, the catalog."""
+    durability: Durability = "ack"
+    """`ack`: every acknowledged byte is on the disk; `finish`: completed files are; `os`: never asked for."""
+    max_size: int | None = None
+    """The largest upload; None: any that fits."""
+    max_chunk: int = 64 * MIB
+    """The largest chunk of the parallel dialect."""
+    overcommit: bool = False
+    """Accept uploads that are larger than the free room, as sparse files may be."""
+    min_free: int = 16 * MIB
+    """Room that uploads never take, so that the catalog can always record what was stored."""
+    expire_after: float | None = 7 * 86400.0
+    """An unfinished upload that nobody has touched for so long is removed; None: never."""
+    expire_finished: float | None = None
+    """A complete file is removed after so long; None: never."""
+    stall_timeout: float = 60.0
+    """A request of which no byte has come for so long is ended; what it brought is kept."""
+    grace: float = 3.0
+    """At SIGTERM, how long requests in flight may go on."""
+    patience: float = 10.0
+    """How long a completing request waits for the verification before it is answered 202."""

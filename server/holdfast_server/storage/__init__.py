@@ -1,0 +1,1 @@
+"""Where the bytes are: `base` is the port, `local` keeps them in sparse files."""

@@ -1,0 +1,130 @@
+"""The port to the bytes.
+
+Rule of this file: a byte is written only through a `Reservation`, and only one reservation in the world holds a
+given range of an upload: in this process, in any other, also after any of them died. Whoever holds the range of
+a committed byte never writes that byte again.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from holdfast_protocol.digest import Hasher
+
+Buffers = Sequence[bytes | bytearray | memoryview]
+
+
+class Piece(Protocol):
+    """Somewhere to write to. Offsets are those of the upload."""
+
+    async def write(self, offset: int, buffers: Buffers, hashers: Sequence[Hasher] = ()) -> None:
+        """Writes all of the buffers one after the other from `offset`, and feeds them to the hashers on the way.
+
+        Off the event loop. Raises OSError; with ENOSPC when the store is full. A part may have been written then.
+        """
+        ...
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes that were written here, fewer only at the end of the file. Off the event loop."""
+        ...
+
+    async def digest(self, start: int, end: int, hashers: Sequence[Hasher]) -> int:
+        """Feeds `[start, end)` to the hashers in order; how many bytes there were, fewer only at the end of the file.
+
+        Off the event loop, in threads of its own. Keep the range to some 64 MiB, so that it can be cancelled between.
+        """
+        ...
+
+    def release(self) -> None:
+        """Gives the range back. Does not block; may be called twice."""
+        ...
+
+
+class Reservation(Piece, Protocol):
+    """A range of an upload that nobody else can write to until it is released."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+    async def copy(self, scratch: Piece, start: int, end: int) -> None:
+        """Takes `[start, end)` over from a scratch piece of the same storage, without passing it through here."""
+        ...
+
+    async def sync(self) -> None:
+        """What was written before this call is on the disk after it. Concurrent calls for one upload share one sync."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Bytes."""
+
+    free: int
+    total: int
+
+
+class Reader(Protocol):
+    """A published file, open for reading."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+        """The bytes `[start, end)` in pieces of at most 1 MiB. Off the event loop."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Storage(Protocol):
+    """Keeps uploads on their way, and files that are complete, by id."""
+
+    async def reserve(self, upload_id: str, start: int, end: int) -> Reservation | None:
+        """Reserves `[start, end)`, or answers None at once if any byte of it is reserved by somebody else."""
+        ...
+
+    async def scratch(self, start: int) -> Piece:
+        """Room for a chunk whose range is reserved by somebody else. Vanishes when released, or with the process."""
+        ...
+
+    async def view(self, upload_id: str, name: str) -> Piece | None:
+        """The bytes of an upload, on its way or published, for `read` alone; None if it has none."""
+        ...
+
+    async def claim_digest(self, upload_id: str) -> Piece | None:
+        """A view that makes the caller the only one in the world to compute this upload's digest, until released.
+
+        None if somebody else is at it, or if the upload has no bytes on their way.
+        """
+        ...
+
+    async def size(self, upload_id: str, name: str) -> int | None:
+        """How far the bytes of an upload reach, on its way or published, or None if it has none."""
+        ...
+
+    async def publish(self, upload_id: str, name: str) -> None:
+        """Moves an upload to its final name by one atomic rename; file and directories are synced.
+
+        Does nothing if it is there already. Creates an empty file if the upload never had a byte.
+        Raises FileNotFoundError if there is neither.
+        """
+        ...
+
+    def open(self, upload_id: str, name: str) -> AbstractAsyncContextManager[Reader]:
+        """A published file. Raises FileNotFoundError."""
+        ...
+
+    async def remove(self, upload_id: str, name: str) -> None:
+        """Removes the bytes, on their way or published. Not an error if there are none."""
+        ...
+
+    async def ids(self) -> Sequence[str]:
+        """The uploads that have bytes here, on their way or published."""
+        ...
+
+    def room(self) -> Room:
+        """How much room there is. Some microseconds."""
+        ...

@@ -1,0 +1,404 @@
+"""Uploads in sparse files of a local file system.
+
+    DATA/incoming/<id>           bytes on their way, each where it belongs
+    DATA/files/<id>-<name>       complete files
+
+Rule of this file: a range is held by an open-file-description lock on the file itself (fcntl(2), F_OFD_SETLK).
+The kernel keeps such locks apart between all processes and drops them when a process dies, so nobody has to
+guess whether a writer is still alive. A file is created before its lock is asked for and renamed or removed only
+by whoever holds all of it; what a latecomer does to a file that is no longer the upload's, the catalog's state,
+which it looks at once it has its lock, tells it.
+"""
+
+import errno
+import fcntl
+import os
+import struct
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import anyio
+from anyio import to_thread
+
+from holdfast_protocol.digest import Hasher
+from holdfast_server.storage.base import Buffers, Room
+
+Durability = Literal["ack", "finish", "os"]
+
+EVERYTHING = 1 << 60
+"""An end beyond every upload: `reserve(id, 0, EVERYTHING)` keeps all writers out."""
+_DIGEST_LOCK = 1 << 61  # one byte far behind the last one stands for the right to compute the digest
+_PIECE = 1 << 20
+_MOST_BUFFERS = 1024  # IOV_MAX on Linux
+
+T = TypeVar("T")
+
+
+def _lock(fd: int, start: int, length: int) -> bool:
+    """Locks a range for this open file, or answers False if another one has any of it. Does not block."""
+    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _write_all(fd: int, offset: int, buffers: Buffers, hashers: Sequence[Hasher]) -> None:
+    for hasher in hashers:
+        for buffer in buffers:
+            hasher.update(buffer)
+    waiting = [memoryview(buffer) for buffer in buffers if len(buffer)]
+    while waiting:
+        written = os.pwritev(fd, waiting[:_MOST_BUFFERS], offset)
+        offset += written
+        done = 0
+        while done < len(waiting) and written >= len(waiting[done]):
+            written -= len(waiting[done])
+            done += 1
+        del waiting[:done]
+        if written:
+            waiting[0] = waiting[0][written:]
+
+
+def _read_all(fd: int, offset: int, size: int) -> bytes:
+    parts: list[bytes] = []
+    while size:
+        part = os.pread(fd, size, offset)
+        if not part:
+            break
+        parts.append(part)
+        offset += len(part)
+        size -= len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _feed(fd: int, offset: int, size: int, hashers: Sequence[Hasher]) -> int:
+    fed = 0
+    while fed < size:
+        part = os.pread(fd, min(size - fed, _PIECE // 4), offset + fed)
+        if not part:
+            break
+        for hasher in hashers:
+            hasher.update(part)
+        fed += len(part)
+    return fed
+
+
+def _copy_all(source: int, source_offset: int, target: int, offset: int, size: int) -> None:
+    while size:
+        try:
+            copied = os.copy_file_range(source, target, size, source_offset, offset)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+            data = _read_all(source, source_offset, min(size, _PIECE))
+            _write_all(target, offset, [data], ())
+            copied = len(data)
+        if not copied:
+            raise OSError(errno.EIO, "the scratch piece is shorter than what is to be copied from it")
+        source_offset += copied
+        offset += copied
+        size -= copied
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class _SharedSync:
+    """One sync at a time for a file; all who wait while one runs share the next.
+
+    A sync that began before a write was made need not cover it, so nobody ever joins one that is running.
+    """
+
+    def __init__(self) -> None:
+        self.users = 0
+        self._running = anyio.Lock()
+        self._next: _SyncRound | None = None
+
+    async def run(self, sync: Callable[[], None], limiter: anyio.CapacityLimiter) -> None:
+        if self._next is not None:
+            await self._next.wait()
+            return
+        mine = self._next = _SyncRound()
+        with anyio.CancelScope(shield=True):  # others wait for this one
+            async with self._running:
+                self._next = None
+                try:
+                    await to_thread.run_sync(sync, limiter=limiter)
+                except OSError as error:
+                    mine.error = error
+                mine.done.set()
+        await mine.wait()
+
+
+class _SyncRound:
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.error: OSError | None = None
+
+    async def wait(self) -> None:
+        await self.done.wait()
+        if self.error is not None:
+            raise OSError(self.error.errno, self.error.strerror)
+
+
+class LocalPiece:
+    """An open file; `shift` is the upload's offset of its first byte (not 0 only for scratch)."""
+
+    def __init__(self, storage: "LocalStorage", fd: int, shift: int = 0) -> None:
+        self._storage = storage
+        self.fd = fd
+        self.shift = shift
+        self._busy = 0  # threads at work on the descriptor: it is closed when the last one is done
+        self._released = False
+
+    @asynccontextmanager
+    async def in_use(self) -> AsyncIterator[int]:
+        """The descriptor, which stays open for so long. Shielded from cancellation, because a thread cannot be
+        stopped: a lock must not be given up while one still writes."""
+        if self._released:
+            raise OSError(errno.EBADF, "the piece was released")
+        self._busy += 1
+        try:
+            with anyio.CancelScope(shield=True):
+                yield self.fd
+        finally:
+            self._busy -= 1
+            self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._released and not self._busy:
+            os.close(self.fd)
+
+    async def run(self, work: Callable[[int], T], limiter: anyio.CapacityLimiter) -> T:
+        async with self.in_use() as fd:
+            result: T = await to_thread.run_sync(work, fd, limiter=limiter)
+        return result
+
+    async def write(self, offset: int, buffers: Buffers, hashers: Sequence[Hasher] = ()) -> None:
+        await self.run(lambda fd: _write_all(fd, offset - self.shift, buffers, hashers), self._storage.write_limiter)
+
+    async def read(self, offset: int, size: int) -> bytes:
+        return await self.run(lambda fd: _read_all(fd, offset - self.shift, size), self._storage.read_limiter)
+
+    async def digest(self, start: int, end: int, hashers: Sequence[Hasher]) -> int:
+        return await self.run(
+            lambda fd: _feed(fd, start - self.shift, end - start, hashers), self._storage.digest_limiter
+        )
+
+    def release(self) -> None:
+        if not self._released:
+            self._released = True
+            self._close_if_unused()
+
+
+class LocalReservation(LocalPiece):
+    """`[start, end)` of an upload, held by a lock of this open file."""
+
+    def __init__(self, storage: "LocalStorage", fd: int, upload_id: str, start: int, end: int) -> None:
+        super().__init__(storage, fd)
+        self.start = start
+        self.end = end
+        self._upload_id = upload_id
+        self._sync = storage.shared_sync(upload_id)
+
+    async def copy(self, scratch: object, start: int, end: int) -> None:
+        if not isinstance(scratch, LocalPiece):
+            raise TypeError("a scratch piece of this storage is needed")
+        async with self.in_use() as target:
+            await scratch.run(
+                lambda source: _copy_all(source, start - scratch.shift, target, start, end - start),
+                self._storage.write_limiter,
+            )
+
+    async def sync(self) -> None:
+        if self._storage.durability == "ack":
+            async with self.in_use() as fd:
+                await self._sync.run(lambda: os.fdatasync(fd), self._storage.write_limiter)
+
+    def release(self) -> None:
+        if not self._released:
+            self._storage.forget_sync(self._upload_id)
+        super().release()
+
+
+class LocalReader:
+    def __init__(self, piece: LocalPiece, size: int) -> None:
+        self._piece = piece
+        self.size = size
+
+    async def read(self, start: int, end: int) -> AsyncIterator[bytes]:
+        while start < end:
+            data = await self._piece.read(start, min(_PIECE, end - start))
+            if not data:
+                raise OSError(errno.EIO, "the file is shorter than it was")
+            start += len(data)
+            yield data
+
+    def close(self) -> None:
+        self._piece.release()
+
+
+class LocalStorage:
+    """The `Storage` port over one folder. To be made inside an event loop."""
+
+    def __init__(self, root: Path, durability: Durability) -> None:
+        self.durability = durability
+        self._root = root
+        self._incoming = root / "incoming"
+        self._files = root / "files"
+        for folder in (self._incoming, self._files):
+            folder.mkdir(parents=True, exist_ok=True)
+        if durability != "os":
+            _sync_directory(root)
+        # Apart from each other, so that a disk that is slow to write does not hold up who reads.
+        self.write_limiter = anyio.CapacityLimiter(32)
+        self.read_limiter = anyio.CapacityLimiter(32)
+        self.digest_limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        self._syncs: dict[str, _SharedSync] = {}
+
+    def shared_sync(self, upload_id: str) -> _SharedSync:
+        sync = self._syncs.setdefault(upload_id, _SharedSync())
+        sync.users += 1
+        return sync
+
+    def forget_sync(self, upload_id: str) -> None:
+        sync = self._syncs[upload_id]
+        sync.users -= 1
+        if not sync.users:
+            del self._syncs[upload_id]
+
+    async def reserve(self, upload_id: str, start: int, end: int) -> LocalReservation | None:
+        fd = await to_thread.run_sync(self._open_and_lock, upload_id, start, end, limiter=self.write_limiter)
+        return None if fd is None else LocalReservation(self, fd, upload_id, start, end)
+
+    def _open_and_lock(self, upload_id: str, start: int, end: int) -> int | None:
+        path = self._incoming / upload_id
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if self.durability == "ack":
+                _sync_directory(self._incoming)
+        try:
+            if _lock(fd, start, end - start):
+                return fd
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
+
+    async def scratch(self, start: int) -> LocalPiece:
+        return LocalPiece(self, await to_thread.run_sync(self._open_scratch, limiter=self.write_limiter), start)
+
+    def _open_scratch(self) -> int:
+        try:
+            return os.open(self._incoming, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR):
+                raise
+            fd, path = tempfile.mkstemp(dir=self._incoming, prefix="scratch-")
+            Path(path).unlink()
+            return fd
+
+    async def view(self, upload_id: str, name: str) -> LocalPiece | None:
+        for path in (self._incoming / upload_id, self._published(upload_id, name)):
+            fd = await to_thread.run_sync(_open_to_read, path, limiter=self.read_limiter)
+            if fd is not None:
+                return LocalPiece(self, fd)
+        return None
+
+    async def claim_digest(self, upload_id: str) -> LocalPiece | None:
+        fd = await to_thread.run_sync(self._open_and_claim, upload_id, limiter=self.read_limiter)
+        return None if fd is None else LocalPiece(self, fd)
+
+    def _open_and_claim(self, upload_id: str) -> int | None:
+        try:
+            fd = os.open(self._incoming / upload_id, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        if _lock(fd, _DIGEST_LOCK, 1):
+            return fd
+        os.close(fd)
+        return None
+
+    async def size(self, upload_id: str, name: str) -> int | None:
+        piece = await self.view(upload_id, name)
+        if piece is None:
+            return None
+        try:
+            return os.fstat(piece.fd).st_size
+        finally:
+            piece.release()
+
+    async def publish(self, upload_id: str, name: str) -> None:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(self._publish, upload_id, name, limiter=self.write_limiter)
+
+    def _publish(self, upload_id: str, name: str) -> None:
+        source, target = self._incoming / upload_id, self._published(upload_id, name)
+        if not target.exists():
+            fd = os.open(source, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if self.durability != "os":
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+            source.rename(target)
+        if self.durability != "os":
+            _sync_directory(self._files)
+            _sync_directory(self._incoming)
+
+    def _published(self, upload_id: str, name: str) -> Path:
+        return self._files / f"{upload_id}-{name}"
+
+    @asynccontextmanager
+    async def open(self, upload_id: str, name: str) -> AsyncIterator[LocalReader]:
+        fd = await to_thread.run_sync(_open_to_read, self._published(upload_id, name), limiter=self.read_limiter)
+        if fd is None:
+            raise FileNotFoundError(errno.ENOENT, "the file is not there", upload_id)
+        reader = LocalReader(LocalPiece(self, fd), os.fstat(fd).st_size)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    async def remove(self, upload_id: str, name: str) -> None:
+        def unlink() -> None:
+            (self._incoming / upload_id).unlink(missing_ok=True)
+            self._published(upload_id, name).unlink(missing_ok=True)
+
+        await to_thread.run_sync(unlink, limiter=self.write_limiter)
+
+    async def ids(self) -> Sequence[str]:
+        def listing() -> list[str]:
+            # Only what is named like an upload: nothing else in these folders is ours to touch.
+            names = [entry.name for entry in os.scandir(self._incoming)]
+            return [name for name in names if len(name) == 32] + [
+                entry.name[:32] for entry in os.scandir(self._files) if entry.name[32:33] == "-"
+            ]
+
+        return await to_thread.run_sync(listing, limiter=self.read_limiter)
+
+    def room(self) -> Room:
+        stat = os.statvfs(self._root)
+        return Room(stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize)
+
+
+def _open_to_read(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None

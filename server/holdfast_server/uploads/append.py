@@ -1,0 +1,210 @@
+"""Bytes in order, at the prefix: how tus sends.
+
+Rule of this file: what arrived is stored, whatever happens to the request (T-PATCH-3, T-PATCH-4), unless it came
+with a checksum: then all of it is, once it was verified, or nothing (T-CHECKSUM-1). A long request is committed as
+it goes, and soon when it stalls, so that HEAD tells the truth and a crash costs little.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import anyio
+
+from holdfast_protocol import server as rules
+from holdfast_protocol.digest import Hasher, hasher
+from holdfast_protocol.problem import ProblemError
+from holdfast_server.storage.base import Reservation
+from holdfast_server.uploads.core import Core, is_full, no_space
+from holdfast_server.uploads.frontier import Frontier
+from holdfast_server.uploads.incoming import Ending, Incoming
+from holdfast_server.uploads.upload import Upload
+from holdfast_server.uploads.writers import Writer, Writers
+
+CHECKPOINT_BYTES = 16 * 1024 * 1024
+CHECKPOINT_SECONDS = 1.0
+IDLE_SECONDS = 0.02
+"""A stream of which nothing came for so long is committed..."""
+IDLE_INTERVAL = 0.1
+"""...but not more often than this, for the sake of links that trickle."""
+
+
+class Cut(Exception):  # noqa: N818
+    """The connection went away; what had arrived was dealt with, and nobody is there to be answered."""
+
+
+async def append(
+    core: Core, writers: Writers, frontier: Frontier, upload: Upload, wanted: rules.Append, body: Incoming
+) -> Upload:
+    """Stores the body at the prefix and answers the upload as it is then.
+
+    Raises ProblemError, and Cut when the connection went away.
+    """
+    if wanted.offset < upload.prefix:
+        rules.admit(wanted, upload)  # a prefix never shrinks: no need to disturb whoever is writing
+    if wanted.content_length:
+        core.check_room(wanted.content_length)
+    most = upload.length if wanted.content_length is None else wanted.offset + wanted.content_length
+    writer = Writer(upload.id, wanted.offset, max(most, wanted.offset + 1), body.stop)
+    reservation = await writers.take_over(upload.id, writer.start, writer.end)
+    try:
+        with writers.registered(writer):
+            fresh = await core.receiving(upload.id)
+            writer.since = await core.catalog.fence_head()
+            rules.admit(wanted, fresh)
+            taken = await core.catalog.stored(upload.id, wanted.offset, fresh.length, 1)
+            stop = taken[0][0] if taken else fresh.length
+            stream = _Stream(core, frontier, fresh, wanted, body, reservation, writer, stop)
+            return await (stream.atomic() if wanted.checksum else stream.keep())
+    finally:
+        reservation.release()
+
+
+class _Stream:
+    def __init__(
+        self,
+        core: Core,
+        frontier: Frontier,
+        upload: Upload,
+        wanted: rules.Append,
+        body: Incoming,
+        reservation: Reservation,
+        writer: Writer,
+        stop: int,
+    ) -> None:
+        self._core = core
+        self._frontier = frontier
+        self._upload = upload
+        self._wanted = wanted
+        self._body = body
+        self._reservation = reservation
+        self._writer = writer
+        self._stop = stop  # where the body may go to: the next stored range, or the end
+        self._position = self._committed = wanted.offset
+        self._over = False  # the body goes beyond `stop`
+        self._last = core.monotonic()
+        self._flushed: anyio.Event | None = None
+
+    async def keep(self) -> Upload:
+        """Without a checksum: every byte counts."""
+        self._writer.flush = self._flush
+        try:
+            while True:
+                idle = IDLE_SECONDS if self._position > self._committed else None
+                if idle is not None:
+                    idle = max(idle, self._last + IDLE_INTERVAL - self._core.monotonic())
+                buffers = await self._body.take(idle)
+                if buffers is None:
+                    await self._commit()
+                    continue
+                if not buffers:
+                    break
+                await self._store(buffers, ())
+                if self._over:
+                    break
+                if (
+                    self._position - self._committed >= CHECKPOINT_BYTES
+                    or self._core.monotonic() - self._last >= CHECKPOINT_SECONDS
+                ):
+                    await self._commit()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._commit()
+        return self._outcome()
+
+    async def atomic(self) -> Upload:
+        """With a checksum: all or nothing."""
+        checksum = self._wanted.checksum
+        assert checksum is not None
+        computing = hasher(checksum.algorithm)
+        while buffers := await self._body.take():
+            await self._store(buffers, (computing,))
+            if self._over:
+                raise rules.length_exceeded(self._upload)
+        if self._body.ending is Ending.WHOLE:
+            if computing.digest() != checksum.value:
+                raise ProblemError(
+                    "checksum-mismatch",
+                    "The body was changed on its way: nothing of it is stored. Send it again.",
+                    headers=rules.progress_fields(self._upload),
+                )
+            with anyio.CancelScope(shield=True):
+                await self._commit()
+        return self._outcome()
+
+    async def _store(self, buffers: Sequence[bytes], hashers: Sequence[Hasher]) -> None:
+        fitting, size = [], 0
+        for buffer in buffers:
+            left = self._stop - self._position - size
+            if len(buffer) > left:
+                self._over = True
+                buffer = buffer[:left]
+            if buffer:
+                fitting.append(buffer)
+                size += len(buffer)
+        if not fitting:
+            return
+        try:
+            await self._reservation.write(self._position, fitting, hashers)
+        except OSError as error:
+            if is_full(error):
+                raise no_space() from error
+            raise
+        self._position += size
+
+    async def _commit(self) -> None:
+        if self._position > self._committed:
+            position = self._position
+            try:
+                await self._reservation.sync()
+                self._upload = await self._core.catalog.commit(
+                    self._upload.id,
+                    [(self._committed, position)],
+                    now=self._core.now(),
+                    expires=self._core.expiry(),
+                )
+            except OSError as error:
+                if is_full(error):
+                    raise no_space() from error
+                raise
+            self._committed = position
+            self._last = self._core.monotonic()
+            self._frontier.advance(self._upload)
+        if self._flushed is not None and self._body.ending is None:
+            self._flushed.set()
+            self._flushed = None
+
+    async def _flush(self) -> None:
+        if self._flushed is None:
+            self._flushed = anyio.Event()
+        flushed = self._flushed
+        self._body.nudge()
+        await flushed.wait()
+
+    def _outcome(self) -> Upload:
+        if self._over and self._stop == self._upload.length:
+            problem = rules.length_exceeded(self._upload)
+            raise ProblemError(problem.code, problem.detail, problem.members, rules.progress_fields(self._upload))
+        match self._body.ending:
+            case Ending.CUT:
+                raise Cut
+            case Ending.STALLED:
+                raise ProblemError(
+                    "request-timeout",
+                    "No bytes came for too long. Ask with HEAD and go on from there.",
+                    headers=rules.progress_fields(self._upload),
+                )
+            case Ending.STOPPED if self._writer.fenced:
+                raise ProblemError(
+                    "fenced",
+                    "Another request took over this upload. What had arrived is stored; ask with HEAD.",
+                    headers=rules.progress_fields(self._upload),
+                )
+            case Ending.STOPPED:
+                raise ProblemError(
+                    "shutting-down",
+                    "The server is shutting down. What had arrived is stored; ask with HEAD in a moment.",
+                    headers={**rules.progress_fields(self._upload), "Retry-After": "1"},
+                )
+            case _:
+                # Stopped at a range that is stored already: say how far these bytes reached (T-PATCH-5).
+                return replace(self._upload, prefix=self._position) if self._over else self._upload

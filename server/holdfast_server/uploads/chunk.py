@@ -1,0 +1,225 @@
+"""A range, whole and verified or not at all: how parallel chunks are stored.
+
+Rule of this file: a byte that is stored is never written again (P-CHUNK-5 to P-CHUNK-7). A chunk that has its range
+for itself is written in its place. One whose range is held by another request, or partly stored, is written to a
+scratch piece; when it is complete and verified it takes the range over, is compared with what is stored, and gives
+the rest. So a chunk that never comes to its end stops nobody, and the first complete one wins.
+"""
+
+import anyio
+
+from holdfast_protocol import server as rules
+from holdfast_protocol.digest import hasher
+from holdfast_protocol.problem import ProblemError
+from holdfast_server.catalog.base import NotReceiving
+from holdfast_server.storage.base import Piece, Reservation
+from holdfast_server.uploads.append import Cut
+from holdfast_server.uploads.core import Core, is_full, no_space
+from holdfast_server.uploads.frontier import Frontier
+from holdfast_server.uploads.incoming import Ending, Incoming
+from holdfast_server.uploads.upload import State, Upload
+from holdfast_server.uploads.writers import Writer, Writers
+
+_COMPARED = 1024 * 1024
+
+
+async def store(
+    core: Core, writers: Writers, frontier: Frontier, upload: Upload, wanted: rules.StoreChunk, body: Incoming
+) -> Upload:
+    """Stores a chunk and answers the upload as it is then.
+
+    Raises ProblemError, and Cut when the connection went away.
+    """
+    if await _settled(core, upload, wanted):
+        return upload
+    core.check_room(wanted.end - wanted.start)
+    chunk = _Chunk(core, writers, frontier, wanted, body, upload.id)
+    try:
+        return await chunk.store()
+    except _LetGo:
+        # If it was the same range, complete, then this one is as good as stored.
+        fresh = await core.find(upload.id)
+        rules.check_takes_bytes(fresh)
+        if await _settled(core, fresh, wanted):
+            return fresh
+        raise ProblemError(
+            "fenced",
+            "Another request took over this range. Ask with HEAD what is missing.",
+            headers={"Retry-After": "0"},
+        ) from None
+
+
+class _LetGo(Exception):  # noqa: N818
+    """Another request came first: what this one would store is stored, or is about to be."""
+
+
+class _Chunk:
+    def __init__(
+        self,
+        core: Core,
+        writers: Writers,
+        frontier: Frontier,
+        wanted: rules.StoreChunk,
+        body: Incoming,
+        upload_id: str,
+    ) -> None:
+        self._core = core
+        self._writers = writers
+        self._frontier = frontier
+        self._start, self._end = wanted.start, wanted.end
+        self._digests = wanted.digests
+        self._body = body
+        self._upload_id = upload_id
+
+    async def store(self) -> Upload:
+        reservation = await self._core.storage.reserve(self._upload_id, self._start, self._end)
+        if reservation is None:
+            return await self._store_aside(None)
+        try:
+            writer = Writer(self._upload_id, self._start, self._end, self._body.stop)
+            with self._writers.registered(writer):
+                await self._check_receiving()
+                writer.since = await self._core.catalog.fence_head()
+                if await self._gaps() != [(self._start, self._end)]:
+                    return await self._store_aside(reservation)
+                await self._receive(reservation)
+                if writer.fenced:
+                    raise _LetGo
+                return await self._commit(reservation)
+        finally:
+            reservation.release()
+
+    async def _store_aside(self, reservation: Reservation | None) -> Upload:
+        scratch = await self._core.storage.scratch(self._start)
+        taken = None
+        try:
+            await self._receive(scratch)
+            if reservation is None:
+                reservation = taken = await self._writers.take_over(self._upload_id, self._start, self._end)
+            await self._check_receiving()
+            gaps = await self._gaps()
+            await self._compare(reservation, scratch, gaps)
+            for start, end in gaps:
+                await reservation.copy(scratch, start, end)
+            return await self._commit(reservation)
+        except OSError as error:
+            if is_full(error):
+                raise no_space() from error
+            raise
+        finally:
+            scratch.release()
+            if taken is not None:
+                taken.release()
+
+    async def _check_receiving(self) -> None:
+        upload = await self._core.find(self._upload_id)
+        rules.check_takes_bytes(upload)
+        if upload.state is not State.RECEIVING:
+            raise _LetGo  # completed meanwhile: every range is stored
+
+    async def _receive(self, piece: Piece) -> None:
+        """Writes the body to the piece, and verifies it."""
+        hashers = [hasher(digest.algorithm) for digest in self._digests]
+        position = self._start
+        while buffers := await self._body.take():
+            size = sum(map(len, buffers))
+            if position + size > self._end:
+                raise ProblemError("body-too-long", "The body is longer than its Content-Length.")
+            try:
+                await piece.write(position, buffers, hashers)
+            except OSError as error:
+                if is_full(error):
+                    raise no_space(self._end - self._start, self._core.storage.room().free) from error
+                raise
+            position += size
+        match self._body.ending:
+            case Ending.CUT:
+                raise Cut
+            case Ending.STALLED:
+                raise ProblemError(
+                    "request-timeout", "No bytes came for too long, and nothing of the chunk is stored. Send it again."
+                )
+            case Ending.STOPPED:
+                raise _LetGo
+            case _ if position != self._end:
+                raise ProblemError(
+                    "body-too-short", "The body is shorter than its Content-Length. Send the chunk again."
+                )
+            case _:
+                pass
+        for digest, computing in zip(self._digests, hashers, strict=True):
+            if computing.digest() != digest.value:
+                raise ProblemError(
+                    "digest-mismatch",
+                    f"The chunk does not have the {digest.algorithm} that came with it: it was changed on its way, "
+                    "and nothing of it is stored. Send it again.",
+                    {"algorithm": digest.algorithm},
+                )
+
+    async def _gaps(self) -> list[tuple[int, int]]:
+        gaps: list[tuple[int, int]] = []
+        start, more = self._start, True
+        while more:
+            found, more = await self._core.catalog.missing(self._upload_id, start, self._end, 1000)
+            gaps += found
+            start = gaps[-1][1] if gaps else self._end
+        return gaps
+
+    async def _compare(self, stored: Piece, scratch: Piece, gaps: list[tuple[int, int]]) -> None:
+        """Raises ProblemError if what is stored in the range already differs from the chunk."""
+        position = self._start
+        for gap_start, gap_end in [*gaps, (self._end, self._end)]:
+            while position < gap_start:
+                size = min(_COMPARED, gap_start - position)
+                if await stored.read(position, size) != await scratch.read(position, size):
+                    raise _conflict(position, position + size)
+                position += size
+            position = gap_end
+
+    async def _commit(self, reservation: Reservation) -> Upload:
+        with anyio.CancelScope(shield=True):
+            try:
+                await reservation.sync()
+                upload = await self._core.catalog.commit(
+                    self._upload_id,
+                    [(self._start, self._end)],
+                    now=self._core.now(),
+                    expires=self._core.expiry(),
+                )
+            except NotReceiving:
+                raise _LetGo from None
+            except OSError as error:
+                if is_full(error):
+                    raise no_space() from error
+                raise
+        self._frontier.advance(upload)
+        return upload
+
+
+async def _settled(core: Core, upload: Upload, wanted: rules.StoreChunk) -> bool:
+    """Is all of the range stored already, with these digests (P-CHUNK-5)? Raises ProblemError if with others."""
+    if upload.state is State.RECEIVING:
+        gaps, _ = await core.catalog.missing(upload.id, wanted.start, wanted.end, 1)
+        if gaps:
+            return False
+    piece = await core.storage.view(upload.id, upload.name)
+    if piece is None:
+        return False
+    try:
+        hashers = [hasher(digest.algorithm) for digest in wanted.digests]
+        await piece.digest(wanted.start, wanted.end, hashers)
+    finally:
+        piece.release()
+    for digest, computed in zip(wanted.digests, hashers, strict=True):
+        if computed.digest() != digest.value:
+            raise _conflict(wanted.start, wanted.end)
+    return True
+
+
+def _conflict(start: int, end: int) -> ProblemError:
+    return ProblemError(
+        "chunk-conflict",
+        f"Other bytes are stored in [{start}, {end}), and stored bytes never change. "
+        "If the file has changed, send it as a new upload.",
+        {"start": start, "end": end},
+    )

@@ -1,0 +1,175 @@
+"""Verify, publish.
+
+Rule of this file: a file is published after its length and all digests that were given for it were verified, by one
+atomic rename, and by one process: the one that holds all of the upload. `verifying` is written down before the work
+begins, so that a process that dies in the middle leaves something to go on with: at the next start, or when the
+completing request is repeated.
+"""
+
+import logging
+
+import anyio
+from anyio.abc import TaskGroup
+
+from holdfast_protocol import fields, headers
+from holdfast_protocol import server as rules
+from holdfast_protocol.digest import Digest
+from holdfast_protocol.problem import ProblemError
+from holdfast_server.catalog.base import WrongState
+from holdfast_server.uploads.core import Core, is_full, no_space
+from holdfast_server.uploads.frontier import Frontier
+from holdfast_server.uploads.upload import State, Upload
+from holdfast_server.uploads.writers import Writers
+
+logger = logging.getLogger(__name__)
+
+EVERYTHING = 1 << 60
+"""An end beyond every upload: whoever has `[0, EVERYTHING)` has all of it."""
+_LOOK_AGAIN = 0.05
+
+
+class Completion:
+    """Completes uploads, each in a task of its own that outlives the request."""
+
+    def __init__(self, core: Core, writers: Writers, frontier: Frontier) -> None:
+        self._core = core
+        self._writers = writers
+        self._frontier = frontier
+        self._tasks: TaskGroup | None = None
+        self._running: dict[str, anyio.Event] = {}
+        self._failed: dict[str, OSError] = {}
+
+    def start(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+
+    async def complete(self, upload: Upload, digests: tuple[Digest, ...] = ()) -> Upload:
+        """Verifies and publishes. The upload that is answered may still be `verifying` when that takes long.
+
+        Raises ProblemError: `missing-ranges`, `upload-digest-mismatch`, `upload-failed`, `insufficient-storage`.
+        """
+        if upload.state is State.RECEIVING:
+            upload = await self._begin(upload, digests)
+        if upload.state is State.COMPLETE:
+            _check_same(upload, digests)
+            return upload
+        if upload.state is State.VERIFYING:
+            upload = await self._wait(upload.id)
+        if upload.state is State.FAILED:
+            if upload.error == "upload-digest-mismatch":
+                raise mismatch(upload)
+            rules.check_takes_bytes(upload)
+        return upload
+
+    async def _begin(self, upload: Upload, digests: tuple[Digest, ...]) -> Upload:
+        if not upload.whole:
+            missing, more = await self._core.catalog.missing(upload.id, 0, upload.length, rules.MISSING_ON_HEAD)
+            raise ProblemError(
+                "missing-ranges",
+                f"{upload.length - upload.received} bytes are missing. Send them, and then complete.",
+                {"missing": [[start, end - start] for start, end in missing], "more": more},
+                {headers.UPLOAD_MISSING: fields.format_missing(missing, more), **rules.progress_fields(upload)},
+            )
+        expected = tuple(dict.fromkeys((*upload.expected, *digests)))
+        try:
+            return await self._core.catalog.transition(
+                upload.id,
+                sources={State.RECEIVING},
+                to=State.VERIFYING,
+                now=self._core.now(),
+                expires=upload.expires,
+                event="verifying",
+                expected=expected,
+            )
+        except WrongState:
+            return await self._core.find(upload.id)  # another request was faster
+
+    async def _wait(self, upload_id: str) -> Upload:
+        """Has the work done, here or by whoever is at it, and waits for it, but not for ever (P-COMPLETE-4)."""
+        with anyio.move_on_after(self._core.settings.patience):
+            while True:
+                self.resume(upload_id)
+                await self._running[upload_id].wait()
+                failed = self._failed.pop(upload_id, None)
+                if failed is not None:
+                    raise no_space() if is_full(failed) else failed
+                upload = await self._core.find(upload_id)
+                if upload.state is not State.VERIFYING:
+                    return upload
+                await anyio.sleep(_LOOK_AGAIN)  # another process is at it
+        return await self._core.find(upload_id)
+
+    def resume(self, upload_id: str) -> None:
+        """Has an upload that is `verifying` completed, unless this process is at it. Does not block."""
+        if upload_id not in self._running:
+            assert self._tasks is not None
+            self._running[upload_id] = anyio.Event()
+            self._tasks.start_soon(self._run, upload_id)
+
+    async def _run(self, upload_id: str) -> None:
+        try:
+            await self._verify_and_publish(upload_id)
+        except OSError as error:
+            logger.error("upload %s cannot be completed for now: %s", upload_id, error)
+            self._failed[upload_id] = error
+        except ProblemError as problem:
+            logger.info("upload %s is left to another process: %s", upload_id, problem)
+        finally:
+            self._running.pop(upload_id).set()
+
+    async def _verify_and_publish(self, upload_id: str) -> None:
+        reservation = await self._writers.take_over(upload_id, 0, EVERYTHING)
+        try:
+            upload = await self._core.find(upload_id)
+            if upload.state is not State.VERIFYING:
+                return
+            size = await self._core.storage.size(upload.id, upload.name)
+            if (size or 0) != upload.length:
+                await self._end(upload, State.FAILED, "data-lost", "Stored bytes are gone from the disk.")
+                return
+            upload = await self._frontier.digests(upload_id)
+            computed = {digest.algorithm: digest for digest in upload.computed}
+            if any(computed[digest.algorithm] != digest for digest in upload.expected):
+                await self._end(upload, State.FAILED, "upload-digest-mismatch", None)
+                return
+            await self._core.storage.publish(upload.id, upload.name)
+            await self._end(upload, State.COMPLETE, None, None)
+        finally:
+            reservation.release()
+
+    async def _end(self, upload: Upload, state: State, error: str | None, detail: str | None) -> None:
+        now = self._core.now()
+        after = self._core.settings.expire_finished if state is State.COMPLETE else self._core.settings.expire_after
+        await self._core.catalog.transition(
+            upload.id,
+            sources={State.VERIFYING},
+            to=state,
+            now=now,
+            expires=None if after is None else now + after,
+            event=state.value,
+            error=error,
+            error_detail=detail,
+        )
+
+
+def mismatch(upload: Upload) -> ProblemError:
+    """P-COMPLETE-3."""
+    return ProblemError(
+        "upload-digest-mismatch",
+        "The bytes that arrived are not those that the digest was given for, so nothing was published. "
+        "DELETE this upload and send the file again.",
+        {
+            "expected": {digest.algorithm: digest.hex for digest in upload.expected},
+            "computed": {digest.algorithm: digest.hex for digest in upload.computed},
+        },
+        rules.digest_fields(upload),
+    )
+
+
+def _check_same(upload: Upload, digests: tuple[Digest, ...]) -> None:
+    """P-COMPLETE-5. A digest of an algorithm that was never computed cannot be compared, and is passed over."""
+    computed = {digest.algorithm: digest for digest in upload.computed}
+    for digest in digests:
+        if computed.get(digest.algorithm, digest) != digest:
+            raise ProblemError(
+                "chunk-conflict", "This upload is complete, with another digest.", headers=rules.digest_fields(upload)
+            )

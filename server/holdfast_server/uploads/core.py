@@ -1,0 +1,70 @@
+"""What every part of the domain works with.
+
+Rule of this file: the state of an upload that a writer relies on is read after it has reserved its range
+(`Core.receiving`), never before.
+"""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holdfast_protocol import server as rules
+from holdfast_protocol.problem import ProblemError
+from holdfast_server.catalog.base import Catalog
+from holdfast_server.settings import Settings
+from holdfast_server.storage.base import Storage
+from holdfast_server.uploads.upload import State, Upload
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """The ports, the settings and the clocks."""
+
+    catalog: Catalog
+    storage: Storage
+    settings: Settings
+    now: Callable[[], float]
+    """Seconds since the epoch; may jump. For what people and other machines see."""
+    monotonic: Callable[[], float]
+    """Seconds that never jump. For durations."""
+
+    async def find(self, upload_id: str) -> Upload:
+        """The upload. Raises ProblemError 404 or 410 if there is none (T-EXPIRE-2)."""
+        upload = await self.catalog.get(upload_id)
+        if upload is None or upload.state is State.TERMINATED:
+            raise ProblemError("not-found", "There is no upload with this id. Create a new one.")
+        if upload.state is State.EXPIRED:
+            raise ProblemError("gone", "This upload was not finished in time and was removed. Create a new one.")
+        return upload
+
+    async def receiving(self, upload_id: str) -> Upload:
+        """The upload, if it still takes bytes. Raises ProblemError otherwise."""
+        upload = await self.find(upload_id)
+        rules.check_takes_bytes(upload)
+        if upload.state is not State.RECEIVING:
+            raise ProblemError("final-upload", "All bytes of this upload are here; it takes no more.")
+        return upload
+
+    def expiry(self) -> float | None:
+        """When an upload that was touched just now expires."""
+        after = self.settings.expire_after
+        return None if after is None else self.now() + after
+
+    def check_room(self, size: int) -> None:
+        """Raises ProblemError 507 if so many bytes do not fit now (P-CHUNK-8)."""
+        free = self.storage.room().free - self.settings.min_free
+        if size > free:
+            raise no_space(size, max(0, free))
+
+
+def no_space(needed: int | None = None, free: int | None = None) -> ProblemError:
+    sizes = "" if needed is None else f" {needed} bytes are needed and {free} are free."
+    return ProblemError(
+        "insufficient-storage",
+        f"There is not enough room on the server.{sizes} What is stored stays; try again when there is room.",
+        {} if needed is None else {"needed": needed, "free": free},
+    )
+
+
+def is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -1,0 +1,146 @@
+"""The digest frontier: the digest of the whole file follows the prefix as it grows.
+
+Rule of this file: an upload's digest is computed by one process at a time, the one that holds the claim in the
+storage. Others learn the result from the catalog; if the holder dies, the claim is free and somebody begins anew.
+What has arrived out of order is read back, most likely from the page cache, once the prefix has passed it; when
+the last chunk lands there is almost nothing left to read.
+"""
+
+import logging
+
+import anyio
+from anyio.abc import TaskGroup
+
+from holdfast_protocol.digest import Digest, hasher
+from holdfast_server.storage.base import Piece
+from holdfast_server.uploads.core import Core
+from holdfast_server.uploads.upload import State, Upload
+
+logger = logging.getLogger(__name__)
+
+MOST_FOLLOWED = 256
+"""Uploads whose digest one process follows at once; further ones are computed when they are completed."""
+RUN = 32 * 1024 * 1024
+"""Bytes that are hashed in one go in a thread."""
+PATIENCE = 60.0
+"""Seconds without progress after which an upload is let go; its digest is then computed at the end."""
+
+
+def algorithms(upload: Upload) -> set[str]:
+    """Which digests of the whole file are still to be computed."""
+    known = {digest.algorithm for digest in upload.computed}
+    wanted = {digest.algorithm for digest in upload.expected}
+    if upload.wanted is not None:
+        wanted.add(upload.wanted)
+    return wanted - known
+
+
+class _Followed:
+    def __init__(self) -> None:
+        self.moved = anyio.Event()
+
+
+class Frontier:
+    """Follows the uploads of which this process stores bytes."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._followed: dict[str, _Followed] = {}
+        self._tasks: TaskGroup | None = None
+
+    def __len__(self) -> int:
+        return len(self._followed)
+
+    def start(self, tasks: TaskGroup) -> None:
+        """Where the work is to run; until then nothing is followed."""
+        self._tasks = tasks
+
+    def advance(self, upload: Upload) -> None:
+        """Tells that more of an upload is stored. Does not block."""
+        if upload.id in self._followed:
+            self.nudge(upload.id)
+        elif upload.prefix and self._tasks and len(self._followed) < MOST_FOLLOWED and algorithms(upload):
+            self._followed[upload.id] = _Followed()
+            self._tasks.start_soon(self._follow, upload.id)
+
+    def nudge(self, upload_id: str) -> None:
+        """Has the prefix looked at again, if the upload is followed here."""
+        followed = self._followed.get(upload_id)
+        if followed is not None:
+            followed.moved.set()
+
+    async def digests(self, upload_id: str) -> Upload:
+        """The upload with all its digests computed, here or by whoever is at it. Every byte must be stored."""
+        asked = False
+        while True:
+            upload = await self._core.catalog.get(upload_id)
+            assert upload is not None
+            if not algorithms(upload):
+                return upload
+            if upload.length == 0:
+                await self._record(upload_id, {name: hasher(name).digest() for name in algorithms(upload)})
+            elif upload_id in self._followed:
+                self.nudge(upload_id)
+            else:
+                claim = await self._core.storage.claim_digest(upload_id)
+                if claim is not None:
+                    try:
+                        await self._compute(upload_id, claim, None)
+                    finally:
+                        claim.release()
+                    continue
+                if not asked:  # another process follows it: it looks at the prefix when there is a fence
+                    asked = True
+                    await self._core.catalog.fence(upload_id, upload.length, upload.length + 1, now=self._core.now())
+            await anyio.sleep(0.01)
+
+    async def _follow(self, upload_id: str) -> None:
+        followed = self._followed[upload_id]
+        try:
+            claim = await self._core.storage.claim_digest(upload_id)
+            if claim is None:
+                # Another process is at it. To be asked again with every chunk would be for nothing.
+                await anyio.sleep(5)
+                return
+            try:
+                await self._compute(upload_id, claim, followed)
+            finally:
+                claim.release()
+        except OSError as error:
+            logger.warning("the digest of %s is not followed for now: %s", upload_id, error)
+        finally:
+            del self._followed[upload_id]
+
+    async def _compute(self, upload_id: str, claim: Piece, followed: _Followed | None) -> None:
+        """Hashes up to the end. With `followed`, waits for more where the prefix ends; without, all is there."""
+        catalog = self._core.catalog
+        upload = await catalog.get(upload_id)
+        if upload is None:
+            return
+        hashers = {name: hasher(name) for name in algorithms(upload)}
+        done = 0
+        while done < upload.length:
+            if done == upload.prefix:
+                if followed is None:
+                    raise OSError(f"upload {upload_id} has a hole at {done}")
+                with anyio.move_on_after(PATIENCE) as waiting:
+                    await followed.moved.wait()
+                if waiting.cancelled_caught:
+                    return
+                followed.moved = anyio.Event()
+                fresh = await catalog.get(upload_id)
+                if fresh is None or fresh.state not in (State.RECEIVING, State.VERIFYING):
+                    return
+                if algorithms(fresh) - set(hashers):
+                    return  # another algorithm is asked for now: whoever completes begins anew
+                upload = fresh
+                continue
+            end = min(upload.prefix, done + RUN)
+            if await claim.digest(done, end, list(hashers.values())) != end - done:
+                raise OSError(f"upload {upload_id} has fewer bytes than were stored")
+            done = end
+        await self._record(upload_id, {name: hashers[name].digest() for name in hashers})
+
+    async def _record(self, upload_id: str, values: dict[str, bytes]) -> None:
+        for name in sorted(values):
+            await self._core.catalog.record_digest(upload_id, Digest(name, values[name]), now=self._core.now())

@@ -1,0 +1,179 @@
+"""What can be asked of uploads. Everything else in this folder stands behind it."""
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from holdfast_protocol import server as rules
+from holdfast_protocol.names import safe_name
+from holdfast_protocol.problem import ProblemError
+from holdfast_server.catalog.base import Catalog, NoRoom
+from holdfast_server.settings import Settings
+from holdfast_server.storage.base import Reader, Storage
+from holdfast_server.uploads import append, chunk, upkeep
+from holdfast_server.uploads.append import Cut
+from holdfast_server.uploads.completion import Completion
+from holdfast_server.uploads.core import Core, no_space
+from holdfast_server.uploads.frontier import Frontier
+from holdfast_server.uploads.incoming import Ending, Incoming
+from holdfast_server.uploads.upload import State, Upload
+from holdfast_server.uploads.writers import Writers
+
+__all__ = ["Cut", "Missing", "Uploads"]
+
+Ranges = Sequence[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What an upload is missing, ascending; `more` says that there are others behind."""
+
+    ranges: list[tuple[int, int]]
+    more: bool
+
+
+class Uploads:
+    """The uploads of one data folder. Other processes may work on the same one.
+
+    Every method raises ProblemError for what cannot be done, and OSError when the disk fails.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        storage: Storage,
+        settings: Settings,
+        *,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._core = Core(catalog, storage, settings, now, monotonic)
+        self._frontier = Frontier(self._core)
+        self._writers = Writers(self._core, self._frontier)
+        self._completion = Completion(self._core, self._writers, self._frontier)
+        self._upkeep = upkeep.Upkeep(self._core, self._writers, self._completion)
+        self.limits = rules.Limits(settings.max_size, settings.max_chunk)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Recovers, then keeps the background work going: digests, completions, expiry, fences of others."""
+        async with anyio.create_task_group() as tasks:
+            self._frontier.start(tasks)
+            self._completion.start(tasks)
+            await self._upkeep.recover()
+            tasks.start_soon(self._upkeep.sweep_forever)
+            tasks.start_soon(self._writers.watch)
+            try:
+                yield
+            finally:
+                tasks.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """The process is about to end: nothing new is begun, and what runs stores what it has. Does not block."""
+        self._writers.stop_all()
+
+    async def create(self, wanted: rules.Create, body: Callable[[], AbstractAsyncContextManager[Incoming]]) -> Upload:
+        """Makes an upload, with the body that came with it, if one did. `body` is called only in that case."""
+        self._check_open()
+        core, now = self._core, self._core.now()
+        upload = Upload(
+            id=secrets.token_hex(16),
+            state=State.RECEIVING,
+            length=wanted.length,
+            parallel=wanted.parallel,
+            granule=rules.granule(wanted.length),
+            metadata=wanted.metadata,
+            name=safe_name(wanted.filename or ""),
+            created=now,
+            updated=now,
+            expires=core.expiry(),
+            expected=wanted.expected,
+            wanted=wanted.wanted,
+        )
+        free = core.storage.room().free - core.settings.min_free
+        try:
+            await core.catalog.create(upload, room=None if core.settings.overcommit else free)
+        except NoRoom as error:
+            raise no_space(error.needed, error.free) from None
+        if wanted.body is not None:
+            try:
+                async with body() as incoming:
+                    return await self._append(upload, wanted.body, incoming)
+            except (ProblemError, Cut):
+                # Nobody has learnt its URL, so nobody could go on with it (T-CREATE-4).
+                with anyio.CancelScope(shield=True):
+                    await self.terminate(upload.id)
+                raise
+        if upload.length == 0 and not upload.parallel:
+            return await self._completion.complete(upload)
+        return upload
+
+    async def find(self, upload_id: str) -> Upload:
+        """The upload as it is now. Raises ProblemError 404, 410."""
+        return await self._core.find(upload_id)
+
+    async def state(self, upload_id: str, limit: int) -> tuple[Upload, Missing]:
+        """The upload, what has arrived in stalled requests included, and the first `limit` ranges that it misses."""
+        await self._writers.flush(upload_id)
+        upload = await self._core.find(upload_id)
+        return upload, await self.missing(upload, 0, limit)
+
+    async def missing(self, upload: Upload, after: int, limit: int) -> Missing:
+        if upload.whole or after >= upload.length:
+            return Missing([], False)
+        return Missing(*await self._core.catalog.missing(upload.id, after, upload.length, limit))
+
+    async def stored(self, upload: Upload, after: int, limit: int) -> Ranges:
+        """The first `limit` stored ranges from `after` on."""
+        if after >= upload.length:
+            return []
+        return await self._core.catalog.stored(upload.id, after, upload.length, limit)
+
+    async def list(self, state: State | None, before: tuple[float, str] | None, limit: int) -> Sequence[Upload]:
+        """Newest first; keyset paging by (created, id)."""
+        return await self._core.catalog.list(state=state, before=before, limit=limit)
+
+    async def append(self, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
+        """Bytes in order. Completes the upload when the prefix reaches its length (C-MIX-2)."""
+        self._check_open()
+        return await self._append(upload, wanted, body)
+
+    async def _append(self, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
+        upload = await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
+        if upload.prefix == upload.length and body.ending in (None, Ending.WHOLE):
+            return await self._completion.complete(upload)
+        return upload
+
+    async def store_chunk(self, upload: Upload, wanted: rules.StoreChunk, body: Incoming) -> Upload:
+        """A range, whole and verified or not at all."""
+        self._check_open()
+        return await chunk.store(self._core, self._writers, self._frontier, upload, wanted, body)
+
+    async def complete(self, upload: Upload, wanted: rules.Complete) -> Upload:
+        """Verifies and publishes; the upload may still be `verifying` when that takes long (P-COMPLETE-4)."""
+        self._check_open()
+        return await self._completion.complete(upload, wanted.digests)
+
+    async def terminate(self, upload_id: str) -> None:
+        """Ends an upload, its running requests first (T-DELETE-1)."""
+        await self._core.find(upload_id)
+        await upkeep.end(self._core, self._writers, upload_id, State.TERMINATED)
+
+    def open(self, upload: Upload) -> AbstractAsyncContextManager[Reader]:
+        """The published file. Raises ProblemError 409 if there is none yet."""
+        if upload.state is not State.COMPLETE:
+            raise ProblemError(
+                "not-finished",
+                f"This upload is {upload.state}: {upload.received} of {upload.length} bytes are here.",
+            )
+        return self._core.storage.open(upload.id, upload.name)
+
+    def _check_open(self) -> None:
+        if self._writers.stopping:
+            raise ProblemError(
+                "shutting-down", "The server is shutting down. Try again in a moment.", headers={"Retry-After": "1"}
+            )

@@ -1,0 +1,123 @@
+"""Recovery at start, expiry while the server runs.
+
+Rule of this file: the catalog says what is stored, the storage has the bytes. Committed ranges stand; bytes that
+were never committed are holes; bytes that the catalog knows nothing of, or no longer, are removed; an upload whose
+committed bytes are gone has failed, and says so. Only unfinished uploads expire unless it is asked for.
+"""
+
+import logging
+
+import anyio
+
+from holdfast_protocol.problem import ProblemError
+from holdfast_server.catalog.base import TOMBSTONES, WrongState
+from holdfast_server.uploads.completion import EVERYTHING, Completion
+from holdfast_server.uploads.core import Core
+from holdfast_server.uploads.upload import State, Upload
+from holdfast_server.uploads.writers import Writers
+
+logger = logging.getLogger(__name__)
+
+REMEMBERED = 30 * 86400.0
+"""Seconds for which an expired or terminated upload is remembered."""
+_AT_ONCE = 100
+
+
+class Upkeep:
+    """What nobody asks for and has to be done all the same."""
+
+    def __init__(self, core: Core, writers: Writers, completion: Completion) -> None:
+        self._core = core
+        self._writers = writers
+        self._completion = completion
+
+    async def recover(self) -> None:
+        """Brings catalog and storage together. Safe while other processes work on the same data."""
+        # The listing comes first: an upload is in the catalog before its first byte is in the storage.
+        ids = await self._core.storage.ids()
+        states = await self._core.catalog.states(ids)
+        for upload_id in ids:
+            if upload_id not in states or states[upload_id] in TOMBSTONES:
+                logger.info("removing the bytes of %s, which is no upload", upload_id)
+                upload = await self._core.catalog.get(upload_id)
+                await self._core.storage.remove(upload_id, upload.name if upload else "")
+        for upload in await self._core.catalog.unfinished():
+            if upload.state is State.VERIFYING:
+                self._completion.resume(upload.id)
+            elif upload.received:
+                await self._check(upload)
+
+    async def _check(self, upload: Upload) -> None:
+        size = await self._core.storage.size(upload.id, upload.name) or 0
+        gone = await self._core.catalog.stored(upload.id, size, upload.length, 1)
+        if gone:
+            logger.error("upload %s has lost bytes that were stored: its file ends at %d", upload.id, size)
+            fresh = await self._core.catalog.get(upload.id)
+            if fresh is None or fresh.state is not State.RECEIVING:
+                return  # completed or removed by another process meanwhile
+            await self._core.catalog.transition(
+                upload.id,
+                sources={State.RECEIVING},
+                to=State.FAILED,
+                now=self._core.now(),
+                expires=self._core.expiry(),
+                event="failed",
+                error="data-lost",
+                error_detail="Bytes that were stored are gone from the disk.",
+            )
+
+    async def sweep_forever(self) -> None:
+        """Removes what has expired, until cancelled."""
+        after = [t for t in (self._core.settings.expire_after, self._core.settings.expire_finished) if t is not None]
+        interval = min([60.0, *(max(0.2, t / 4) for t in after)])
+        while True:
+            await anyio.sleep(interval)
+            try:
+                await self.sweep()
+            except OSError as error:
+                logger.error("expired uploads could not be removed: %s", error)
+
+    async def sweep(self) -> int:
+        """Removes what has expired now; how many there were."""
+        removed = 0
+        while uploads := await self._core.catalog.expired(self._core.now(), _AT_ONCE):
+            before = removed
+            for upload in uploads:
+                removed += await self._expire(upload)
+            if removed == before:
+                break  # all of them are busy: another time
+        await self._core.catalog.purge(self._core.now() - REMEMBERED)
+        return removed
+
+    async def _expire(self, upload: Upload) -> bool:
+        try:
+            await end(self._core, self._writers, upload.id, State.EXPIRED, only_expired=True)
+        except ProblemError:
+            return False
+        return True
+
+
+async def end(core: Core, writers: Writers, upload_id: str, state: State, *, only_expired: bool = False) -> None:
+    """Ends an upload: its writers, its bytes, and its place in the catalog but for a tombstone.
+
+    Raises ProblemError: `not-found`, `gone`; `range-busy` if a writer does not let go.
+    """
+    reservation = await writers.take_over(upload_id, 0, EVERYTHING)
+    try:
+        upload = await core.find(upload_id)
+        if only_expired and (upload.expires is None or upload.expires > core.now()):
+            raise ProblemError("fenced", "The upload was touched meanwhile.")
+        try:
+            await core.catalog.transition(
+                upload_id,
+                sources=set(State) - TOMBSTONES,
+                to=state,
+                now=core.now(),
+                expires=None,
+                event=state.value,
+            )
+        except WrongState:
+            raise ProblemError("not-found", "There is no upload with this id.") from None
+        await core.storage.remove(upload_id, upload.name)
+    finally:
+        reservation.release()

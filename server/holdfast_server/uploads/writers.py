@@ -1,0 +1,135 @@
+"""Who writes where, and how one takes over from another.
+
+Rule of this file: nobody is made to stop without a reservation being at stake, and nobody writes without one. To
+fence a writer is to ask it to store what it has and to let go; that it has done so is known when its range can be
+reserved, and from nothing else. A writer in this process is told directly, one in another process through the
+catalog, which every process watches while it has writers or computes digests.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import anyio
+
+from holdfast_protocol.problem import ProblemError
+from holdfast_server.storage.base import Reservation
+from holdfast_server.uploads.core import Core
+from holdfast_server.uploads.frontier import Frontier
+
+TAKEOVER = 0.9
+"""Seconds that a writer has to let go, once it was asked to (T-PATCH-3)."""
+WATCH_INTERVAL = 0.025
+
+
+class Writer:
+    """A request that writes to `[start, end)` of an upload."""
+
+    def __init__(self, upload_id: str, start: int, end: int, stop: Callable[[], None]) -> None:
+        self.upload_id = upload_id
+        self.start = start
+        self.end = end
+        self.fenced = False
+        self.since: int | None = None
+        """Fences up to this number concern older writers; None until the range is reserved."""
+        self.flush: Callable[[], Awaitable[None]] | None = None
+        """Stores at once what has arrived, where that makes sense."""
+        self._stop = stop
+
+    def fence(self) -> None:
+        if not self.fenced:
+            self.fenced = True
+            self._stop()
+
+    def stop(self) -> None:
+        """The process ends: store what is here, without being fenced."""
+        self._stop()
+
+
+class Writers:
+    """All writers of this process."""
+
+    def __init__(self, core: Core, frontier: Frontier) -> None:
+        self._core = core
+        self._frontier = frontier
+        self._writers: dict[str, set[Writer]] = {}
+        self._any = anyio.Event()
+        self.stopping = False
+
+    def __len__(self) -> int:
+        return sum(len(writers) for writers in self._writers.values())
+
+    @contextmanager
+    def registered(self, writer: Writer) -> Iterator[None]:
+        self._writers.setdefault(writer.upload_id, set()).add(writer)
+        self._any.set()
+        try:
+            yield
+        finally:
+            mine = self._writers[writer.upload_id]
+            mine.discard(writer)
+            if not mine:
+                del self._writers[writer.upload_id]
+
+    async def take_over(self, upload_id: str, start: int, end: int) -> Reservation:
+        """Reserves the range; whoever has any of it is fenced first. Takes less than a second.
+
+        Raises ProblemError `range-busy` if a writer does not let go: its process is there, but does not react.
+        """
+        reserve = self._core.storage.reserve
+        reservation = await reserve(upload_id, start, end)
+        if reservation is not None:
+            return reservation
+        deadline = self._core.monotonic() + TAKEOVER
+        self._fence_here(upload_id, start, end)
+        asked_others = False
+        pause = 0.002
+        while True:
+            await anyio.sleep(pause)
+            reservation = await reserve(upload_id, start, end)
+            if reservation is not None:
+                return reservation
+            if self._core.monotonic() > deadline:
+                raise ProblemError(
+                    "range-busy",
+                    "Another request is still writing here and does not react. Try again in a moment.",
+                    headers={"Retry-After": "1"},
+                )
+            if not asked_others:
+                asked_others = True
+                await self._core.catalog.fence(upload_id, start, end, now=self._core.now())
+            pause = min(2 * pause, 0.02)
+
+    def _fence_here(self, upload_id: str, start: int, end: int, number: int | None = None) -> None:
+        for writer in list(self._writers.get(upload_id, ())):
+            older = number is None or (writer.since is not None and writer.since < number)
+            if older and writer.start < end and start < writer.end:
+                writer.fence()
+
+    async def flush(self, upload_id: str) -> None:
+        """Has this process's writers of an upload store what has arrived. Waits for at most 50 ms."""
+        with anyio.move_on_after(0.05):
+            for writer in list(self._writers.get(upload_id, ())):
+                if writer.flush is not None:
+                    await writer.flush()
+
+    def stop_all(self) -> None:
+        """The process ends: no new writers, and those that are here store what they have."""
+        self.stopping = True
+        for writers in list(self._writers.values()):
+            for writer in list(writers):
+                if writer.flush is not None:  # a chunk that is nearly there may finish
+                    writer.stop()
+
+    async def watch(self) -> None:
+        """Follows the fences that other processes set. Runs until cancelled."""
+        seen = await self._core.catalog.fence_head()
+        while True:
+            if not self._writers and not self._frontier:
+                self._any = anyio.Event()
+                await self._any.wait()
+            await anyio.sleep(WATCH_INTERVAL)
+            if self._core.catalog.changed():
+                for fence in await self._core.catalog.fences(seen):
+                    seen = fence.seq
+                    self._fence_here(fence.upload, fence.start, fence.end, fence.seq)
+                    self._frontier.nudge(fence.upload)

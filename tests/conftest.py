@@ -1,0 +1,135 @@
+"""What every test may use, and how a run is told to be longer, repeatable, or unforgiving.
+
+--seed N                        repeats the random choices of a run; the header of every run prints it
+--kill-runs N                   how often tests/faults/test_kill.py kills a server (6 if not given)
+HOLDFAST_TEST_REQUIRE=all       a skipped test counts as failed
+HOLDFAST_TEST_TIMEOUT_FACTOR=F  all limits are F times as long
+HOLDFAST_TEST_PROFILE=ci        more Hypothesis examples
+"""
+
+import os
+import random
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from tests.support.process import CommandLine, ServerProcess
+from tests.support.speaker import Speaker
+from tests.support.waiting import FACTOR
+
+hypothesis.settings.register_profile("default", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("ci", deadline=None, print_blob=True, max_examples=500)
+hypothesis.settings.load_profile(os.environ.get("HOLDFAST_TEST_PROFILE", "default"))
+
+REQUIRED = os.environ.get("HOLDFAST_TEST_REQUIRE") == "all"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("holdfast")
+    group.addoption("--seed", type=int, default=None, help="seed of the random choices of the tests")
+    group.addoption("--kill-runs", type=int, default=6, help="runs of tests/faults/test_kill.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "rule(*ids): the rules of protocol.md that this test holds")
+    if config.getoption("seed") is None:
+        inherited = getattr(config, "workerinput", {}).get("seed")
+        config.option.seed = random.SystemRandom().randrange(2**32) if inherited is None else inherited
+    if FACTOR != 1 and config.getoption("timeout", None) is None:
+        config.option.timeout = float(config.getini("timeout")) * FACTOR
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist: every worker process has the seed of the run."""
+    node.workerinput["seed"] = node.config.getoption("seed")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"holdfast: --seed {config.getoption('seed')}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`kill_run` counts the runs of a test that kills the server, `half_kill_run` those of a slower one."""
+    runs = metafunc.config.getoption("kill_runs")
+    for name, count in (("kill_run", runs), ("half_kill_run", (runs + 1) // 2)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, range(count))
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if REQUIRED and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"HOLDFAST_TEST_REQUIRE=all, but this was skipped: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> Generator[None, Any, Any]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random choices of this test alone: the same for the same seed, whatever other tests run."""
+    return random.Random(f"{request.config.getoption('seed')} {request.node.nodeid}")
+
+
+StartServer = Callable[..., ServerProcess]
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts a server of this test's own, with the arguments of ServerProcess; `data` may be left out."""
+    with ExitStack() as stack:
+
+        def start(*options: str, data: Path | None = None, **named: Any) -> ServerProcess:
+            return stack.enter_context(ServerProcess(data or tmp_path / "data", *options, **named))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with one worker that many tests share: leave it running."""
+    with ServerProcess(tmp_path_factory.mktemp("server") / "data") as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server with two workers that many tests share: leave it running."""
+    with ServerProcess(tmp_path_factory.mktemp("two-workers") / "data", workers=2) as process:
+        yield process
+
+
+@pytest.fixture
+def speaker(server: ServerProcess) -> Iterator[Speaker]:
+    """Speaks the protocol to the shared server."""
+    with Speaker(server.url) as each:
+        yield each
+
+
+@pytest.fixture
+def holdfast_command(tmp_path: Path) -> CommandLine:
+    """The command line, with a journal of this test's own."""
+    return CommandLine(tmp_path / "home")

@@ -1,0 +1,142 @@
+"""A disk that fills up: a clear 507, nothing lost, and the upload goes on when there is room again."""
+
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.conftest import StartServer
+from tests.support.speaker import GRANULE, Speaker, digest, missing
+from tests.support.wire import Answer
+
+MIB = 1 << 20
+ROOM = 48 * MIB
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 48 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a small disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"cannot mount a tmpfs here: {error}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True, capture_output=True, timeout=10)
+
+
+def assert_full(answer: Answer) -> None:
+    """A 507 whose sentence tells a person what is wrong and what to do."""
+    assert answer.verdict == (507, "insufficient-storage")
+    document = answer.json()
+    assert document["status"] == 507
+    assert document["title"]
+    assert len(document["detail"].split()) >= 5
+    assert "errno" not in document["detail"].lower()
+
+
+@pytest.mark.rule("P-CHUNK-8", "T-CREATE-2")
+def test_chunks_on_a_full_disk(small_disk: Path, start_server: StartServer, rng: random.Random) -> None:
+    """507 with a clear sentence.
+
+    What is stored stays; after another upload was deleted it goes on and completes.
+    """
+    server = start_server(data=small_disk / "data", overcommit=True)
+    with Speaker(server.url) as speaker:
+        ballast = speaker.create(24 * MIB)
+        for offset in range(0, 24 * MIB, MIB):
+            assert speaker.chunk(ballast, offset, rng.randbytes(MIB)).status == 204
+        data = rng.randbytes(40 * MIB)
+        upload = speaker.create(len(data))
+        stored = 0
+        while (answer := speaker.chunk(upload, stored, data[stored : stored + MIB])).status == 204:
+            stored += MIB
+            assert stored < len(data), "this disk never fills"
+        assert_full(answer)
+        assert stored >= 8 * MIB
+        assert missing(speaker.head(upload)) == [(stored, len(data) - stored)]
+
+        assert speaker.delete(ballast).status == 204
+        for offset in range(stored, len(data), MIB):
+            assert speaker.chunk(upload, offset, data[offset : offset + MIB]).status == 204
+        assert speaker.complete(upload, digest(data)).status == 204
+        assert speaker.get(upload).body == data
+
+
+@pytest.mark.rule("P-CHUNK-8", "T-PATCH-4")
+def test_a_tus_patch_on_a_full_disk(small_disk: Path, start_server: StartServer, rng: random.Random) -> None:
+    """A PATCH that fills the disk is 507.
+
+    The offset that HEAD tells afterwards is stored and the upload goes on.
+    """
+    server = start_server(data=small_disk / "data", overcommit=True)
+    with Speaker(server.url) as speaker:
+        ballast = speaker.create(24 * MIB, parallel=False)
+        assert speaker.patch(ballast, 0, bytes(20 * MIB)).status == 204
+        data = rng.randbytes(40 * MIB)
+        upload = speaker.create(len(data), parallel=False)
+        assert_full(speaker.patch(upload, 0, data))
+        offset = speaker.head(upload).offset
+        assert 0 < offset < len(data)
+
+        assert speaker.delete(ballast).status == 204
+        answer = speaker.patch(upload, offset, data[offset:])
+        assert (answer.status, answer.offset) == (204, len(data))
+        assert speaker.get(upload).body == data
+
+
+@pytest.mark.rule("P-CHUNK-8")
+def test_a_full_disk_survives_a_killed_server(
+    small_disk: Path, start_server: StartServer, rng: random.Random
+) -> None:
+    """A server that is killed and started on a full disk still knows what it has, and can free room."""
+    server = start_server(data=small_disk / "data", overcommit=True)
+    with Speaker(server.url) as speaker:
+        data = rng.randbytes(60 * MIB)
+        upload = speaker.create(len(data))
+        stored = 0
+        while speaker.chunk(upload, stored, data[stored : stored + MIB]).status == 204:
+            stored += MIB
+        size = MIB
+        while size >= GRANULE:
+            if speaker.chunk(upload, stored, data[stored : stored + size]).status == 204:
+                stored += size
+            else:
+                size //= 2
+    server.restart()
+    with Speaker(server.url) as speaker:
+        head = speaker.head(upload)
+        assert (head.offset, missing(head)) == (stored, [(stored, len(data) - stored)])
+        assert speaker.delete(upload).status == 204
+        fresh = rng.randbytes(8 * MIB)
+        again = speaker.create(len(fresh))
+        assert speaker.chunk(again, 0, fresh[: 4 * MIB]).status == 204
+        assert speaker.chunk(again, 4 * MIB, fresh[4 * MIB :]).status == 204
+        assert speaker.complete(again, digest(fresh)).status == 204
+
+
+@pytest.mark.rule("T-CREATE-2")
+def test_creation_counts_what_others_have_coming(
+    small_disk: Path, start_server: StartServer, rng: random.Random
+) -> None:
+    """Without --overcommit room that is promised to one upload is not promised to another one."""
+    server = start_server(data=small_disk / "data")
+    with Speaker(server.url) as speaker:
+        first = speaker.create(24 * MIB)
+        assert_full(speaker.post(30 * MIB, parallel=True))
+        assert_full(speaker.post(60 * MIB))
+        for offset in range(0, 16 * MIB, MIB):
+            assert speaker.chunk(first, offset, rng.randbytes(MIB)).status == 204
+        assert_full(speaker.post(30 * MIB, parallel=True))
+        small = speaker.create(4 * MIB)
+        assert speaker.delete(first).status == 204
+        speaker.create(30 * MIB)
+        assert speaker.chunk(small, 0, rng.randbytes(4 * MIB)).status == 204

@@ -1,0 +1,144 @@
+"""tus-js-client on Node, unchanged, against a real server.
+
+Rule of this file: the client runs with the packages that `make interop` has installed; without them, or
+without Node, the tests are skipped and say so.
+"""
+
+import hashlib
+import json
+import random
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.process import ServerProcess, environment
+from tests.support.speaker import Speaker
+from tests.support.waiting import scaled
+
+HERE = Path(__file__).parent
+MODULES = HERE.parents[1] / ".cache" / "interop" / "node_modules"
+MIB = 1024 * 1024
+SIZE = 20 * MIB + 4321
+
+pytestmark = [
+    pytest.mark.skipif(not shutil.which("node"), reason="node is not installed"),
+    pytest.mark.skipif(
+        not (MODULES / "tus-js-client").is_dir(), reason="tus-js-client is not installed: make interop"
+    ),
+]
+
+Drive = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    path = tmp_path_factory.mktemp("tus-js") / "film.bin"
+    path.write_bytes(random.Random(request.config.getoption("seed")).randbytes(SIZE))
+    return path
+
+
+@pytest.fixture
+def drive(server: ServerProcess, file: Path, tmp_path: Path) -> Drive:
+    """Plays one scene of tus_js.cjs to its end; what it reported."""
+
+    def run(scene: str, **job: Any) -> Any:
+        task = {"scene": scene, "endpoint": f"{server.url}/files", "file": str(file), **job}
+        result = subprocess.run(
+            ["node", str(HERE / "tus_js.cjs"), str(MODULES), json.dumps(task)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=environment(tmp_path),
+            timeout=scaled(60),
+            check=False,
+        )
+        assert result.returncode == 0, f"{result.stdout}\n{result.stderr}"
+        return json.loads(result.stdout)
+
+    return run
+
+
+def same(speaker: Speaker, url: str, path: Path) -> bool:
+    answer = speaker.get(url)
+    assert answer.status == 200
+    return hashlib.sha256(answer.body).digest() == hashlib.sha256(path.read_bytes()).digest()
+
+
+def shape(result: Any) -> list[tuple[str, int]]:
+    return [(request["method"], request["status"]) for request in result["requests"]]
+
+
+def test_uploads_a_file_in_one_request(drive: Drive, speaker: Speaker, file: Path) -> None:
+    result = drive("upload", metadata={"filename": "film.bin"})
+    assert shape(result) == [("POST", 201), ("PATCH", 204)]
+    assert same(speaker, result["url"], file)
+    assert speaker.status(result["url"])["name"] == "film.bin"
+
+
+def test_uploads_in_chunks_of_8_mib(drive: Drive, speaker: Speaker, file: Path) -> None:
+    result = drive("upload", chunkSize=8 * MIB)
+    assert shape(result) == [("POST", 201), ("PATCH", 204), ("PATCH", 204), ("PATCH", 204)]
+    assert [request["offset"] for request in result["requests"][1:]] == [
+        str(8 * MIB),
+        str(16 * MIB),
+        str(SIZE),
+    ]
+    assert same(speaker, result["url"], file)
+
+
+@pytest.mark.rule("T-CREATE-4")
+def test_sends_the_first_bytes_with_the_creation(drive: Drive, speaker: Speaker, file: Path) -> None:
+    """`uploadDataDuringCreation` with a chunk size: the POST carries the first chunk, PATCHes the rest."""
+    result = drive("upload", chunkSize=8 * MIB, duringCreation=True)
+    assert shape(result) == [("POST", 201), ("PATCH", 204), ("PATCH", 204)]
+    assert result["requests"][0]["offset"] == str(8 * MIB)
+    assert same(speaker, result["url"], file)
+
+
+@pytest.mark.rule("T-CREATE-4")
+def test_sends_the_whole_file_with_the_creation(drive: Drive, speaker: Speaker, file: Path) -> None:
+    result = drive("upload", duringCreation=True)
+    assert shape(result) == [("POST", 201)]
+    assert same(speaker, result["url"], file)
+
+
+def test_uploads_a_stream_that_cannot_be_rewound(drive: Drive, speaker: Speaker, file: Path) -> None:
+    result = drive("upload", source="stream", chunkSize=4 * MIB)
+    assert shape(result) == [("POST", 201)] + 6 * [("PATCH", 204)]
+    assert same(speaker, result["url"], file)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 8 * MIB], ids=["whole", "8 MiB"])
+def test_uploads_bodies_without_content_length(
+    drive: Drive, speaker: Speaker, file: Path, chunk_size: int | None
+) -> None:
+    """Node sends a body of unknown size as Transfer-Encoding: chunked."""
+    result = drive("upload", source="unsized", chunkSize=chunk_size)
+    assert {request["encoding"] for request in result["requests"] if request["method"] == "PATCH"} == {
+        "chunked"
+    }
+    assert {status for _, status in shape(result)} == {201, 204}
+    assert same(speaker, result["url"], file)
+
+
+def test_resumes_what_it_has_aborted(drive: Drive, speaker: Speaker, file: Path, tmp_path: Path) -> None:
+    """The new Upload asks for the offset, and sends nothing again that was acknowledged."""
+    result = drive("resume", chunkSize=2 * MIB, abortAt=6 * MIB, storage=str(tmp_path / "urls.json"))
+    assert result["previous"] == 1
+    assert result["aborted"]["url"] == result["url"]
+    asked = [index for index, request in enumerate(result["requests"]) if request["method"] == "HEAD"]
+    assert len(asked) == 1
+    first_after = result["requests"][asked[0] + 1]
+    assert first_after["sent"] == result["requests"][asked[0]]["offset"]
+    assert int(first_after["sent"]) >= result["aborted"]["accepted"]
+    assert same(speaker, result["url"], file)
+
+
+@pytest.mark.rule("T-DELETE-1")
+def test_terminates_what_it_has_aborted(drive: Drive, speaker: Speaker) -> None:
+    result = drive("terminate", chunkSize=2 * MIB)
+    assert shape(result)[-1] == ("DELETE", 204)
+    assert speaker.head(result["url"]).status == 404

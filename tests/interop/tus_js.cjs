@@ -1,0 +1,113 @@
+// Drives tus-js-client, unchanged: node tus_js.cjs MODULES JOB
+// JOB is a JSON object {scene, endpoint, file, ...}; the result is one JSON object on standard output.
+// Rule of this file: nothing is judged here. It reports what the client saw; the test decides.
+'use strict'
+
+const fs = require('node:fs')
+const { createRequire } = require('node:module')
+const path = require('node:path')
+const { PassThrough } = require('node:stream')
+
+const [modules, text] = process.argv.slice(2)
+const tus = createRequire(path.join(modules, 'anywhere.js'))('tus-js-client')
+const job = JSON.parse(text)
+
+// Makes an upload; answers {upload, done}. `requests` collects what was sent and answered, one entry an answer.
+function begin(input, options, requests) {
+  let upload
+  const done = new Promise((resolve, reject) => {
+    upload = new tus.Upload(input, {
+      endpoint: job.endpoint,
+      retryDelays: [100, 300, 1000],
+      onError: reject,
+      onSuccess: () => resolve(upload.url),
+      onAfterResponse: (request, response) => {
+        requests.push({
+          method: request.getMethod(),
+          status: response.getStatus(),
+          sent: request.getHeader('Upload-Offset') ?? null,
+          offset: response.getHeader('Upload-Offset') ?? null,
+          chunked: request.getUnderlyingObject().chunkedEncoding,
+        })
+      },
+      ...options,
+    })
+  })
+  return { upload, done }
+}
+
+// Where the bytes come from: a file, a stream that cannot be rewound, or a reader of our own whose slices do not tell
+// their size, so that Node sends each of them as a body without Content-Length (Transfer-Encoding: chunked).
+const sources = {
+  file: () => [fs.createReadStream(job.file), {}],
+  stream: () => [fs.createReadStream(job.file).pipe(new PassThrough()), { uploadSize: fs.statSync(job.file).size }],
+  unsized: () => {
+    const slice = async (start, end) => {
+      return { value: fs.createReadStream(job.file, { start, end: end - 1 }).pipe(new PassThrough()), done: false }
+    }
+    const source = { size: fs.statSync(job.file).size, slice, close() {} }
+    return [job.file, { fileReader: { openFile: async () => source } }]
+  },
+}
+
+const scenes = {
+  async upload(requests) {
+    const [input, more] = sources[job.source ?? 'file']()
+    const options = { metadata: job.metadata ?? {}, chunkSize: job.chunkSize ?? Infinity, ...more }
+    if (job.duringCreation) options.uploadDataDuringCreation = true
+    const { upload, done } = begin(input, options, requests)
+    upload.start()
+    return { url: await done }
+  },
+
+  // Aborts once `abortAt` bytes have been acknowledged, and goes on with a new Upload, as in a new process.
+  async resume(requests) {
+    const urlStorage = new tus.FileUrlStorage(job.storage)
+    const options = { chunkSize: job.chunkSize, urlStorage, storeFingerprintForResuming: true }
+    const first = await new Promise((resolve, reject) => {
+      const { upload, done } = begin(
+        fs.createReadStream(job.file),
+        {
+          ...options,
+          onChunkComplete: (size, accepted) => {
+            if (accepted >= job.abortAt) upload.abort().then(() => resolve({ url: upload.url, accepted }), reject)
+          },
+        },
+        requests,
+      )
+      done.then(() => reject(new Error('it was done before it could be aborted')), reject)
+      upload.start()
+    })
+    const { upload, done } = begin(fs.createReadStream(job.file), options, requests)
+    const previous = await upload.findPreviousUploads()
+    upload.resumeFromPreviousUpload(previous[0])
+    upload.start()
+    return { aborted: first, previous: previous.length, url: await done }
+  },
+
+  // Aborts in the middle of a request, and terminates the upload on the server.
+  async terminate(requests) {
+    const url = await new Promise((resolve, reject) => {
+      const { upload, done } = begin(
+        fs.createReadStream(job.file),
+        {
+          chunkSize: job.chunkSize,
+          onChunkComplete: () => upload.abort(true).then(() => resolve(upload.url), reject),
+        },
+        requests,
+      )
+      done.then(() => reject(new Error('it was done before it could be aborted')), reject)
+      upload.start()
+    })
+    return { url }
+  },
+}
+
+const requests = []
+scenes[job.scene](requests).then(
+  (result) => console.log(JSON.stringify({ ...result, requests })),
+  (error) => {
+    console.error(error)
+    process.exitCode = 1
+  },
+)
