@@ -20,7 +20,6 @@ import httpx
 
 from holdfast.errors import BrokenProtocol, ConnectionFailed, Stalled, UsageError
 from holdfast.planner import TokenBucket
-from holdfast_protocol import headers as names
 from holdfast_protocol.messages import Headers, Request, Response
 
 PIECE: Final = 256 * 1024
@@ -92,7 +91,8 @@ class Transport:
             limits=limits,
             follow_redirects=False,
             timeout=httpx.Timeout(times.stall, connect=times.connect, pool=None),
-            headers={"User-Agent": "holdfast"},
+            # What is stored is what is wanted, not a form of it that was made for the way.
+            headers={"User-Agent": "holdfast", "Accept-Encoding": "identity"},
             # A proxy of the environment needs httpx's own set-up; the option is not worth losing that.
             transport=None if urllib.request.getproxies() else _direct(verify, limits),
         )
@@ -111,9 +111,7 @@ class Session:
     `endpoint` is the URL without user name and password; these become a header field for its origin.
     """
 
-    def __init__(
-        self, client: httpx.AsyncClient, timeouts: Timeouts, url: str, extra: Mapping[str, str]
-    ) -> None:
+    def __init__(self, client: httpx.AsyncClient, timeouts: Timeouts, url: str, extra: Mapping[str, str]) -> None:
         self._client = client
         self._timeouts = timeouts
         self.endpoint, credentials = _split(url)
@@ -157,9 +155,6 @@ class Session:
             message = self._client.build_request(
                 request.method, request.url, headers=sent, content=content, timeout=limits
             )
-            if names.CONTENT_LENGTH in request.headers:
-                # httpx takes content that it cannot measure for chunked, whatever length was given.
-                message.headers.pop(names.TRANSFER_ENCODING, None)
             response = await self._client.send(message, stream=True, auth=self._auth if ours else None)
         except httpx.HTTPError as error:
             raise _connection_error(error, error.request) from error
@@ -178,14 +173,10 @@ def _direct(verify: ssl.SSLContext | bool, limits: httpx.Limits) -> httpx.AsyncH
         # Without it megabytes wait in the kernel: the count of bytes sent runs ahead of the wire, and the time
         # until they are gone is taken for time without an answer.
         options.append((socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PIECE))
-    return httpx.AsyncHTTPTransport(
-        verify=verify, http1=True, http2=False, limits=limits, socket_options=options
-    )
+    return httpx.AsyncHTTPTransport(verify=verify, http1=True, http2=False, limits=limits, socket_options=options)
 
 
-async def _outgoing(
-    body: Body, sent: Callable[[int], None] | None, limit: TokenBucket | None
-) -> AsyncIterator[bytes]:
+async def _outgoing(body: Body, sent: Callable[[int], None] | None, limit: TokenBucket | None) -> AsyncIterator[bytes]:
     async for whole in body.pieces():
         view = memoryview(whole)
         step = PIECE if limit is None else limit.slice

@@ -24,6 +24,8 @@ sees such an error, the retries of the transfer are used up.
 
 from typing import ClassVar
 
+# ruff: noqa: N818 - the names say what happened; that they are errors says the tree
+
 
 class HoldfastError(Exception):
     """Root of the tree. `code` is a stable token, `retryable` says if the same call may go well later."""

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import platformdirs
 
@@ -230,10 +230,10 @@ class Journal:
         if row is None:
             return None
         with self._guard:
-            spans = self._db.execute(
-                'SELECT start, "end" FROM span WHERE key = ? ORDER BY start', (key,)
-            ).fetchall()
-        return DownloadRecord(*row, spans=tuple(Span(start, end) for start, end in spans))
+            spans = self._db.execute('SELECT start, "end" FROM span WHERE key = ? ORDER BY start', (key,)).fetchall()
+        key, url, path, part, size, etag = row
+        have = tuple(Span(start, end) for start, end in spans)
+        return DownloadRecord(key, url, path, part, size, etag, have)
 
     def begin_download(self, record: DownloadRecord) -> None:
         """Remember a new download; spans of an older one with the same key are dropped."""
@@ -249,7 +249,8 @@ class Journal:
         """Bytes of a download are on the disk (the caller has synced the file). On the disk when this returns."""
         with self._transaction() as db:
             db.executemany(
-                'INSERT INTO span VALUES (?, ?, ?) ON CONFLICT (key, start) DO UPDATE SET "end" = max("end", excluded."end")',
+                "INSERT INTO span VALUES (?, ?, ?)"
+                ' ON CONFLICT (key, start) DO UPDATE SET "end" = max("end", excluded."end")',
                 [(key, span.start, span.end) for span in spans],
             )
 
@@ -322,9 +323,7 @@ class Journal:
             path.replace(aside)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
-            _log.warning(
-                "the journal was damaged (%s); it is set aside as %s and a new one is begun", error, aside
-            )
+            _log.warning("the journal was damaged (%s); it is set aside as %s and a new one is begun", error, aside)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             return _checked(path)
 
@@ -333,8 +332,8 @@ class Journal:
         if version > len(_MIGRATIONS):
             self._db.close()
             raise HoldfastError(
-                f"the journal in {self._folder} was written by a newer version of holdfast; update this one,"
-                f" or set {STATE_VARIABLE} to another folder",
+                f"the journal in {self._folder} was written by a newer version of holdfast; install that one,"
+                f" or choose another folder with {STATE_VARIABLE}",
                 code="journal-too-new",
             )
         if version == len(_MIGRATIONS):
@@ -346,14 +345,14 @@ class Journal:
                 for statement in script.split(";"):
                     if statement.strip():
                         db.execute(statement)
-                db.execute(f"PRAGMA user_version = {number}")
+                db.execute(f"PRAGMA user_version = {number:d}")
 
     def _collect(self) -> None:
         self._write("DELETE FROM upload WHERE state = 'done' AND updated < ?", (self._clock() - KEEP_DONE,))
 
-    def _one(self, statement: str, key: str) -> tuple[object, ...] | None:
+    def _one(self, statement: str, key: str) -> tuple[Any, ...] | None:
         with self._guard:
-            row: tuple[object, ...] | None = self._db.execute(statement, (key,)).fetchone()
+            row: tuple[Any, ...] | None = self._db.execute(statement, (key,)).fetchone()
             return row
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:

@@ -17,13 +17,14 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from holdfast._transport import Body
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
-from holdfast.planner import RETRY_AFTER_CAP, Attempts, Plan, aligned, pieces, within
+from holdfast.planner import RETRY_AFTER_CAP, Attempts, Plan, aligned, pieces
 from holdfast.progress import State as Stage
 from holdfast.sending import StartAgain, Upload
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal
 from holdfast_protocol.digest import Digest, digest
 from holdfast_protocol.messages import Span
+from holdfast_protocol.ranges import RangeSet
 
 IDLE_PASSES: Final = 3
 """Passes over the missing ranges that may change nothing, before the server is taken to be broken."""
@@ -60,7 +61,8 @@ class ParallelRoad:
         )
         self._algorithm = protocol.chunk_algorithm(state.wants)
         self._buffers: list[bytearray] = []
-        self._missing: tuple[Span, ...] = ()
+        self._missing = RangeSet()
+        """What the server lacked when it was last asked, less what it has taken since."""
         self._failure: HoldfastError | StartAgain | None = None
 
     async def run(self) -> Digest:
@@ -71,7 +73,7 @@ class ParallelRoad:
         upload.tracker.enter(Stage.RUNNING)
         await self._fill(self._state)
         upload.tracker.enter(Stage.VERIFYING)
-        await upload.hash_up_to(upload.size, self._take(self.plan.chunk_size))
+        await self._hash_up_to(upload.size)
         await to_thread.run_sync(upload.source.check)
         upload.check_digest(await self._complete())
         return upload.digest()
@@ -93,7 +95,7 @@ class ParallelRoad:
 
     async def _pass(self, missing: tuple[Span, ...], horizon: int) -> None:
         """Read the file up to `horizon` once, send what is missing of it, and wait until the server has that."""
-        self._missing = missing
+        self._missing = RangeSet((span.start, span.end) for span in missing)
         self._failure = None
         async with anyio.create_task_group() as group:
             into, out_of = anyio.create_memory_object_stream[Chunk](0)
@@ -101,29 +103,29 @@ class ParallelRoad:
                 for _ in range(self.plan.concurrency):
                     group.start_soon(self._send, out_of.clone(), group.cancel_scope)
                 try:
-                    await self._read(into, horizon)
+                    await self._read(into, aligned(missing, self._granule, self._upload.size), horizon)
                 except (HoldfastError, StartAgain) as error:
                     self._fail(error, group.cancel_scope)
         if self._failure is not None:
             raise self._failure
 
-    async def _read(self, into: MemoryObjectSendStream[Chunk], horizon: int) -> None:
+    async def _read(self, into: MemoryObjectSendStream[Chunk], wanted: RangeSet, horizon: int) -> None:
         upload = self._upload
-        for span in aligned(self._missing, self._granule, upload.size):
-            if upload.hashed < span.start:
-                buffer = self._take(self.plan.chunk_size)
-                await upload.hash_up_to(span.start, buffer)
-                self._buffers.append(buffer)
-            at = span.start
-            while at < span.end:
-                part = Span(at, min(at + self.plan.chunk_size, span.end))
+        for start, end in wanted:
+            await self._hash_up_to(start)
+            at = start
+            while at < end:
+                part = Span(at, min(at + self.plan.chunk_size, end))
                 buffer = self._take(part.length)
                 found = await upload.read(part.start, memoryview(buffer)[: part.length], self._algorithm)
                 assert found is not None
                 await into.send(Chunk(part, buffer, found))
                 at = part.end
+        await self._hash_up_to(horizon)
+
+    async def _hash_up_to(self, end: int) -> None:
         buffer = self._take(self.plan.chunk_size)
-        await upload.hash_up_to(horizon, buffer)
+        await self._upload.hash_up_to(end, buffer)
         self._buffers.append(buffer)
 
     async def _send(self, out_of: MemoryObjectReceiveStream[Chunk], scope: anyio.CancelScope) -> None:
@@ -185,28 +187,25 @@ class ParallelRoad:
     async def _still_missing(self, todo: list[Span], attempts: Attempts) -> list[Span]:
         """What the server lacks of these parts of one chunk."""
         state = await self._upload.state(attempts)
-        if state.complete:
-            lacking: tuple[Span, ...] = ()
-        elif state.missing is None:
+        if state.missing is None and not state.complete:
             return todo
-        else:
-            lacking = aligned(state.missing.spans, self._granule, self._upload.size)
-            if state.missing.more:
-                # It did not name what lies behind; that may be missing or not, and sending it again is harmless.
-                lacking += protocol.spans_of(self._upload.size, lacking[-1].end)
-        left = []
+        spans = state.missing.spans if state.missing is not None else ()
+        lacking = aligned(spans, self._granule, self._upload.size)
+        if state.missing is not None and state.missing.more and spans[-1].end < self._upload.size:
+            # It did not name what lies behind; that may be missing or not, and sending it again is harmless.
+            lacking.add(spans[-1].end, self._upload.size)
+        left: list[Span] = []
         for part in todo:
-            rest = within(lacking, part)
-            left += rest
-            for stored in _gaps(part, rest):
-                self._has(stored)
+            left += (Span(start, end) for start, end in lacking.within(part.start, part.end))
+            for start, end in lacking.missing(part.start, part.end):
+                self._has(Span(start, end))
         if self._upload.tracker.state is Stage.WAITING:
             self._upload.tracker.enter(Stage.RUNNING)
         return left
 
     def _has(self, part: Span) -> None:
         """The server has these bytes now."""
-        new = sum(span.length for span in within(self._missing, part))
+        new = self._missing.subtract(part.start, part.end)
         self._upload.accepted(self._upload.tracker.accepted + new)
 
     async def _complete(self) -> tuple[Digest, ...]:
@@ -270,15 +269,3 @@ class ParallelRoad:
             if len(buffer) >= size:
                 return buffer
         return bytearray(size)
-
-
-def _gaps(part: Span, rest: tuple[Span, ...]) -> list[Span]:
-    """What of `part` is not in `rest`."""
-    found, at = [], part.start
-    for span in rest:
-        if at < span.start:
-            found.append(Span(at, span.start))
-        at = span.end
-    if at < part.end:
-        found.append(Span(at, part.end))
-    return found

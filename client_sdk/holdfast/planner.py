@@ -11,6 +11,7 @@ from typing import Final
 
 from holdfast.errors import UsageError
 from holdfast_protocol.messages import Span
+from holdfast_protocol.ranges import RangeSet
 
 MIB: Final = 1024 * 1024
 DEFAULT_CHUNK: Final = 8 * MIB
@@ -122,26 +123,12 @@ class Plan:
         return size
 
 
-def aligned(spans: Iterable[Span], granule: int, length: int) -> tuple[Span, ...]:
-    """Ascending spans widened to the granule (the end of the file needs none), those that touch made one.
+def aligned(spans: Iterable[Span], granule: int, length: int) -> RangeSet:
+    """Spans widened to the granule; the end of the file needs no widening.
 
     A prefix that a sequential client left need not end on the granule (C-MIX-3); a chunk may overlap it.
     """
-    found: list[Span] = []
-    for span in spans:
-        start = span.start // granule * granule
-        end = min(-(-span.end // granule) * granule, length)
-        if found and start <= found[-1].end:
-            found[-1] = Span(found[-1].start, max(end, found[-1].end))
-        else:
-            found.append(Span(start, end))
-    return tuple(found)
-
-
-def within(spans: Iterable[Span], bounds: Span) -> tuple[Span, ...]:
-    """The parts of `spans` that lie in `bounds`."""
-    cut = (Span(max(span.start, bounds.start), min(span.end, bounds.end)) for span in spans)
-    return tuple(span for span in cut if span.start < span.end)
+    return RangeSet((span.start // granule * granule, min(-(-span.end // granule) * granule, length)) for span in spans)
 
 
 def pieces(span: Span, size: int) -> tuple[Span, ...]:

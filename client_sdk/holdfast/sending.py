@@ -115,10 +115,10 @@ class Upload:
                 )
             if state.offset > self.size:
                 raise BrokenProtocol(f"{self.url} claims {state.offset} bytes of a file of {self.size}")
+            if state.missing is not None and any(span.end > self.size for span in state.missing.spans):
+                raise BrokenProtocol(f"{self.url} asks for bytes beyond the {self.size} of the file")
             if state.failed:
-                raise StartAgain(
-                    VerificationFailed(f"{self.url} did not pass its verification on the server")
-                )
+                raise StartAgain(VerificationFailed(f"{self.url} did not pass its verification on the server"))
             return state
 
     async def recover(self, error: Refusal | ConnectionFailed, attempts: Attempts) -> None:

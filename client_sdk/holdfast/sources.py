@@ -79,9 +79,7 @@ class FileSource:
             descriptor = os.open(given, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise SourceUnreadable(
-                f"{given} cannot be opened ({reason}); check the path and its rights"
-            ) from error
+            raise SourceUnreadable(f"{given} cannot be opened ({reason}); check the path and its rights") from error
         try:
             facts = os.fstat(descriptor)
             if not stat.S_ISREG(facts.st_mode):

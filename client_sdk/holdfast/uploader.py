@@ -91,16 +91,12 @@ class Uploader:
     ) -> UploadResult:
         for last in (False, True):
             record = await to_thread.run_sync(self._journal.find_upload, key)
-            upload: Upload | None = None
             try:
                 if record is None:
                     return await self._fresh(source, key, lock, metadata)
-                upload = self._upload(source, lock, record.url)
-                return await self._resumed(upload, key, record)
+                return await self._resumed(self._upload(source, lock, record.url), key, record)
             except StartAgain as again:
-                await to_thread.run_sync(self._journal.forget_upload, key)
-                if upload is not None:
-                    await self._discard(upload)
+                await self._abandon(source, key, lock)
                 if last:
                     raise again.reason from again
                 self._tracker.retries += 1
@@ -108,19 +104,14 @@ class Uploader:
                 self._tracker.enter(Stage.STARTING, f"{again.reason.message}; it is begun anew")
             except (SourceChanged, VerificationFailed):
                 # What is on the server is of a version that is gone, or is damaged: nobody can continue it.
-                found = await to_thread.run_sync(self._journal.find_upload, key)
-                await to_thread.run_sync(self._journal.forget_upload, key)
-                if found is not None:
-                    await self._discard(self._upload(source, lock, found.url))
+                await self._abandon(source, key, lock)
                 raise
         raise AssertionError("the loop ends by return or raise")
 
     def _upload(self, source: Source, lock: TransferLock, url: str) -> Upload:
         return Upload(self._job, self._session, self._tracker, lock, source, url, self._limit)
 
-    async def _fresh(
-        self, source: Source, key: str, lock: TransferLock, metadata: Mapping[str, bytes]
-    ) -> UploadResult:
+    async def _fresh(self, source: Source, key: str, lock: TransferLock, metadata: Mapping[str, bytes]) -> UploadResult:
         upload = self._upload(source, lock, self._endpoint)
         self._tracker.size = source.size
         attempts = upload.attempts()
@@ -140,9 +131,7 @@ class Uploader:
                 await upload.recover(error, attempts)
         upload.url = created.url
         await to_thread.run_sync(
-            lambda: self._journal.begin_upload(
-                key, source.fingerprint, endpoint=self._endpoint, url=created.url
-            )
+            lambda: self._journal.begin_upload(key, source.fingerprint, endpoint=self._endpoint, url=created.url)
         )
         state = protocol.State(
             offset=created.offset,
@@ -172,12 +161,8 @@ class Uploader:
 
     async def _send(self, upload: Upload, key: str, state: protocol.State) -> UploadResult:
         if state.offer is None and self._job.dialect == "parallel":
-            raise UsageError(
-                f"{self._endpoint} does not speak the parallel dialect; use --protocol auto or tus"
-            )
-        missing = (
-            state.missing.spans if state.missing is not None else protocol.spans_of(upload.size, state.offset)
-        )
+            raise UsageError(f"{self._endpoint} does not speak the parallel dialect; use --protocol auto or tus")
+        missing = state.missing.spans if state.missing is not None else protocol.spans_of(upload.size, state.offset)
         stored = upload.size - sum(span.length for span in missing)
         if state.missing is not None and state.missing.more:
             stored = state.offset
@@ -219,11 +204,15 @@ class Uploader:
             already_there=there,
         )
 
-    async def _discard(self, upload: Upload) -> None:
-        """Free the server of an upload that nobody will continue; if that fails it expires there."""
-        with anyio.move_on_after(10, shield=True):
+    async def _abandon(self, source: Source, key: str, lock: TransferLock) -> None:
+        """Forget an upload that nobody will continue, and free the server of it; else it expires there."""
+        record = await to_thread.run_sync(self._journal.find_upload, key)
+        if record is None:
+            return
+        await to_thread.run_sync(self._journal.forget_upload, key)
+        with anyio.move_on_after(10):
             try:
-                await upload.exchange(protocol.terminate(upload.url))
+                await self._upload(source, lock, record.url).exchange(protocol.terminate(record.url))
             except (Refusal, HoldfastError):
                 return
 

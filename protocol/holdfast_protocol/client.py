@@ -210,9 +210,7 @@ def query(url: str, *, now: float = 0.0) -> Exchange[State]:
         length = _integer(answer, headers.UPLOAD_LENGTH)
         offer = _offer(answer)
         said = answer.headers.one(headers.UPLOAD_COMPLETE)
-        complete = (
-            fields.parse_boolean(headers.UPLOAD_COMPLETE, said) if said is not None else offset == length
-        )
+        complete = fields.parse_boolean(headers.UPLOAD_COMPLETE, said) if said is not None else offset == length
         state = answer.headers.get(headers.UPLOAD_STATE)
         digests = _digests(answer)
         return State(

@@ -98,9 +98,7 @@ def format_metadata(metadata: Mapping[str, str | bytes]) -> str:
     pairs = []
     for key, value in metadata.items():
         if not key.isascii() or _METADATA_KEY.fullmatch(key) is None:
-            raise FieldError(
-                headers.UPLOAD_METADATA, f"{key!r} cannot be a key; use visible ASCII without a comma"
-            )
+            raise FieldError(headers.UPLOAD_METADATA, f"{key!r} cannot be a key; use visible ASCII without a comma")
         try:
             raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:
@@ -257,9 +255,7 @@ def media_type(value: str | None) -> str | None:
 
 
 _RANGE: Final = re.compile(r"([0-9]{1,40})-([0-9]{0,40})|-([0-9]{1,40})")
-_CONTENT_RANGE: Final = re.compile(
-    r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.ASCII | re.IGNORECASE
-)
+_CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.ASCII | re.IGNORECASE)
 
 
 def parse_byte_ranges(value: str, length: int, limit: int = 32) -> list[tuple[int, int]] | None:
@@ -343,9 +339,7 @@ class EntityTag:
 
 
 _ENTITY_TAG: Final = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
-_ENTITY_TAGS: Final = re.compile(
-    rf"[ \t,]*{_ENTITY_TAG.pattern}(?:[ \t]*,[ \t,]*{_ENTITY_TAG.pattern})*[ \t,]*"
-)
+_ENTITY_TAGS: Final = re.compile(rf"[ \t,]*{_ENTITY_TAG.pattern}(?:[ \t]*,[ \t,]*{_ENTITY_TAG.pattern})*[ \t,]*")
 
 
 def parse_entity_tags(value: str, field: str = headers.ETAG) -> list[EntityTag] | Literal["*"]:
@@ -416,7 +410,7 @@ def parse_retry_after(value: str, now: float) -> float | None:
 _NOT_PLAIN: Final = re.compile(r'[^ -~]|["\\%]')
 _ATTR_CHARS: Final = "!#$&+-.^_`|~"
 _PARAMETER: Final = re.compile(
-    rf';[ \t]*(?:({_TCHARS})[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^";]*)[ \t]*)?', re.DOTALL
+    rf';[ \t]*(?:({_TCHARS})[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^";]*)|[^";]*)[ \t]*', re.DOTALL
 )
 
 

@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from holdfast_server.app import create_app
+from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
 from holdfast_server.settings import Settings
 from holdfast_server.storage.local import Durability
 
@@ -114,7 +115,7 @@ def serve(host: str, port: int, workers: int, **values: Any) -> None:
         functools.partial(_served, settings),
         factory=True,
         workers=workers,
-        http="httptools",
+        http=HoldfastProtocol,
         ws="none",
         lifespan="on",
         log_level="warning",

@@ -1,7 +1,8 @@
-"""Requests that no good client sends: each is refused with the right code, and nothing has changed afterwards.
+"""Requests that no good client sends: each is refused with the right code, and nothing has changed
+afterwards.
 
-Rule of this file: a row is a good request with one thing wrong. A body that the server has no business to read is
-announced and not sent, so that an answer also shows that the server did not wait for it.
+Rule of this file: a row is a good request with one thing wrong. A body that the server has no business to
+read is announced and not sent, so that an answer also shows that the server did not wait for it.
 """
 
 from collections.abc import Iterator
@@ -72,7 +73,10 @@ def assert_problem(answer: Answer, status: int, code: str) -> None:
 
 @dataclass(frozen=True)
 class Bad:
-    """A bad PATCH: `change` replaces fields (None: leaves one out), `twice` adds some; `send` is sent of the body."""
+    """A bad PATCH: `change` replaces fields (None: leaves one out), `twice` adds some.
+
+    `send` is sent of the body.
+    """
 
     name: str
     status: int
@@ -117,7 +121,13 @@ CHUNKS = [
     Bad("digest too short", 400, "malformed-field", {"Content-Digest": "sha-256=:AAAA:"}),
     Bad("digest that is no dictionary", 400, "malformed-field", {"Content-Digest": "=="}),
     Bad("wrong digest", 400, "digest-mismatch", {"Content-Digest": digest(FIRST)}, send=PIECE),
-    Bad("one wrong digest of two", 400, "digest-mismatch", {"Content-Digest": f"{digest(PIECE)}, {digest(FIRST, 'md5')}"}, send=PIECE),
+    Bad(
+        "one wrong digest of two",
+        400,
+        "digest-mismatch",
+        {"Content-Digest": f"{digest(PIECE)}, {digest(FIRST, 'md5')}"},
+        send=PIECE,
+    ),
     Bad("other media type", 415, "unsupported-media-type", {"Content-Type": "application/octet-stream"}),
     Bad("no media type", 415, "unsupported-media-type", {"Content-Type": None}),
     Bad("complete with a body", 400, "conflicting-fields", {"Upload-Complete": "?1"}),
@@ -125,7 +135,7 @@ CHUNKS = [
     Bad("complete by a number", 400, "malformed-field", {"Upload-Complete": "?2"}),
     Bad("complete twice", 400, "malformed-field", {"Upload-Complete": "?0"}, {"upload-complete": "?0"}),
     Bad("other version of tus", 412, "version-not-supported", {"Tus-Resumable": "0.2.2"}),
-]  # fmt: skip
+]
 
 PATCHES = [
     *(Bad(f"offset {n!a}", 400, "malformed-field", {"Upload-Offset": n}) for n in MALFORMED_INTEGERS),
@@ -143,10 +153,22 @@ PATCHES = [
     Bad("checksum with two blanks", 400, "malformed-field", {"Upload-Checksum": f"sha1  {b64(bytes(20))}"}),
     Bad("checksum too short", 400, "malformed-field", {"Upload-Checksum": "sha1 AAAA"}),
     Bad("unknown checksum", 400, "unknown-algorithm", {"Upload-Checksum": "crc7 AAAA"}),
-    Bad("checksum twice", 400, "malformed-field", {"Upload-Checksum": f"sha1 {b64(bytes(20))}"}, {"upload-checksum": f"sha1 {b64(bytes(20))}"}),
-    Bad("wrong checksum", 460, "checksum-mismatch", {"Upload-Checksum": f"sha1 {b64(raw_digest('sha', FIRST))}"}, send=PIECE),
+    Bad(
+        "checksum twice",
+        400,
+        "malformed-field",
+        {"Upload-Checksum": f"sha1 {b64(bytes(20))}"},
+        {"upload-checksum": f"sha1 {b64(bytes(20))}"},
+    ),
+    Bad(
+        "wrong checksum",
+        460,
+        "checksum-mismatch",
+        {"Upload-Checksum": f"sha1 {b64(raw_digest('sha', FIRST))}"},
+        send=PIECE,
+    ),
     Bad("other media type", 415, "unsupported-media-type", {"Content-Type": "text/plain"}),
-]  # fmt: skip
+]
 
 
 def assert_refused(talk: Speaker, upload: str, bad: Bad, good: dict[str, str]) -> None:
@@ -165,9 +187,7 @@ def test_a_bad_chunk(talk: Speaker, upload: str, bad: Bad) -> None:
 
 
 @pytest.mark.parametrize("bad", PATCHES, ids=lambda bad: bad.name)
-@pytest.mark.rule(
-    "V-INT-1", "V-CHECKSUM-1", "V-PROBLEM-1", "T-VERSION-1", "T-PATCH-1", "T-PATCH-6", "T-CHECKSUM-1"
-)
+@pytest.mark.rule("V-INT-1", "V-CHECKSUM-1", "V-PROBLEM-1", "T-VERSION-1", "T-PATCH-1", "T-PATCH-6", "T-CHECKSUM-1")
 def test_a_bad_tus_patch(talk: Speaker, upload: str, bad: Bad) -> None:
     good = {**TUS_BODY, "Upload-Offset": str(GRANULE), "Content-Length": str(GRANULE)}
     assert_refused(talk, upload, bad, good)
@@ -195,9 +215,20 @@ CREATIONS = [
     Bad("digest too short", 400, "malformed-field", {"Upload-Digest": "sha-256=:AAAA:"}),
     Bad("no version", 412, "version-not-supported", {"Tus-Resumable": None}),
     Bad("other version", 412, "version-not-supported", {"Tus-Resumable": "2.0.0"}),
-    Bad("body beyond the length", 413, "length-exceeded", {"Content-Type": TUS_BODY["Content-Type"], "Content-Length": "70001"}),
-    Bad("body with wrong checksum", 460, "checksum-mismatch", {"Content-Type": TUS_BODY["Content-Type"], "Content-Length": "4", "Upload-Checksum": f"sha1 {b64(bytes(20))}"}, send=b"four"),
-]  # fmt: skip
+    Bad(
+        "body beyond the length",
+        413,
+        "length-exceeded",
+        {"Content-Type": TUS_BODY["Content-Type"], "Content-Length": "70001"},
+    ),
+    Bad(
+        "body with wrong checksum",
+        460,
+        "checksum-mismatch",
+        {"Content-Type": TUS_BODY["Content-Type"], "Content-Length": "4", "Upload-Checksum": f"sha1 {b64(bytes(20))}"},
+        send=b"four",
+    ),
+]
 
 
 @pytest.mark.parametrize("bad", CREATIONS, ids=lambda bad: bad.name)
@@ -286,14 +317,10 @@ def test_a_wrong_method(talk: Speaker, upload: str, method: str, on_upload: bool
     assert state(talk, upload) == before
 
 
-@pytest.mark.parametrize(
-    "query", ["limit=0", "limit=10001", "limit=x", "limit=-1", "after=-1", "after=x", "after=1_0"]
-)
+@pytest.mark.parametrize("query", ["limit=0", "limit=10001", "limit=x", "limit=-1", "after=-1", "after=x", "after=1_0"])
 @pytest.mark.rule("D-JSON-1")
 def test_a_bad_query_of_the_state(talk: Speaker, upload: str, query: str) -> None:
-    assert_problem(
-        talk.request("GET", f"/api/uploads/{upload.rsplit('/', 1)[-1]}?{query}"), 400, "malformed-field"
-    )
+    assert_problem(talk.request("GET", f"/api/uploads/{upload.rsplit('/', 1)[-1]}?{query}"), 400, "malformed-field")
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "state=sleeping", "before=x"])

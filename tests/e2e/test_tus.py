@@ -271,9 +271,7 @@ def test_termination_gives_the_room_back(start_server: StartServer, rng: random.
     server = start_server()
 
     def used() -> int:
-        files = [
-            path.stat() for path in server.data.rglob("*") if path.is_file() and path.stat().st_size > 1 << 20
-        ]
+        files = [path.stat() for path in server.data.rglob("*") if path.is_file() and path.stat().st_size > 1 << 20]
         return sum(each.st_blocks * 512 for each in files)
 
     with Speaker(server.url) as speaker:

@@ -74,13 +74,16 @@ def test_one_tebibyte_in_random_order(start_server: StartServer, rng: random.Ran
         assert has_more(head)
         assert head.offset == (0 if holes[0][0] == 0 else holes[0][0])
 
-        told_ranges, told_missing, after, pages = [], [], 0, 0
+        told_ranges: Ranges = []
+        told_missing: Ranges = []
+        after: int | None = 0
+        pages = 0
         while after is not None:
             page = speaker.status(upload, f"?after={after}&limit=60")
             assert len(page["ranges"]) <= 60
             assert len(page["missing"]) <= 60
-            told_ranges += [tuple(each) for each in page["ranges"]]
-            told_missing += [tuple(each) for each in page["missing"]]
+            told_ranges += [(offset, size) for offset, size in page["ranges"]]
+            told_missing += [(offset, size) for offset, size in page["missing"]]
             after, pages = page["next"], pages + 1
             assert pages < 50
         assert pages >= 3

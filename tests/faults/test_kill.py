@@ -144,9 +144,7 @@ def test_acknowledged_chunks_survive_a_killed_server(
 
 
 @pytest.mark.rule("T-PATCH-4", "C-OFFSET-1")
-def test_the_offset_survives_a_killed_server(
-    kill_run: int, start_server: StartServer, rng: random.Random
-) -> None:
+def test_the_offset_survives_a_killed_server(kill_run: int, start_server: StartServer, rng: random.Random) -> None:
     """An offset that HEAD or a PATCH has answered never shrinks, and the bytes below it are those that were sent."""
     data = rng.randbytes(rng.randint(MIB, 12 * MIB))
     server = start_server(workers=rng.choice([1, 2]))

@@ -36,9 +36,7 @@ def test_sigterm_keeps_what_a_running_patch_has_brought(
 
 
 @pytest.mark.rule("P-CHUNK-3")
-def test_a_chunk_in_flight_is_whole_or_absent_after_sigterm(
-    start_server: StartServer, rng: random.Random
-) -> None:
+def test_a_chunk_in_flight_is_whole_or_absent_after_sigterm(start_server: StartServer, rng: random.Random) -> None:
     """A chunk that is on its way may finish; if it is answered 204 it is there, else nothing of it is."""
     data = rng.randbytes(8 * GRANULE)
     server = start_server()

@@ -100,9 +100,7 @@ def test_both_of_two_equal_chunks_are_welcome(
 
 @SAME_OR_OTHER
 @pytest.mark.rule("P-CHUNK-6", "P-CHUNK-7", "P-CHUNK-4")
-def test_overlapping_writers_never_mix(
-    two_workers: ServerProcess, other_worker: bool, rng: random.Random
-) -> None:
+def test_overlapping_writers_never_mix(two_workers: ServerProcess, other_worker: bool, rng: random.Random) -> None:
     """Two different chunks that share some granules: the second to commit stores nothing at all."""
     with pair(two_workers, other_worker) as (first, second):
         for _ in range(ROUNDS // 2):
@@ -123,9 +121,7 @@ def test_overlapping_writers_never_mix(
 
 @SAME_OR_OTHER
 @pytest.mark.rule("P-CHUNK-3", "P-CHUNK-7")
-def test_a_wrong_digest_is_never_recorded(
-    two_workers: ServerProcess, other_worker: bool, rng: random.Random
-) -> None:
+def test_a_wrong_digest_is_never_recorded(two_workers: ServerProcess, other_worker: bool, rng: random.Random) -> None:
     """A chunk that fails its digest beside a good one for the same range leaves no trace of itself."""
     with pair(two_workers, other_worker) as (first, second):
         upload = first.create(4 * GRANULE)
@@ -262,6 +258,9 @@ def test_the_offset_is_compared_after_the_takeover(
         answer = new.patch(upload, 0, data)
         assert answer.verdict == (409, "offset-mismatch")
         assert answer.offset == 150_000
+        answer = new.patch(upload, 200_000, data[200_000:])
+        assert answer.verdict == (409, "offset-mismatch")
+        assert answer.offset == 150_000
         assert connection.read().verdict == (409, "fenced")
         assert new.patch(upload, 150_000, data[150_000:]).offset == len(data)
         assert new.get(upload).body == data
@@ -269,9 +268,7 @@ def test_the_offset_is_compared_after_the_takeover(
 
 @SAME_OR_OTHER
 @pytest.mark.rule("T-DELETE-1")
-def test_delete_ends_a_stalled_patch(
-    two_workers: ServerProcess, other_worker: bool, rng: random.Random
-) -> None:
+def test_delete_ends_a_stalled_patch(two_workers: ServerProcess, other_worker: bool, rng: random.Random) -> None:
     """DELETE does not wait for a writer that hangs, and the writer's bytes are gone with the rest."""
     with pair(two_workers, other_worker) as (old, new):
         data = rng.randbytes(300_000)

@@ -147,16 +147,14 @@ class Catalog(Protocol):
         ...
 
     async def stored(self, upload_id: str, start: int, end: int, limit: int) -> Ranges:
-        """The first `limit` stored ranges in `[start, end)`, clipped to it, ascending, disjoint, not
-        touching.
+        """The first `limit` stored ranges in `[start, end)`, clipped to it, ascending, disjoint, not touching.
 
         Empty for an upload that is not here, or whose bytes are gone.
         """
         ...
 
     async def missing(self, upload_id: str, start: int, end: int, limit: int) -> tuple[Ranges, bool]:
-        """The first `limit` gaps in `[start, end)`, clipped to it and to the length, and whether there are
-        more.
+        """The first `limit` gaps in `[start, end)`, clipped to it and to the length, and whether there are more.
 
         Reads `limit` ranges and not more, whatever their number. Raises UnknownUpload.
         """
@@ -208,13 +206,11 @@ class Catalog(Protocol):
         ...
 
     async def expired(self, now: float, limit: int) -> Uploads:
-        """At most `limit` uploads, receiving, failed or complete, whose `expires` is not after `now`; longest
-        first."""
+        """At most `limit` uploads, receiving, failed or complete, whose `expires` is not after `now`; by `expires`."""
         ...
 
     async def fence(self, upload_id: str, start: int, end: int, *, now: float) -> int:
-        """Ask the writers to `[start, end)` of an upload in all processes to stop; the number of the
-        request."""
+        """Ask the writers to `[start, end)` of an upload in all processes to stop; the number of the request."""
         ...
 
     async def fences(self, after: int) -> Sequence[Fence]:
@@ -234,16 +230,14 @@ class Catalog(Protocol):
         ...
 
     def changed(self) -> bool:
-        """Whether anybody, this process or another, has committed anything since this was asked the last
-        time.
+        """Whether anybody, this process or another, has committed anything since this was asked the last time.
 
         Takes some microseconds and does not block; to be polled.
         """
         ...
 
     async def purge(self, before: float) -> int:
-        """Forget tombstones not updated since `before`, and fences as old; the number of the uploads. Events
-        stay."""
+        """Forget tombstones not updated since `before`, and fences as old; the number of the uploads. Events stay."""
         ...
 
     async def aclose(self) -> None:

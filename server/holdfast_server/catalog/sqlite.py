@@ -41,7 +41,7 @@ _BILLION: Final = 1_000_000_000
 
 
 @asynccontextmanager
-async def open_sqlite(path: Path | str, *, durability: Durability = "ack") -> AsyncGenerator["SqliteCatalog"]:
+async def open_sqlite(path: Path | str, durability: Durability = "ack") -> AsyncGenerator["SqliteCatalog"]:
     """Open the catalog in the file `path`, which is made if it is not there (its folder must be).
 
     Raises Incompatible if the file is of a newer version or no catalog, Unavailable if it is held by another
@@ -60,6 +60,7 @@ class SqliteCatalog:
     def __init__(
         self, path: Path, writer: sqlite3.Connection, watch: sqlite3.Connection, durability: Durability
     ) -> None:
+        self._path = path
         self._committer = Committer(writer, path, durability)
         self._readers = Readers(path, _READERS)
         self._watch = watch
@@ -277,7 +278,10 @@ class SqliteCatalog:
     def changed(self) -> bool:
         if self._closed:
             raise anyio.ClosedResourceError
-        version = self._data_version()
+        try:
+            version = self._data_version()
+        except sqlite3.Error as error:
+            raise fault(error, self._path) from error
         changed, self._seen = version != self._seen, version
         return changed
 

@@ -57,7 +57,6 @@ class RequestBody:
         self._room.set()
         return buffers
 
-    @property
     def _ended(self) -> bool:
         return self.ending is not None
 
@@ -72,13 +71,13 @@ class RequestBody:
             self._room.set()
 
     async def _read(self) -> None:
-        while not self._ended:
+        while not self._ended():
             if self._size >= READ_AHEAD:
                 self._room = anyio.Event()
                 await self._room.wait()
                 continue
             message = await self._receive()
-            if self._ended:
+            if self._ended():
                 return  # stopped meanwhile; what came now was never taken in
             if message["type"] == "http.disconnect":
                 self.ending = Ending.CUT

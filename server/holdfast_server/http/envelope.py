@@ -11,12 +11,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from holdfast_protocol import headers
 from holdfast_protocol import server as rules
+from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import CatalogError
 from holdfast_server.http.answers import answer_problem, head_of
 from holdfast_server.uploads.core import is_full, no_space
 
 logger = logging.getLogger(__name__)
+
+MOST_FIELDS = 128 * 1024
+"""Bytes of header fields that are taken."""
 
 _TUS_RESUMABLE = (headers.TUS_RESUMABLE.lower().encode(), headers.TUS_PROTOCOL_VERSION.encode())
 
@@ -45,6 +49,7 @@ class Envelope:
         if method != scope["method"]:
             scope = {**scope, "method": method}
         try:
+            _check_size(fields)
             rules.check_version(method, fields)
             await self._app(scope, receive, send_signed)
             return
@@ -59,6 +64,12 @@ class Envelope:
         if started:
             raise problem  # the head is out: all that can be done is to break the connection
         await answer_problem(send_signed, problem, head=method == "HEAD")
+
+
+def _check_size(fields: Headers) -> None:
+    size = sum(len(name) + len(value) for name, value in fields)
+    if size > MOST_FIELDS:
+        raise ProblemError("headers-too-large", f"The header fields have {size} bytes; {MOST_FIELDS} are taken.")
 
 
 def _failure(error: Exception) -> ProblemError:

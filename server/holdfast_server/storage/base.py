@@ -49,6 +49,10 @@ class Reservation(Piece, Protocol):
     @property
     def end(self) -> int: ...
 
+    def shrink(self, end: int) -> None:
+        """Gives `[end, self.end)` back. Does not block. Nothing may be written there any more."""
+        ...
+
     async def copy(self, scratch: Piece, start: int, end: int) -> None:
         """Takes `[start, end)` over from a scratch piece of the same storage, without passing it through here."""
         ...

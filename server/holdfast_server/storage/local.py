@@ -37,9 +37,9 @@ _MOST_BUFFERS = 1024  # IOV_MAX on Linux
 T = TypeVar("T")
 
 
-def _lock(fd: int, start: int, length: int) -> bool:
+def _lock(fd: int, start: int, length: int, kind: int = fcntl.F_WRLCK) -> bool:
     """Locks a range for this open file, or answers False if another one has any of it. Does not block."""
-    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    request = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
     try:
         fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
     except OSError as error:
@@ -213,6 +213,10 @@ class LocalReservation(LocalPiece):
         self._upload_id = upload_id
         self._sync = storage.shared_sync(upload_id)
 
+    def shrink(self, end: int) -> None:
+        _lock(self.fd, end, self.end - end, fcntl.F_UNLCK)
+        self.end = end
+
     async def copy(self, scratch: object, start: int, end: int) -> None:
         if not isinstance(scratch, LocalPiece):
             raise TypeError("a scratch piece of this storage is needed")
@@ -288,7 +292,7 @@ class LocalStorage:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             if self.durability == "ack":
                 _sync_directory(self._incoming)
         try:
@@ -350,7 +354,7 @@ class LocalStorage:
     def _publish(self, upload_id: str, name: str) -> None:
         source, target = self._incoming / upload_id, self._published(upload_id, name)
         if not target.exists():
-            fd = os.open(source, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(source, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
                 if self.durability != "os":
                     os.fsync(fd)

@@ -24,7 +24,7 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_SECONDS = 1.0
 IDLE_SECONDS = 0.02
 """A stream of which nothing came for so long is committed..."""
-IDLE_INTERVAL = 0.1
+IDLE_INTERVAL = 0.05
 """...but not more often than this, for the sake of links that trickle."""
 
 
@@ -41,11 +41,10 @@ async def append(
     """
     if wanted.offset < upload.prefix:
         rules.admit(wanted, upload)  # a prefix never shrinks: no need to disturb whoever is writing
-    if wanted.content_length:
-        core.check_room(wanted.content_length)
+    core.check_room(1)
     most = upload.length if wanted.content_length is None else wanted.offset + wanted.content_length
     writer = Writer(upload.id, wanted.offset, max(most, wanted.offset + 1), body.stop)
-    reservation = await writers.take_over(upload.id, writer.start, writer.end)
+    reservation = await writers.take_over(upload.id, writer.start, writer.end, fence_from=0)
     try:
         with writers.registered(writer):
             fresh = await core.receiving(upload.id)
@@ -80,6 +79,7 @@ class _Stream:
         self._writer = writer
         self._stop = stop  # where the body may go to: the next stored range, or the end
         self._position = self._committed = wanted.offset
+        self._reach = wanted.offset  # how far bytes are written, or being written
         self._over = False  # the body goes beyond `stop`
         self._last = core.monotonic()
         self._flushed: anyio.Event | None = None
@@ -87,6 +87,7 @@ class _Stream:
     async def keep(self) -> Upload:
         """Without a checksum: every byte counts."""
         self._writer.flush = self._flush
+        self._writer.shrink = self._shrink
         try:
             while True:
                 idle = IDLE_SECONDS if self._position > self._committed else None
@@ -143,6 +144,8 @@ class _Stream:
                 size += len(buffer)
         if not fitting:
             return
+        self._core.check_room(size)
+        self._reach = self._position + size
         try:
             await self._reservation.write(self._position, fitting, hashers)
         except OSError as error:
@@ -172,6 +175,15 @@ class _Stream:
         if self._flushed is not None and self._body.ending is None:
             self._flushed.set()
             self._flushed = None
+
+    def _shrink(self, end: int) -> bool:
+        """A chunk is complete ahead of here: let it have its place, and go on up to there (T-PATCH-5)."""
+        if end <= self._reach or end <= self._wanted.offset:
+            return False
+        if end < self._stop:
+            self._stop = end
+            self._reservation.shrink(end)
+        return True
 
     async def _flush(self) -> None:
         if self._flushed is None:

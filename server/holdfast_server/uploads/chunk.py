@@ -18,8 +18,9 @@ from holdfast_server.uploads.core import Core, is_full, no_space
 from holdfast_server.uploads.frontier import Frontier
 from holdfast_server.uploads.incoming import Ending, Incoming
 from holdfast_server.uploads.upload import State, Upload
-from holdfast_server.uploads.writers import Writer, Writers
+from holdfast_server.uploads.writers import TAKEOVER, Writer, Writers
 
+_PAUSE = 0.01
 _COMPARED = 1024 * 1024
 
 
@@ -37,7 +38,8 @@ async def store(
     try:
         return await chunk.store()
     except _LetGo:
-        # If it was the same range, complete, then this one is as good as stored.
+        # If it was the same range, complete, then this one is as good as stored once that one is.
+        await _let_pass(core, upload.id, wanted)
         fresh = await core.find(upload.id)
         rules.check_takes_bytes(fresh)
         if await _settled(core, fresh, wanted):
@@ -47,6 +49,17 @@ async def store(
             "Another request took over this range. Ask with HEAD what is missing.",
             headers={"Retry-After": "0"},
         ) from None
+
+
+async def _let_pass(core: Core, upload_id: str, wanted: rules.StoreChunk) -> None:
+    """Waits until nobody writes to the range any more, for as long as a takeover may take."""
+    with anyio.move_on_after(TAKEOVER):
+        while True:
+            await anyio.sleep(_PAUSE)
+            reservation = await core.storage.reserve(upload_id, wanted.start, wanted.end)
+            if reservation is not None:
+                reservation.release()
+                return
 
 
 class _LetGo(Exception):  # noqa: N818
@@ -83,8 +96,6 @@ class _Chunk:
                 if await self._gaps() != [(self._start, self._end)]:
                     return await self._store_aside(reservation)
                 await self._receive(reservation)
-                if writer.fenced:
-                    raise _LetGo
                 return await self._commit(reservation)
         finally:
             reservation.release()

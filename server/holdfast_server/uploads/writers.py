@@ -22,7 +22,7 @@ WATCH_INTERVAL = 0.025
 
 
 class Writer:
-    """A request that writes to `[start, end)` of an upload."""
+    """A request that writes to `[start, end)` of an upload. `stop` has it store what it has, and let go."""
 
     def __init__(self, upload_id: str, start: int, end: int, stop: Callable[[], None]) -> None:
         self.upload_id = upload_id
@@ -33,10 +33,15 @@ class Writer:
         """Fences up to this number concern older writers; None until the range is reserved."""
         self.flush: Callable[[], Awaitable[None]] | None = None
         """Stores at once what has arrived, where that makes sense."""
+        self.shrink: Callable[[int], bool] | None = None
+        """Gives up everything from an offset on, if it has not got there yet, and goes on before it."""
         self._stop = stop
 
-    def fence(self) -> None:
-        if not self.fenced:
+    def fence(self, start: int) -> None:
+        """Somebody wants what is behind `start`."""
+        if self.shrink is not None and self.shrink(start):
+            self.end = start
+        elif not self.fenced:
             self.fenced = True
             self._stop()
 
@@ -70,8 +75,11 @@ class Writers:
             if not mine:
                 del self._writers[writer.upload_id]
 
-    async def take_over(self, upload_id: str, start: int, end: int) -> Reservation:
+    async def take_over(self, upload_id: str, start: int, end: int, *, fence_from: int | None = None) -> Reservation:
         """Reserves the range; whoever has any of it is fenced first. Takes less than a second.
+
+        A writer of bytes in order that has not come as far as `start` goes on up to there, unless `fence_from` says
+        that it is in the way from an earlier offset on.
 
         Raises ProblemError `range-busy` if a writer does not let go: its process is there, but does not react.
         """
@@ -79,8 +87,9 @@ class Writers:
         reservation = await reserve(upload_id, start, end)
         if reservation is not None:
             return reservation
+        fence_start = start if fence_from is None else fence_from
         deadline = self._core.monotonic() + TAKEOVER
-        self._fence_here(upload_id, start, end)
+        self._fence_here(upload_id, fence_start, end)
         asked_others = False
         pause = 0.002
         while True:
@@ -96,14 +105,14 @@ class Writers:
                 )
             if not asked_others:
                 asked_others = True
-                await self._core.catalog.fence(upload_id, start, end, now=self._core.now())
+                await self._core.catalog.fence(upload_id, fence_start, end, now=self._core.now())
             pause = min(2 * pause, 0.02)
 
     def _fence_here(self, upload_id: str, start: int, end: int, number: int | None = None) -> None:
         for writer in list(self._writers.get(upload_id, ())):
             older = number is None or (writer.since is not None and writer.since < number)
             if older and writer.start < end and start < writer.end:
-                writer.fence()
+                writer.fence(start)
 
     async def flush(self, upload_id: str) -> None:
         """Has this process's writers of an upload store what has arrived. Waits for at most 50 ms."""

@@ -1,0 +1,63 @@
+"""Holdfast: resumable uploads and downloads for large files over bad networks.
+
+    import holdfast
+    result = holdfast.upload("film.mkv", to="http://127.0.0.1:8000/files")
+
+Rule of this file: what is public is named here; modules may move behind it.
+"""
+
+from holdfast._transport import Timeouts
+from holdfast.client import AsyncClient
+from holdfast.errors import (
+    BrokenProtocol,
+    ConnectionFailed,
+    HoldfastError,
+    NotAuthorized,
+    ServerRefused,
+    ServerUnavailable,
+    SourceChanged,
+    SourceUnreadable,
+    Stalled,
+    TargetExists,
+    TargetUnwritable,
+    TransferBusy,
+    TransferCancelled,
+    UploadGone,
+    UsageError,
+    VerificationFailed,
+)
+from holdfast.outcome import DownloadResult, UploadResult
+from holdfast.progress import Progress, State
+from holdfast.sync import Client, download, upload
+from holdfast.transfers import Transfer
+from holdfast_protocol.digest import Digest
+
+__all__ = [
+    "AsyncClient",
+    "BrokenProtocol",
+    "Client",
+    "ConnectionFailed",
+    "Digest",
+    "DownloadResult",
+    "HoldfastError",
+    "NotAuthorized",
+    "Progress",
+    "ServerRefused",
+    "ServerUnavailable",
+    "SourceChanged",
+    "SourceUnreadable",
+    "Stalled",
+    "State",
+    "TargetExists",
+    "TargetUnwritable",
+    "Timeouts",
+    "Transfer",
+    "TransferBusy",
+    "TransferCancelled",
+    "UploadGone",
+    "UploadResult",
+    "UsageError",
+    "VerificationFailed",
+    "download",
+    "upload",
+]

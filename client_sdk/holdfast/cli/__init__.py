@@ -1,0 +1,76 @@
+"""The `holdfast` command.
+
+Rule of this file: the group knows its own commands, and finds those of other packages through the entry points
+"holdfast.commands"; one that cannot be loaded says what to install. Exit status, everywhere: 0 all done, 1 a transfer
+failed, 2 usage, 3 verification failed, 4 refused by the server, 130 paused by Ctrl-C.
+"""
+
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Final
+
+import click
+
+from holdfast.cli.download import download
+from holdfast.cli.upload import upload
+
+ENTRY_POINTS: Final = "holdfast.commands"
+_EXTRAS: Final = {"serve": "server", "watch": "server"}
+"""Commands of other packages, and the extra that brings what they need."""
+
+
+class Commands(click.Group):
+    """Own commands first, then those of installed packages."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *(each.name for each in entry_points(group=ENTRY_POINTS))})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        own = super().get_command(ctx, cmd_name)
+        if own is not None:
+            return own
+        found = next(iter(entry_points(group=ENTRY_POINTS, name=cmd_name)), None)
+        if found is not None:
+            return _loaded(cmd_name, found.load)
+        return _absent(cmd_name, "it is not installed") if cmd_name in _EXTRAS else None
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(130)
+
+
+def _loaded(name: str, load: Callable[[], object]) -> click.Command:
+    try:
+        command = load()
+    except ImportError as error:
+        return _absent(name, str(error))
+    if not isinstance(command, click.Command):
+        return _absent(name, "what its entry point names is no command")
+    return command
+
+
+def _absent(name: str, reason: str) -> click.Command:
+    extra = _EXTRAS.get(name, "server")
+    sentence = f'holdfast {name} is not available here ({reason}); run: pip install "holdfast[{extra}]"'
+
+    def refuse() -> None:
+        raise click.UsageError(sentence)
+
+    return click.Command(
+        name,
+        callback=refuse,
+        help=f'Not available here: pip install "holdfast[{extra}]"',
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+    )
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="holdfast", prog_name="holdfast")
+def main() -> None:
+    """Resumable uploads and downloads for large files over bad networks."""
+
+
+main.add_command(upload)
+main.add_command(download)

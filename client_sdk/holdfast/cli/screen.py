@@ -1,0 +1,209 @@
+"""What the command line shows: bars on a terminal, plain lines elsewhere, events as JSON.
+
+Rule of this file: standard output carries results alone (one URL or path a line, or with --json one event a line), so
+that scripts can read it. All that is for people goes to standard error.
+"""
+
+import json
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Final, Protocol
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as RichProgress
+
+from holdfast.progress import Progress, State
+
+LINE_EVERY: Final = 5.0
+EVENT_EVERY: Final = 0.5
+
+
+class Screen(Protocol):
+    """Where progress is shown."""
+
+    def __enter__(self) -> "Screen": ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, name: str, progress: Progress) -> None:
+        """The newest snapshot of a transfer."""
+        ...
+
+    def say(self, sentence: str) -> None:
+        """A sentence for people, about this run."""
+        ...
+
+
+class Silent:
+    """Shows nothing but errors and what must be known."""
+
+    def __enter__(self) -> "Silent":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def show(self, name: str, progress: Progress) -> None:
+        return None
+
+    def say(self, sentence: str) -> None:
+        click.echo(sentence, err=True)
+
+
+class Lines(Silent):
+    """A line for each transfer every few seconds, and one for each change of its state."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, tuple[float, State, str | None]] = {}
+
+    def show(self, name: str, progress: Progress) -> None:
+        now = time.monotonic()
+        then, state, note = self._shown.get(name, (now - LINE_EVERY, State.QUEUED, None))
+        news = progress.state is not state and progress.state is not State.STARTING
+        if not news and progress.note == note and now - then < LINE_EVERY:
+            return
+        if progress.state in (State.QUEUED, State.STARTING, State.FAILED, State.CANCELLED):
+            return
+        # While an upload waits and runs in turn, each sentence is said once and the rest is rate limited.
+        if state in (State.WAITING, State.RUNNING) and progress.state in (State.WAITING, State.RUNNING):
+            if progress.note is None and now - then < LINE_EVERY:
+                self._shown[name] = (then, progress.state, note)
+                return
+            if progress.note is not None and now - then < 1.0:
+                return
+        self._shown[name] = (now, progress.state, progress.note)
+        click.echo(f"{name}: {_sentence(progress)}", err=True)
+
+
+class Bars:
+    """A bar for each transfer, on a terminal."""
+
+    def __init__(self) -> None:
+        self._bars = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=Console(stderr=True),
+            speed_estimate_period=10,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "Bars":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def show(self, name: str, progress: Progress) -> None:
+        if name not in self._tasks:
+            self._tasks[name] = self._bars.add_task(escape(name), total=None, note="")
+        note = progress.note or ("" if progress.state is State.RUNNING else str(progress.state))
+        self._bars.update(self._tasks[name], total=progress.size, completed=progress.accepted, note=escape(note))
+
+    def say(self, sentence: str) -> None:
+        self._bars.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+class Events(Silent):
+    """One JSON object a line on standard output."""
+
+    def __init__(self) -> None:
+        self._shown: dict[str, tuple[float, State, str | None]] = {}
+
+    def show(self, name: str, progress: Progress) -> None:
+        if progress.state.final:
+            return
+        now = time.monotonic()
+        then, state, note = self._shown.get(name, (0.0, State.QUEUED, None))
+        if progress.state is state and progress.note == note and now - then < EVENT_EVERY:
+            return
+        self._shown[name] = (now, progress.state, progress.note)
+        emit(
+            {
+                "event": "progress",
+                "file": name,
+                "state": progress.state,
+                "size": progress.size,
+                "accepted": progress.accepted,
+                "wire": progress.wire,
+                "fraction": round(progress.fraction, 6),
+                "speed": round(progress.speed),
+                "eta": None if progress.eta is None else round(progress.eta, 1),
+                "seconds": round(progress.elapsed, 3),
+                "retries": progress.retries,
+                "concurrency": progress.concurrency,
+                "chunk_size": progress.chunk_size,
+                "note": progress.note,
+            }
+        )
+
+
+def choose(*, quiet: bool, as_json: bool) -> Screen:
+    """The screen that fits: JSON if asked for, bars on a terminal, plain lines elsewhere."""
+    if as_json:
+        return Events()
+    if quiet:
+        return Silent()
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+def emit(event: dict[str, object]) -> None:
+    """One event on standard output, at once."""
+    click.echo(json.dumps(event, ensure_ascii=True, separators=(",", ":")))
+
+
+def show_warnings() -> None:
+    """Let warnings of the library appear on standard error, one line each."""
+    log = logging.getLogger("holdfast")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("holdfast: %(message)s"))
+        log.addHandler(handler)
+        log.propagate = False
+
+
+def human(size: float) -> str:
+    """A size for people: `8.0 MiB`."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _sentence(progress: Progress) -> str:
+    match progress.state:
+        case State.DONE:
+            return f"done, {human(progress.accepted)} in {progress.elapsed:.1f} s"
+        case State.VERIFYING:
+            return "verifying"
+        case State.WAITING:
+            return progress.note or "waiting"
+    whole = "?" if progress.size is None else human(progress.size)
+    left = "" if progress.eta is None else f", {progress.eta:.0f} s to go"
+    percent = "" if progress.size is None else f" ({progress.fraction:.0%})"
+    note = "" if progress.note is None else f"; {progress.note}"
+    return f"{human(progress.accepted)} of {whole}{percent}, {human(progress.speed)}/s{left}{note}"

@@ -1,0 +1,129 @@
+"""`holdfast upload`.
+
+Rule of this file: standard output gets the URL of each upload, one a line in the order of the files, and nothing else.
+"""
+
+from pathlib import Path
+
+import click
+
+from holdfast.cli.running import Batch
+from holdfast.cli.screen import emit, human
+from holdfast.cli.values import Algorithm, Auto, Header, Pair, Size
+from holdfast.client import AsyncClient
+from holdfast.outcome import UploadResult
+from holdfast.planner import MAX_CONCURRENCY
+from holdfast.sending import Dialect, OnChange
+from holdfast.transfers import Transfer
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--to", "endpoint", required=True, metavar="URL", help="Where uploads are created: http://host/files")
+@click.option("--meta", type=Pair(), multiple=True, help="Metadata that goes with each file; may be repeated.")
+@click.option(
+    "--concurrency",
+    type=Auto(click.IntRange(1, MAX_CONCURRENCY)),
+    default="auto",
+    show_default=True,
+    help="Connections for one file, auto or 1 to 64.",
+)
+@click.option("--chunk-size", type=Auto(Size()), default="auto", show_default=True, help="Bytes in one request: 8M.")
+@click.option("--checksum", type=Algorithm(), default="sha-256", show_default=True, help="Digest of the whole file.")
+@click.option("--limit-rate", type=Size(), help="Bytes a second for all files together: 500K, 2M.")
+@click.option("--priority", type=int, default=0, show_default=True, help="Lower numbers go first.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["auto", "parallel", "tus", "ietf"]),
+    default="auto",
+    show_default=True,
+    help="auto takes parallel chunks if the server speaks them, else tus.",
+)
+@click.option("--header", "headers", type=Header(), multiple=True, help="Sent with each request; may be repeated.")
+@click.option(
+    "--on-change",
+    type=click.Choice(["fail", "restart"]),
+    default="fail",
+    show_default=True,
+    help="What to do when a file changes while it is sent.",
+)
+@click.option(
+    "--max-attempts",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Failures in a row without progress before giving up.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON event a line on standard output.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def upload(
+    ctx: click.Context,
+    files: tuple[Path, ...],
+    endpoint: str,
+    meta: tuple[tuple[str, str], ...],
+    concurrency: int,
+    chunk_size: int,
+    checksum: str,
+    limit_rate: int | None,
+    priority: int,
+    protocol: Dialect,
+    headers: tuple[tuple[str, str], ...],
+    on_change: OnChange,
+    max_attempts: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Send files to a server, and print the URL of each.
+
+    Interrupted by Ctrl-C, a crash or the network, the same command goes on where it stopped.
+    """
+    if str(protocol) == "ietf":
+        raise click.UsageError("this version does not speak the IETF draft as a client; use --protocol auto or tus")
+
+    def start(client: AsyncClient, name: str) -> Transfer[UploadResult]:
+        return client.upload(
+            name,
+            endpoint,
+            metadata=dict(meta),
+            checksum=checksum,
+            concurrency=concurrency or None,
+            chunk_size=chunk_size or None,
+            protocol=protocol,
+            priority=priority,
+            on_change=on_change,
+            max_attempts=max_attempts,
+        )
+
+    def tell(name: str, result: UploadResult, as_json: bool) -> None:
+        if as_json:
+            emit(event_of(name, result))
+            return
+        if result.already_there and not quiet:
+            click.echo(f"{name}: it is on the server already, complete; nothing was sent", err=True)
+        elif result.bytes_resent and not quiet:
+            click.echo(f"{name}: {human(result.bytes_resent)} were sent more than once", err=True)
+        click.echo(result.url)
+
+    batch = Batch([str(file) for file in dict.fromkeys(files)], start, tell, quiet=quiet, as_json=as_json)
+    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate))
+
+
+def event_of(name: str, result: UploadResult) -> dict[str, object]:
+    """The last event of an upload, for --json."""
+    return {
+        "event": "done",
+        "file": name,
+        "url": result.url,
+        "size": result.size,
+        "digest": {"algorithm": result.digest.algorithm, "hex": result.digest.hex},
+        "seconds": round(result.seconds, 3),
+        "chunks": result.chunks,
+        "concurrency": result.concurrency,
+        "retries": result.retries,
+        "bytes_sent": result.bytes_sent,
+        "bytes_resent": result.bytes_resent,
+        "bytes_resumed": result.bytes_resumed,
+        "protocol": result.protocol,
+        "already_there": result.already_there,
+    }

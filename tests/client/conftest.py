@@ -1,0 +1,47 @@
+"""Files to send, a journal of the test's own, and a client with short limits."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from holdfast import AsyncClient, Timeouts
+from tests.client.loopback import Loopback
+
+MakeFile = Callable[..., Path]
+
+
+@pytest.fixture
+def make_file(tmp_path: Path, rng: random.Random) -> MakeFile:
+    """A file of so many random bytes."""
+
+    def make(size: int, name: str = "film.mkv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(rng.randbytes(size))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def loopback() -> Iterator[Loopback]:
+    with Loopback() as server:
+        yield server
+
+
+@pytest.fixture
+def tus_only() -> Iterator[Loopback]:
+    with Loopback(parallel=False) as server:
+        yield server
+
+
+@pytest.fixture
+def make_client(tmp_path: Path) -> Callable[..., AsyncClient]:
+    """A client with a journal in the test's folder, and half a second until something counts as stalled."""
+
+    def make(**more: object) -> AsyncClient:
+        settings = {"state": tmp_path / "state", "timeouts": Timeouts(connect=5, stall=0.5, response=0.5)}
+        return AsyncClient(**(settings | more))  # type: ignore[arg-type]
+
+    return make

@@ -1,0 +1,678 @@
+"""What every catalog keeps: one suite, run over each implementation of the port `catalog.base.Catalog`."""
+
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from holdfast_protocol.digest import Digest
+from holdfast_server.catalog import base
+from holdfast_server.catalog.base import Catalog, Event, Fence
+from holdfast_server.catalog.sqlite import open_sqlite
+from holdfast_server.uploads.upload import State, Upload
+
+pytestmark = pytest.mark.anyio
+
+RECEIVING, VERIFYING, COMPLETE = State.RECEIVING, State.VERIFYING, State.COMPLETE
+FAILED, EXPIRED, TERMINATED = State.FAILED, State.EXPIRED, State.TERMINATED
+SHA = Digest("sha-256", bytes(range(32)))
+XXH = Digest("xxh3-128", bytes(range(16)))
+
+Opener = Callable[[], AbstractAsyncContextManager[Catalog]]
+
+
+@pytest.fixture(params=["sqlite"])
+def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+    """Opens the one store of a test; opened twice, it is as two processes have it."""
+    openers: dict[str, Opener] = {"sqlite": lambda: open_sqlite(tmp_path / "catalog.sqlite", "os")}
+    return openers[request.param]
+
+
+@pytest.fixture
+async def catalog(opener: Opener) -> AsyncIterator[Catalog]:
+    async with opener() as opened:
+        yield opened
+
+
+def fresh(number: int = 1, **changes: Any) -> Upload:
+    """A new upload whose id ends in `number`, of 1000 bytes, created at that second."""
+    upload = Upload(
+        id=f"{number:032x}",
+        state=RECEIVING,
+        length=1000,
+        parallel=True,
+        granule=65536,
+        metadata=None,
+        name="file",
+        created=float(number),
+        updated=float(number),
+        expires=None,
+    )
+    return replace(upload, **changes)
+
+
+async def add(catalog: Catalog, number: int = 1, **changes: Any) -> Upload:
+    upload = fresh(number, **changes)
+    await catalog.create(upload, room=None)
+    return upload
+
+
+async def become(catalog: Catalog, upload: Upload, state: State, *, now: float = 50.0, **more: Any) -> Upload:
+    """Take an upload to a state from whatever state it is in, with its bytes if the state needs them."""
+    if state in (VERIFYING, COMPLETE):
+        await catalog.commit(upload.id, [(0, upload.length)], now=now, expires=upload.expires)
+    more = {"expires": upload.expires, "event": f"became-{state}"} | more
+    return await catalog.transition(upload.id, sources=set(State), to=state, now=now, **more)
+
+
+# creating and reading
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [
+        fresh(),
+        fresh(
+            length=999_999_999_999_999_999,
+            parallel=False,
+            granule=1 << 44,
+            metadata="filename ZsO8,x ",
+            name="f\N{LATIN SMALL LETTER U WITH DIAERESIS} 'x';--.txt",
+            created=1.25,
+            updated=2.5,
+            expires=1e10 + 0.125,
+            expected=(SHA, XXH),
+            wanted="sha-256",
+        ),
+        fresh(length=0, state=COMPLETE, metadata="", computed=(SHA,)),
+    ],
+)
+async def test_an_upload_comes_back_as_it_was_created(catalog: Catalog, upload: Upload) -> None:
+    await catalog.create(upload, room=None)
+    assert await catalog.get(upload.id) == upload
+
+
+async def test_an_upload_that_is_not_here_is_none(catalog: Catalog) -> None:
+    await add(catalog)
+    assert await catalog.get(fresh(2).id) is None
+    assert await catalog.get("") is None
+
+
+async def test_an_id_is_given_once(catalog: Catalog) -> None:
+    upload = await add(catalog)
+    with pytest.raises(base.Duplicate):
+        await catalog.create(replace(upload, length=5), room=None)
+    assert await catalog.get(upload.id) == upload
+    assert [event.type for event in await catalog.events(0, 10)] == ["created"]
+
+
+async def test_a_new_upload_cannot_claim_bytes(catalog: Catalog) -> None:
+    with pytest.raises(ValueError, match="no bytes"):
+        await catalog.create(fresh(received=1), room=None)
+    assert await catalog.get(fresh().id) is None
+
+
+async def test_everything_is_there_when_it_is_opened_again(opener: Opener) -> None:
+    async with opener() as catalog:
+        upload = await add(catalog)
+        stored = await catalog.commit(upload.id, [(0, 10), (20, 30)], now=3.0, expires=4.0)
+        number = await catalog.fence(upload.id, 5, 6, now=3.0)
+    async with opener() as catalog:
+        assert await catalog.get(upload.id) == stored
+        assert await catalog.stored(upload.id, 0, 1000, 10) == [(0, 10), (20, 30)]
+        assert [event.type for event in await catalog.events(0, 10)] == ["created"]
+        assert await catalog.fences(0) == [Fence(number, upload.id, 5, 6)]
+
+
+async def test_after_closing_every_call_says_so(opener: Opener) -> None:
+    async with opener() as catalog:
+        upload = await add(catalog)
+    await catalog.aclose()
+    with pytest.raises(anyio.ClosedResourceError):
+        await catalog.get(upload.id)
+    with pytest.raises(anyio.ClosedResourceError):
+        await catalog.commit(upload.id, [], now=1.0, expires=None)
+    with pytest.raises(anyio.ClosedResourceError):
+        catalog.changed()
+
+
+async def test_what_was_begun_before_closing_is_finished(opener: Opener) -> None:
+    async with opener() as catalog, anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(add, catalog, number)
+        await anyio.wait_all_tasks_blocked()
+        await catalog.aclose()
+    async with opener() as catalog:
+        assert len(await catalog.list(limit=100)) == 20
+
+
+# room
+
+
+@pytest.mark.rule("T-CREATE-2")
+async def test_what_others_have_coming_counts_against_the_room(catalog: Catalog) -> None:
+    await catalog.create(fresh(1, length=600), room=1000)
+    with pytest.raises(base.NoRoom) as caught:
+        await catalog.create(fresh(2, length=401), room=1000)
+    assert (caught.value.needed, caught.value.free) == (401, 400)
+    assert await catalog.get(fresh(2).id) is None
+    await catalog.create(fresh(2, length=400), room=1000)
+    with pytest.raises(base.NoRoom) as caught:
+        await catalog.create(fresh(3, length=1), room=900)
+    assert caught.value.free == 0
+
+
+@pytest.mark.rule("T-CREATE-2")
+async def test_without_a_room_nothing_is_counted(catalog: Catalog) -> None:
+    await catalog.create(fresh(1, length=10**17), room=None)
+    assert await catalog.get(fresh(1).id) is not None
+
+
+async def test_an_empty_upload_always_fits(catalog: Catalog) -> None:
+    await add(catalog, 1, length=5000)
+    await catalog.create(fresh(2, length=0), room=1000)
+    assert await catalog.get(fresh(2).id) is not None
+
+
+async def room_left(catalog: Catalog, room: int) -> int:
+    with pytest.raises(base.NoRoom) as caught:
+        await catalog.create(fresh(999, length=10**17), room=room)
+    return caught.value.free
+
+
+@pytest.mark.rule("T-CREATE-2")
+async def test_only_bytes_still_to_come_take_room(catalog: Catalog) -> None:
+    upload = await add(catalog, length=600)
+    assert await room_left(catalog, 1000) == 400
+    await catalog.commit(upload.id, [(0, 50), (100, 150)], now=1.0, expires=None)
+    assert await room_left(catalog, 1000) == 500
+    await catalog.commit(upload.id, [(0, 150)], now=1.0, expires=None)
+    assert await room_left(catalog, 1000) == 550
+
+
+@pytest.mark.parametrize("state", [VERIFYING, COMPLETE, FAILED, EXPIRED, TERMINATED])
+async def test_an_upload_that_receives_no_more_takes_no_room(catalog: Catalog, state: State) -> None:
+    upload = await add(catalog, length=600)
+    await become(catalog, upload, state)
+    assert await room_left(catalog, 1000) == 1000
+    await catalog.purge(1e9)
+    assert await room_left(catalog, 1000) == 1000
+
+
+async def test_an_upload_that_receives_again_takes_its_room_again(catalog: Catalog) -> None:
+    upload = await add(catalog, length=600)
+    await catalog.commit(upload.id, [(0, 100)], now=1.0, expires=None)
+    await become(catalog, upload, FAILED)
+    await become(catalog, upload, RECEIVING)
+    assert await room_left(catalog, 1000) == 500
+
+
+async def test_many_of_the_greatest_length_can_be_counted(catalog: Catalog) -> None:
+    length = 999_999_999_999_999_999
+    for number in range(12):
+        await add(catalog, number, length=length)
+    assert await room_left(catalog, 12 * length + 77) == 77
+    for number in range(12):
+        await become(catalog, fresh(number), FAILED)
+    assert await room_left(catalog, 1000) == 1000
+
+
+@pytest.mark.rule("T-CREATE-2")
+async def test_creations_at_once_cannot_slip_through_together(opener: Opener) -> None:
+    refused = []
+
+    async def create(catalog: Catalog, number: int) -> None:
+        try:
+            await catalog.create(fresh(number, length=100), room=550)
+        except base.NoRoom:
+            refused.append(number)
+
+    async with opener() as one, opener() as two:
+        async with anyio.create_task_group() as tasks:
+            for number in range(10):
+                tasks.start_soon(create, one, number)
+                tasks.start_soon(create, two, number + 10)
+        assert len(refused) == 15
+        assert len(await one.list(limit=100)) == 5
+
+
+# lists
+
+
+async def test_lists_are_newest_first_and_paged_without_gap_or_repetition(catalog: Catalog) -> None:
+    # Many at one instant: then the id decides.
+    uploads = [await add(catalog, number, created=float(number // 4)) for number in range(20)]
+    pages: list[Upload] = []
+    before = None
+    while page := await catalog.list(before=before, limit=3):
+        assert len(page) <= 3
+        pages += page
+        before = (page[-1].created, page[-1].id)
+    assert pages == sorted(uploads, key=lambda upload: (upload.created, upload.id), reverse=True)
+
+
+async def test_a_list_of_one_state_has_only_that(catalog: Catalog) -> None:
+    for number, state in enumerate(State):
+        await become(catalog, await add(catalog, number), state)
+    for number, state in enumerate(State):
+        assert [upload.id for upload in await catalog.list(state=state, limit=10)] == [fresh(number).id]
+        assert [upload.id for upload in await catalog.list(state=state, before=(99.0, ""), limit=10)] == [
+            fresh(number).id
+        ]
+        assert await catalog.list(state=state, before=(0.0, ""), limit=10) == []
+
+
+async def test_a_list_of_all_leaves_out_tombstones(catalog: Catalog) -> None:
+    for number, state in enumerate(State):
+        await become(catalog, await add(catalog, number), state)
+    listed = {upload.state for upload in await catalog.list(limit=10)}
+    assert listed == set(State) - {EXPIRED, TERMINATED}
+
+
+async def test_states_of_many_at_once(catalog: Catalog) -> None:
+    uploads = [await add(catalog, number) for number in range(3)]
+    await become(catalog, uploads[1], TERMINATED)
+    ids = [upload.id for upload in uploads]
+    assert await catalog.states([*ids, fresh(77).id, "'"]) == dict(
+        zip(ids, [RECEIVING, TERMINATED, RECEIVING], strict=True)
+    )
+    assert await catalog.states([]) == {}
+
+
+async def test_unfinished_are_those_that_a_restart_has_to_look_at(catalog: Catalog) -> None:
+    for number, state in enumerate(State):
+        await become(catalog, await add(catalog, number), state)
+    assert [upload.state for upload in await catalog.unfinished()] == [RECEIVING, VERIFYING]
+
+
+async def test_expired_are_those_whose_time_is_over_and_whose_bytes_are_there(catalog: Catalog) -> None:
+    for number, state in enumerate(State):
+        await become(catalog, await add(catalog, number, expires=100.0 - number), state)
+        await become(catalog, await add(catalog, number + 10, expires=None), state)
+    assert await catalog.expired(93.0, 10) == []
+    assert [u.state for u in await catalog.expired(99.0, 10)] == [FAILED, COMPLETE]
+    assert [u.state for u in await catalog.expired(100.0, 10)] == [FAILED, COMPLETE, RECEIVING]
+    assert [u.state for u in await catalog.expired(1e9, 2)] == [FAILED, COMPLETE]
+
+
+async def test_a_commit_moves_the_expiry_on(catalog: Catalog) -> None:
+    upload = await add(catalog, expires=10.0)
+    assert len(await catalog.expired(20.0, 10)) == 1
+    await catalog.commit(upload.id, [], now=5.0, expires=30.0)
+    assert await catalog.expired(20.0, 10) == []
+    assert len(await catalog.expired(30.0, 10)) == 1
+
+
+# stored ranges
+
+
+@pytest.mark.rule("C-OFFSET-1")
+async def test_the_prefix_jumps_when_a_hole_closes(catalog: Catalog) -> None:
+    upload = await add(catalog)
+    after = await catalog.commit(upload.id, [(100, 200)], now=7.0, expires=8.0)
+    assert (after.prefix, after.received, after.updated, after.expires) == (0, 100, 7.0, 8.0)
+    after = await catalog.commit(upload.id, [(300, 1000)], now=7.0, expires=None)
+    assert (after.prefix, after.received, after.expires) == (0, 800, None)
+    after = await catalog.commit(upload.id, [(0, 100)], now=7.0, expires=None)
+    assert (after.prefix, after.received, after.whole) == (200, 900, False)
+    after = await catalog.commit(upload.id, [(200, 300)], now=7.0, expires=None)
+    assert (after.prefix, after.received, after.whole) == (1000, 1000, True)
+    assert await catalog.get(upload.id) == after
+    assert await catalog.stored(upload.id, 0, 1000, 10) == [(0, 1000)]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "stored"),
+    [
+        ([(0, 10), (10, 20)], [(0, 20)]),
+        ([(10, 20), (0, 10)], [(0, 20)]),
+        ([(10, 20), (10, 20)], [(10, 20)]),
+        ([(10, 20), (12, 15)], [(10, 20)]),
+        ([(12, 15), (10, 20)], [(10, 20)]),
+        ([(10, 20), (15, 30)], [(10, 30)]),
+        ([(10, 20), (5, 15)], [(5, 20)]),
+        ([(10, 20), (30, 40), (20, 30)], [(10, 40)]),
+        ([(10, 20), (30, 40), (50, 60), (15, 55)], [(10, 60)]),
+        ([(10, 20), (30, 40), (50, 60), (5, 65)], [(5, 65)]),
+        ([(10, 20), (30, 40), (50, 60), (21, 49)], [(10, 20), (21, 49), (50, 60)]),
+        ([(10, 20), (22, 30), (10, 21)], [(10, 21), (22, 30)]),
+        ([(5, 5)], []),
+        ([(0, 1000)], [(0, 1000)]),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_ranges_merge_with_what_they_overlap_or_touch(
+    catalog: Catalog, ranges: list[tuple[int, int]], stored: list[tuple[int, int]], at_once: bool
+) -> None:
+    upload = await add(catalog)
+    for part in [ranges] if at_once else [[each] for each in ranges]:
+        await catalog.commit(upload.id, part, now=1.0, expires=None)
+    assert await catalog.stored(upload.id, 0, 1000, 100) == stored
+    after = await catalog.get(upload.id)
+    assert after is not None
+    assert after.received == sum(end - start for start, end in stored)
+    assert after.prefix == (stored[0][1] if stored and stored[0][0] == 0 else 0)
+
+
+async def test_the_ranges_of_one_upload_are_not_those_of_another(catalog: Catalog) -> None:
+    uploads = [await add(catalog, number) for number in range(3)]
+    for number, upload in enumerate(uploads):
+        await catalog.commit(upload.id, [(number * 10, 100)], now=1.0, expires=None)
+    for number, upload in enumerate(uploads):
+        assert await catalog.stored(upload.id, 0, 1000, 10) == [(number * 10, 100)]
+        assert await catalog.missing(upload.id, 50, 1000, 10) == ([(100, 1000)], False)
+
+
+@pytest.mark.parametrize("bad", [(-1, 5), (5, 4), (0, 1001), (1001, 1001)])
+async def test_a_range_outside_the_upload_leaves_nothing_of_its_commit(catalog: Catalog, bad: tuple[int, int]) -> None:
+    upload = await add(catalog)
+    with pytest.raises(ValueError, match="not a range"):
+        await catalog.commit(upload.id, [(0, 10), bad], now=1.0, expires=None)
+    assert await catalog.get(upload.id) == upload
+    assert await catalog.stored(upload.id, 0, 1000, 10) == []
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - {RECEIVING}))
+async def test_only_an_upload_that_is_receiving_takes_bytes(catalog: Catalog, state: State) -> None:
+    upload = await become(catalog, await add(catalog), state)
+    with pytest.raises(base.NotReceiving) as caught:
+        await catalog.commit(upload.id, [(0, 10)], now=1.0, expires=None)
+    assert caught.value.upload == upload == await catalog.get(upload.id)
+
+
+async def test_an_upload_that_is_not_here_takes_no_bytes(catalog: Catalog) -> None:
+    with pytest.raises(base.NotReceiving) as caught:
+        await catalog.commit(fresh().id, [(0, 10)], now=1.0, expires=None)
+    assert caught.value.upload is None
+
+
+def runs(present: list[bool]) -> list[tuple[int, int]]:
+    """The runs of True, found byte by byte."""
+    found: list[tuple[int, int]] = []
+    for offset, is_there in enumerate(present):
+        if not is_there:
+            continue
+        if found and found[-1][1] == offset:
+            found[-1] = (found[-1][0], offset + 1)
+        else:
+            found.append((offset, offset + 1))
+    return found
+
+
+async def test_ranges_and_gaps_agree_with_a_plain_array(catalog: Catalog, rng: random.Random) -> None:
+    """Random commits into 200 bytes; after each, windows of it are compared with an array that has one flag a byte."""
+    length = 200
+    upload = await add(catalog, length=length)
+    present = [False] * length
+    while not all(present):
+        ranges = []
+        for _ in range(rng.randint(1, 3)):
+            start = rng.randrange(length)
+            ranges.append((start, min(length, start + rng.choice([1, 2, 3, 20]))))
+            present[ranges[-1][0] : ranges[-1][1]] = [True] * (ranges[-1][1] - ranges[-1][0])
+        after = await catalog.commit(upload.id, ranges, now=1.0, expires=None)
+        assert after.received == sum(present)
+        assert after.prefix == (present.index(False) if not all(present) else length)
+
+        start, end = sorted(rng.sample(range(length + 1), 2))
+        limit = rng.choice([1, 2, 5, 500])
+        window = [start <= offset < end and is_there for offset, is_there in enumerate(present)]
+        assert await catalog.stored(upload.id, start, end, limit) == runs(window)[:limit]
+        holes = runs([start <= offset < end and not is_there for offset, is_there in enumerate(present)])
+        assert await catalog.missing(upload.id, start, end, limit) == (holes[:limit], len(holes) > limit)
+    assert await catalog.stored(upload.id, 0, length, 10) == [(0, length)]
+
+
+async def test_commits_at_once_count_each_byte_once(opener: Opener, rng: random.Random) -> None:
+    """Two connections and many tasks commit all pieces of an upload, each piece twice, in random order."""
+    pieces = [(start, start + 10) for start in range(0, 1000, 10)] * 2
+    rng.shuffle(pieces)
+    async with opener() as one, opener() as two:
+        upload = await add(one)
+
+        async def commit(catalog: Catalog, ranges: list[tuple[int, int]]) -> None:
+            for each in ranges:
+                await catalog.commit(upload.id, [each], now=1.0, expires=None)
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(8):
+                tasks.start_soon(commit, (one, two)[number % 2], pieces[number::8])
+        after = await two.get(upload.id)
+        assert after is not None
+        assert (after.prefix, after.received) == (1000, 1000)
+        assert await two.stored(upload.id, 0, 1000, 10) == [(0, 1000)]
+
+
+@pytest.mark.rule("V-MISSING-1")
+async def test_gaps_are_clipped_to_the_length_and_tell_of_more(catalog: Catalog) -> None:
+    upload = await add(catalog)
+    assert await catalog.missing(upload.id, 0, 10**18, 5) == ([(0, 1000)], False)
+    assert await catalog.missing(upload.id, 1000, 2000, 5) == ([], False)
+    await catalog.commit(upload.id, [(start, start + 10) for start in range(0, 1000, 100)], now=1.0, expires=None)
+    assert await catalog.missing(upload.id, 0, 1000, 2) == ([(10, 100), (110, 200)], True)
+    assert await catalog.missing(upload.id, 200, 400, 2) == ([(210, 300), (310, 400)], False)
+    assert await catalog.missing(upload.id, 205, 210, 2) == ([], False)
+    assert await catalog.missing(upload.id, 205, 250, 2) == ([(210, 250)], False)
+
+
+async def test_ranges_of_an_upload_that_is_not_here(catalog: Catalog) -> None:
+    assert await catalog.stored(fresh().id, 0, 10, 10) == []
+    with pytest.raises(base.UnknownUpload):
+        await catalog.missing(fresh().id, 0, 10, 10)
+
+
+# states
+
+
+async def test_a_transition_changes_the_state_and_says_so_in_the_log(catalog: Catalog) -> None:
+    upload = await add(catalog, length=10, expires=9.0, expected=(SHA,))
+    whole = await catalog.commit(upload.id, [(0, 10)], now=2.0, expires=9.0)
+    verifying = await catalog.transition(
+        upload.id, sources={RECEIVING}, to=VERIFYING, now=3.0, expires=12.0, event="verifying", expected=(SHA, XXH)
+    )
+    assert verifying == replace(whole, state=VERIFYING, updated=3.0, expires=12.0, expected=(SHA, XXH))
+    complete = await catalog.transition(
+        upload.id, sources={VERIFYING}, to=COMPLETE, now=4.0, expires=None, event="done", computed=(SHA, XXH)
+    )
+    assert complete == replace(verifying, state=COMPLETE, updated=4.0, expires=None, computed=(SHA, XXH))
+    assert await catalog.get(upload.id) == complete
+    created, changed, done = await catalog.events(0, 10)
+    assert created == Event(
+        created.seq,
+        upload.id,
+        "created",
+        1.0,
+        {"state": "receiving", "length": 10, "name": "file", "parallel": True},
+    )
+    assert changed == Event(
+        changed.seq, upload.id, "verifying", 3.0, {"state": "verifying", "previous": "receiving", "received": 10}
+    )
+    assert done == Event(
+        done.seq, upload.id, "done", 4.0, {"state": "complete", "previous": "verifying", "received": 10}
+    )
+
+
+async def test_an_error_is_kept_and_told(catalog: Catalog) -> None:
+    upload = await add(catalog)
+    failed = await become(catalog, upload, FAILED, error="upload-digest-mismatch", error_detail="It is wrong.")
+    assert (failed.error, failed.error_detail) == ("upload-digest-mismatch", "It is wrong.")
+    ended = await become(catalog, upload, TERMINATED)
+    assert (ended.error, ended.error_detail) == ("upload-digest-mismatch", "It is wrong.")
+    assert await catalog.get(upload.id) == ended
+    event = (await catalog.events(0, 10))[1]
+    assert event.data == {
+        "state": "failed",
+        "previous": "receiving",
+        "received": 0,
+        "error": "upload-digest-mismatch",
+        "error_detail": "It is wrong.",
+    }
+
+
+async def test_a_transition_from_another_state_changes_nothing(catalog: Catalog) -> None:
+    upload = await become(catalog, await add(catalog), FAILED)
+    head = await catalog.event_head()
+    with pytest.raises(base.WrongState) as caught:
+        await catalog.transition(
+            upload.id, sources=[RECEIVING, VERIFYING], to=EXPIRED, now=9.0, expires=None, event="expired"
+        )
+    assert caught.value.upload == upload == await catalog.get(upload.id)
+    assert await catalog.event_head() == head
+    with pytest.raises(base.WrongState) as caught:
+        await catalog.transition(fresh(7).id, sources=[RECEIVING], to=EXPIRED, now=9.0, expires=None, event="expired")
+    assert caught.value.upload is None
+
+
+async def test_of_many_that_change_a_state_at_once_one_does(opener: Opener) -> None:
+    won, lost = [], []
+
+    async def change(catalog: Catalog, number: int) -> None:
+        try:
+            await catalog.transition(
+                fresh().id, sources={RECEIVING}, to=FAILED, now=2.0, expires=None, event=f"by-{number}"
+            )
+            won.append(number)
+        except base.WrongState as error:
+            lost.append(error.upload)
+
+    async with opener() as one, opener() as two:
+        await add(one)
+        async with anyio.create_task_group() as tasks:
+            for number in range(10):
+                tasks.start_soon(change, (one, two)[number % 2], number)
+        assert len(won) == 1
+        assert lost == [await one.get(fresh().id)] * 9
+        assert [event.type for event in await two.events(0, 10)] == ["created", f"by-{won[0]}"]
+
+
+@pytest.mark.parametrize("state", [VERIFYING, COMPLETE])
+async def test_an_upload_with_holes_is_never_called_whole(catalog: Catalog, state: State) -> None:
+    upload = await add(catalog)
+    after = await catalog.commit(upload.id, [(0, 500), (501, 1000)], now=1.0, expires=None)
+    with pytest.raises(ValueError, match="999 of 1000"):
+        await catalog.transition(upload.id, sources={RECEIVING}, to=state, now=2.0, expires=None, event="x")
+    assert await catalog.get(upload.id) == after
+
+
+async def test_ranges_go_with_the_bytes(catalog: Catalog) -> None:
+    for number, state in enumerate((FAILED, EXPIRED, TERMINATED)):
+        upload = await add(catalog, number)
+        await catalog.commit(upload.id, [(0, 10), (20, 30)], now=1.0, expires=None)
+        ended = await become(catalog, upload, state)
+        assert (ended.prefix, ended.received) == (10, 20)
+        kept = [(0, 10), (20, 30)] if state is FAILED else []
+        assert await catalog.stored(upload.id, 0, 1000, 10) == kept
+
+
+async def test_a_digest_takes_the_place_of_one_of_its_algorithm(catalog: Catalog) -> None:
+    upload = await add(catalog)
+    assert (await catalog.record_digest(upload.id, SHA, now=2.0)).computed == (SHA,)
+    assert (await catalog.record_digest(upload.id, XXH, now=3.0)).computed == (SHA, XXH)
+    other = Digest("sha-256", bytes(32))
+    after = await catalog.record_digest(upload.id, other, now=4.0)
+    assert set(after.computed) == {other, XXH}
+    assert after == replace(upload, computed=after.computed, updated=4.0) == await catalog.get(upload.id)
+    with pytest.raises(base.UnknownUpload):
+        await catalog.record_digest(fresh(2).id, SHA, now=4.0)
+
+
+# the log, fences, and what is new
+
+
+async def test_event_numbers_ascend_and_pages_leave_nothing_out(opener: Opener) -> None:
+    async with opener() as one, opener() as two:
+        assert await one.event_head() == 0
+        async with anyio.create_task_group() as tasks:
+            for number in range(40):
+                tasks.start_soon(add, (one, two)[number % 2], number)
+        seen: list[Event] = []
+        while page := await two.events(seen[-1].seq if seen else 0, 7):
+            assert len(page) <= 7
+            seen += page
+        assert [event.seq for event in seen] == sorted({event.seq for event in seen})
+        assert seen[-1].seq == await one.event_head()
+        assert {event.upload for event in seen} == {fresh(number).id for number in range(40)}
+
+
+async def test_fences_are_numbered_apart_and_not_in_the_log(opener: Opener) -> None:
+    async with opener() as one, opener() as two:
+        upload = await add(one)
+        assert await two.fence_head() == 0
+        assert await two.fences(0) == []
+        first = await one.fence(upload.id, 0, 1000, now=1.0)
+        second = await one.fence(upload.id, 10, 20, now=2.0)
+        assert first < second == await two.fence_head()
+        assert await two.fences(0) == [Fence(first, upload.id, 0, 1000), Fence(second, upload.id, 10, 20)]
+        assert await two.fences(first) == [Fence(second, upload.id, 10, 20)]
+        assert len(await two.events(0, 10)) == 1
+
+
+async def test_changed_tells_of_every_commit_once(opener: Opener) -> None:
+    async with opener() as one, opener() as two:
+        upload = await add(one)
+        for catalog in (one, two):
+            catalog.changed()
+            assert catalog.changed() is False
+        await one.fence(upload.id, 0, 10, now=1.0)
+        for catalog in (one, two):
+            assert catalog.changed() is True
+            assert catalog.changed() is False
+        await one.get(upload.id)
+        with pytest.raises(base.NotReceiving):
+            await two.commit(fresh(2).id, [], now=1.0, expires=None)
+        assert one.changed() is two.changed() is False
+
+
+async def test_purge_forgets_old_tombstones_and_fences_and_nothing_else(catalog: Catalog) -> None:
+    for number, state in enumerate(State):
+        await become(catalog, await add(catalog, number), state, now=100.0)
+        await become(catalog, await add(catalog, number + 10), state, now=200.0)
+    last = await catalog.fence(fresh(1).id, 0, 10, now=100.0)
+    head = await catalog.event_head()
+    assert await catalog.purge(100.0) == 0
+    assert await catalog.purge(150.0) == 2
+    gone = {fresh(number).id for number, state in enumerate(State) if state in (EXPIRED, TERMINATED)}
+    everything = [fresh(number + more).id for number in range(len(State)) for more in (0, 10)]
+    assert set(everything) - set(await catalog.states(everything)) == gone
+    assert await catalog.fences(0) == []
+    assert await catalog.fence_head() == last
+    assert await catalog.fence(fresh(1).id, 0, 10, now=300.0) > last
+    assert await catalog.event_head() == head
+    assert len(await catalog.events(0, 1000)) == 24
+
+
+async def test_purge_takes_any_number(catalog: Catalog) -> None:
+    async with anyio.create_task_group() as tasks:
+        for number in range(1100):
+            tasks.start_soon(add, catalog, number)
+    async with anyio.create_task_group() as tasks:
+        for number in range(1100):
+            tasks.start_soon(become, catalog, fresh(number), TERMINATED)
+    assert await catalog.purge(1e9) == 1100
+    assert await catalog.list(state=TERMINATED, limit=10) == []
+
+
+async def test_one_that_fails_does_not_harm_those_beside_it(catalog: Catalog) -> None:
+    """Good and bad calls are begun at once, so that they may share a transaction; each has its own outcome."""
+    upload = await add(catalog)
+    outcomes: dict[int, str] = {}
+
+    async def commit(number: int) -> None:
+        try:
+            bad = number % 3 == 0
+            await catalog.commit(upload.id, [(number, number + 1), (5000, 5001)][: 1 + bad], now=1.0, expires=None)
+            outcomes[number] = "stored"
+        except ValueError:
+            outcomes[number] = "refused"
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(60):
+            tasks.start_soon(commit, number)
+    assert outcomes == {number: "stored" if number % 3 else "refused" for number in range(60)}
+    stored = [(start, start + 2) for start in range(1, 60, 3)]
+    assert await catalog.stored(upload.id, 0, 1000, 100) == stored
