@@ -36,6 +36,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskProgressColum
 from rich.table import Table
 
 MIB: Final = 1024 * 1024
+GRANULE: Final = 64 * 1024
 ARCHIVE_LIMIT: Final = 192 * MIB
 CONCURRENCY: Final = 4
 UPLOAD_SECONDS: Final = 8
@@ -89,7 +90,7 @@ class Screen:
             TransferSpeedColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
-            speed_estimate_period=3,
+            speed_estimate_period=2,
         )
         with progress:
             yield Bar(self, progress, total)
@@ -292,6 +293,11 @@ def rate_for(size: int) -> int:
     return max(size // UPLOAD_SECONDS, 64 * 1024)
 
 
+def chunk_for(size: int) -> int:
+    """Bytes of a chunk: small enough to stop close to a percentage, and a multiple of 64 KiB."""
+    return min(max(size // 64 // GRANULE, 1) * GRANULE, 4 * MIB)
+
+
 def outcome(child: Child, what: str) -> dict[str, Any]:
     """The final event of a command that has ended. Raises DemoError if it failed."""
     status = child.process.wait()
@@ -315,7 +321,8 @@ class Acts:
         self._size = source.stat().st_size
         self._command = [
             str(HOLDFAST), "upload", str(source), "--to", f"{server.url}/files",
-            "--concurrency", str(CONCURRENCY), "--limit-rate", str(rate_for(self._size)), "--json",
+            "--concurrency", str(CONCURRENCY), "--chunk-size", str(chunk_for(self._size)),
+            "--limit-rate", str(rate_for(self._size)), "--json",
         ]  # fmt: skip
         self.seconds = 0.0
         """How long the upload took, from the first command to the last word of the second."""

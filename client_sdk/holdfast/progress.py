@@ -99,56 +99,62 @@ class Meter:
 
 
 class Latest:
-    """The newest snapshot, for any number of readers. Belongs to one event loop."""
+    """The newest snapshot, for any number of readers. Belongs to one event loop.
 
-    def __init__(self, first: Progress) -> None:
-        self._progress = first
+    `look` takes a snapshot. A reader gets one at once, and then one after each change, but not more often than every
+    `interval` seconds; so the last change before a pause is always seen.
+    """
+
+    def __init__(self, look: Callable[[], Progress], *, interval: float = 0.1) -> None:
+        self._look = look
+        self._interval = interval
         self._version = 0
         self._changed: anyio.Event | None = None
-        self._closed = False
+        self._closed: anyio.Event | None = None
+        self._last: Progress | None = None
 
     @property
     def progress(self) -> Progress:
-        return self._progress
+        return self._last or self._look()
 
-    def publish(self, progress: Progress) -> None:
-        self._progress = progress
+    def changed(self) -> None:
+        """There is something new to see. Cheap if nobody waits for it."""
         self._version += 1
         if self._changed is not None:
             self._changed.set()
             self._changed = None
 
     def close(self) -> None:
-        """There will be no more snapshots: readers get the last one, if they have not seen it, and end."""
-        self._closed = True
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = None
+        """There will be no more changes: readers get the last snapshot, if they have not seen it, and end."""
+        self._last = self._look()
+        if self._closed is not None:
+            self._closed.set()
+        self.changed()
 
     async def follow(self) -> AsyncIterator[Progress]:
         """The newest snapshot at once, then the newest one each time that there is a newer one."""
-        seen = -1
         while True:
-            if self._version != seen:
-                seen = self._version
-                yield self._progress
-            elif self._closed:
+            seen, last = self._version, self._last is not None
+            yield self.progress
+            if last:
                 return
-            else:
+            if self._closed is None:
+                self._closed = anyio.Event()
+            with anyio.move_on_after(self._interval):
+                await self._closed.wait()
+            if self._version == seen:
                 if self._changed is None:
                     self._changed = anyio.Event()
                 await self._changed.wait()
 
 
 class Tracker:
-    """Collects what a driver reports and publishes snapshots, not more often than every `interval` seconds."""
+    """Collects what a driver reports. `clock` is monotonic, in seconds."""
 
-    def __init__(self, clock: Callable[[], float], *, interval: float = 0.1) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._interval = interval
         self._began = clock()
         self._meter = Meter(self._began)
-        self._published = -math.inf
         self.state = State.QUEUED
         self.size: int | None = None
         self.accepted = 0
@@ -158,7 +164,7 @@ class Tracker:
         self.concurrency = 0
         self.chunk_size = 0
         self.note: str | None = None
-        self.latest = Latest(self.snapshot())
+        self.latest = Latest(self.snapshot)
 
     @property
     def elapsed(self) -> float:
@@ -171,22 +177,20 @@ class Tracker:
         self.enter(State.STARTING)
 
     def enter(self, state: State, note: str | None = None) -> None:
-        """Another state; published at once."""
+        """Another state."""
         self.state = state
         self.note = note
-        self._publish(self._clock())
+        self.latest.changed()
 
     def moved(self, size: int) -> None:
         """`size` bytes went over the wire."""
         self.wire += size
         self._meter.add(size)
-        self.tick()
+        self.latest.changed()
 
     def tick(self) -> None:
-        """Something changed; publish if the last time is long enough ago."""
-        now = self._clock()
-        if now - self._published >= self._interval:
-            self._publish(now)
+        """A number changed."""
+        self.latest.changed()
 
     def snapshot(self) -> Progress:
         now = self._clock()
@@ -203,7 +207,3 @@ class Tracker:
             chunk_size=self.chunk_size,
             note=self.note,
         )
-
-    def _publish(self, now: float) -> None:
-        self._published = now
-        self.latest.publish(self.snapshot())

@@ -6,10 +6,14 @@ else from `HOLDFAST_<NAME>`, else from the file given with `--config`, else from
 
 import dataclasses
 import functools
+import multiprocessing
+import multiprocessing.connection
+import os
 import re
 import signal
 import socket
 import sys
+import threading
 import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -144,12 +148,26 @@ def _served(settings: Settings) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with run(app):
+            _end_with_parent()
             for number in (signal.SIGTERM, signal.SIGINT):
                 _also(number, app.state.stop)
             yield
 
     app.router.lifespan_context = lifespan
     return app
+
+
+def _end_with_parent() -> None:
+    """A worker whose supervisor was killed would hold the port against the next server: it ends too."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
 
 
 def _also(number: signal.Signals, action: Callable[[], None]) -> None:

@@ -187,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.loopback.connections.discard(self.connection)
         super().finish()
 
-    def log_message(self, *args: Any) -> None:  # type: ignore[override]
+    def log_message(self, *args: Any) -> None:
         """Nothing on standard error."""
 
     def do(self) -> None:
@@ -199,7 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._carry_out(seen, order)
         except ProblemError as problem:
-            self._answer(problem.status, dict(problem.headers), problem.to_json())
+            said = {headers.CONTENT_TYPE: headers.MEDIA_PROBLEM, **problem.headers}
+            self._answer(problem.status, said, problem.to_json())
         finally:
             with self.loopback.guard:
                 self.loopback.at_once -= 1

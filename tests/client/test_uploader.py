@@ -10,7 +10,7 @@ import pytest
 
 import holdfast
 from holdfast import AsyncClient, UploadResult
-from tests.client.loopback import Loopback
+from tests.client.loopback import Loopback, Seen
 
 pytestmark = pytest.mark.anyio
 
@@ -188,10 +188,10 @@ async def test_attempts_without_progress_are_limited(
 async def test_progress_resets_the_attempts(make_file: MakeFile, make_client: MakeClient, loopback: Loopback) -> None:
     """Each chunk fails twice, more failures in all than attempts are allowed, and the upload gets through."""
     path = make_file(6 * 65536)
-    refused: dict[int, int] = {}
+    refused: dict[int | None, int] = {}
 
-    def twice(seen: object) -> bool:
-        offset = getattr(seen, "offset", None)
+    def twice(seen: Seen) -> bool:
+        offset = seen.offset
         refused[offset] = refused.get(offset, 0) + 1
         return refused[offset] <= 2
 
@@ -292,10 +292,10 @@ async def test_ranges_that_got_lost_are_sent_again(
 ) -> None:
     """The server acknowledged a chunk and lost it: completion says so, and it is filled in."""
     path = make_file(4 * 65536)
-    lost = []
+    lost: list[int] = []
 
-    def lose(seen: object) -> bool:
-        if not getattr(seen, "is_chunk", True) and not lost:
+    def lose(seen: Seen) -> bool:
+        if not seen.is_chunk and not lost:
             lost.append(loopback.only().stored.subtract(65536, 2 * 65536))
         return False
 
@@ -313,8 +313,8 @@ async def test_a_wrong_whole_is_an_error_and_not_tried_again(
 ) -> None:
     path = make_file(2 * MIB)
 
-    def spoil(seen: object) -> bool:
-        if not getattr(seen, "is_chunk", True):
+    def spoil(seen: Seen) -> bool:
+        if not seen.is_chunk:
             loopback.only().data[5] ^= 1
         return False
 
@@ -355,10 +355,10 @@ async def test_a_changed_file_is_another_upload(
 
 
 def touch_on_first_chunk(loopback: Loopback, path: Path) -> None:
-    touched = []
+    touched: list[bool] = []
 
-    def touch(seen: object) -> bool:
-        if getattr(seen, "is_chunk", False) and not touched:
+    def touch(seen: Seen) -> bool:
+        if seen.is_chunk and not touched:
             touched.append(True)
             with path.open("r+b") as file:
                 file.write(b"changed")

@@ -245,22 +245,34 @@ def test_an_old_patch_that_wakes_up_changes_nothing(
 
 
 @SAME_OR_OTHER
+@pytest.mark.rule("T-PATCH-3", "T-PATCH-1", "C-OFFSET-1")
+def test_an_outdated_offset_disturbs_nobody(two_workers: ServerProcess, other_worker: bool, rng: random.Random) -> None:
+    """A prefix never shrinks, so a PATCH below it can be refused while the running one goes on."""
+    with pair(two_workers, other_worker) as (running, late):
+        data = rng.randbytes(400_000)
+        upload = running.create(len(data), parallel=False)
+        connection = stalled_patch(running, upload, 0, len(data), data[:150_000])
+        eventually(lambda: late.head(upload).offset == 150_000)
+        answer = late.patch(upload, 0, data)
+        assert (answer.verdict, answer.offset) == ((409, "offset-mismatch"), 150_000)
+        connection.send(data[150_000:])
+        assert connection.read().verdict == (204, None)
+        assert late.get(upload).body == data
+
+
+@SAME_OR_OTHER
 @pytest.mark.rule("T-PATCH-3", "T-PATCH-1")
 def test_the_offset_is_compared_after_the_takeover(
     two_workers: ServerProcess, other_worker: bool, rng: random.Random
 ) -> None:
-    """A new PATCH at an offset that is out of date is told the one that the old writer had reached."""
+    """A PATCH beyond the offset that is known takes over first, and is told what the old one had reached."""
     with pair(two_workers, other_worker) as (old, new):
         data = rng.randbytes(400_000)
         upload = old.create(len(data), parallel=False)
         connection = stalled_patch(old, upload, 0, len(data), data[:150_000])
         eventually(lambda: new.head(upload).offset == 150_000)
-        answer = new.patch(upload, 0, data)
-        assert answer.verdict == (409, "offset-mismatch")
-        assert answer.offset == 150_000
-        answer = new.patch(upload, 200_000, data[200_000:])
-        assert answer.verdict == (409, "offset-mismatch")
-        assert answer.offset == 150_000
+        answer = new.patch(upload, 150_001, data[150_001:])
+        assert (answer.verdict, answer.offset) == ((409, "offset-mismatch"), 150_000)
         assert connection.read().verdict == (409, "fenced")
         assert new.patch(upload, 150_000, data[150_000:]).offset == len(data)
         assert new.get(upload).body == data

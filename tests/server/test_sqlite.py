@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -373,6 +374,49 @@ async def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
             pass
 
 
+def test_many_can_make_the_same_file_at_once(tmp_path: Path) -> None:
+    """Each one finds the whole schema, whoever made it."""
+    together = threading.Barrier(8)
+
+    def make(path: Path) -> tuple[object, ...]:
+        together.wait(30)
+        connection = connect(path, write=True)
+        try:
+            schema.prepare(connection, path)
+            mode = connection.execute("PRAGMA journal_mode").fetchone()
+            return (*mode, *connection.execute("SELECT billions, units FROM coming").fetchone())
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(5):
+            assert list(pool.map(make, [tmp_path / f"{turn}.sqlite"] * 8)) == [("wal", 0, 0)] * 8
+
+
+def test_a_file_that_is_busy_while_it_is_made_is_tried_again(path: Path) -> None:
+    """The change to WAL can be refused at once. Here a reader refuses it, and goes when it is tried a second time."""
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("CREATE TABLE other (a)")
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM other").fetchall()
+    connection = connect(path, write=True)
+    connection.execute("PRAGMA busy_timeout = 0")
+    tries: list[str] = []
+
+    def trace(statement: str) -> None:
+        if "journal_mode" in statement:
+            tries.append(statement)
+            if len(tries) == 2:
+                reader.execute("ROLLBACK")
+
+    connection.set_trace_callback(trace)
+    schema.prepare(connection, path)
+    assert len(tries) >= 2
+    assert connection.execute("SELECT count(*) FROM upload").fetchone() == (0,)
+    connection.close()
+    reader.close()
+
+
 def test_statements_are_cut_where_they_end() -> None:
     table = "-- one;\nCREATE TABLE a (b);\n"
     trigger = "CREATE TRIGGER c AFTER INSERT ON a\nBEGIN\n  SELECT 1;\n  SELECT 2;\nEND;\n"
@@ -621,6 +665,7 @@ async def test_a_transaction_that_fails_is_told_to_all_of_it(
     assert isinstance(bench.outcomes["a"], CatalogError)
     assert isinstance(bench.outcomes["c"], CatalogError)
     assert bench.outcomes["a"] is not bench.outcomes["c"]
+    assert "constraint failed" in str(bench.outcomes["a"])
     await bench.add("d")
     assert bench.names() == ["d", "there"]
 

@@ -58,14 +58,15 @@ class Batch(Generic[Result]):
     async def _main(self, headers: dict[str, str], limit_rate: float | None, transfers: int) -> None:
         client = AsyncClient(headers=headers, limit_rate=limit_rate, transfers=transfers)
         with self._screen:
-            async with client, anyio.create_task_group() as group:
+            async with client:
                 started = [(name, self._start(client, name)) for name in self._names]
-                group.start_soon(self._signals, [transfer for _, transfer in started])
-                for name, transfer in started:
-                    group.start_soon(self._watch, name, transfer)
-                for name, transfer in started:
-                    await self._end(name, transfer)
-                group.cancel_scope.cancel()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(self._signals, [transfer for _, transfer in started])
+                    for name, transfer in started:
+                        group.start_soon(self._watch, name, transfer)
+                    for name, transfer in started:
+                        await self._end(name, transfer)
+                    group.cancel_scope.cancel()
         if self._paused:
             self._screen.say("Paused: what was done is kept. Run the same command again to go on.")
 
