@@ -48,10 +48,11 @@ test: $(READY) ## the tests; ARGS='-x -k name'
 	$(BIN)/python -m pytest $(ARGS)
 
 check: $(READY) ## ruff, mypy, pyright
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/pyright
+	@status=0; \
+	for tool in 'ruff check .' 'ruff format --check --quiet .' mypy pyright; do \
+	  echo "$$tool"; $(BIN)/$$tool || { status=1; echo "$$tool: FAILED"; }; \
+	done; \
+	exit $$status
 
 bench: $(READY) ## benchmarks, side by side with tusd if there is one; SIZE=1GiB, ROUNDS=5, ONLY=ingest, DATA=folder
 	@$(BIN)/python -m benchmarks --size "$(SIZE)" --rounds "$(ROUNDS)" $(if $(ONLY),--only "$(ONLY)") $(if $(DATA),--data "$(DATA)")

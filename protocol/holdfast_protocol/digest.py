@@ -92,9 +92,7 @@ class _Crc32c:
 def _crc32c() -> Callable[[], Hasher] | None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", RuntimeWarning
-            )  # it warns of its slow fallback, which is not taken here
+            warnings.simplefilter("ignore", RuntimeWarning)  # of its slow fallback, not taken here
             import google_crc32c
     except ImportError:
         return None

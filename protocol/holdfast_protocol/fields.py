@@ -60,7 +60,7 @@ def _structured(field: str, value: str, kind: Literal["item", "list", "dictionar
     try:
         return http_sf.parse(value.encode("latin-1"), tltype=kind)
     except ValueError as error:
-        raise FieldError(field, f"not a {kind} as RFC 9651 defines it: {error}") from None
+        raise FieldError(field, f"not an RFC 9651 {kind}: {error}") from None
 
 
 def _base64(field: str, text: str) -> bytes:

@@ -12,12 +12,8 @@ LONGEST: Final = 200
 """Bytes of UTF-8. File systems take 255; the rest is for suffixes such as that of a temporary file."""
 
 _LONGEST_SUFFIX: Final = 32
-_EDGES: Final = (
-    ". \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
-)
-_DROPPED: Final = frozenset(
-    "\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
-)
+_EDGES: Final = ". \xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+_DROPPED: Final = frozenset("\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 _DROPPED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _FORBIDDEN: Final = re.compile(r'[<>:"|?*]')
 _RESERVED: Final = re.compile(
@@ -35,9 +31,8 @@ def safe_name(raw: str, default: str = "upload") -> str:
     """
     kept = "".join(char for char in raw if not _is_dropped(char))
     last = kept.replace("\\", "/").rstrip("/").rpartition("/")[2].strip(_EDGES)
-    if (
-        len(last) > 4 * LONGEST
-    ):  # normalizing may take quadratic time; what is left out here would be cut anyway
+    if len(last) > 4 * LONGEST:
+        # Normalizing may take quadratic time. What is left out here would be cut off anyway.
         last = last[: 3 * LONGEST] + last[-LONGEST:]
     name = _shorten(_FORBIDDEN.sub("_", unicodedata.normalize("NFC", last)))
     if _RESERVED.fullmatch(name):  # looked at now, for a long name may become one by losing its end

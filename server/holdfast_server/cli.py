@@ -110,6 +110,9 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
 @click.option("--expire-finished", default="never", type=Duration(), help="Remove complete files after so long.")
 @click.option("--stall-timeout", default="60s", type=Duration(), help="End requests of which nothing comes.")
 @click.option("--grace", default="3s", type=Duration(), help="How long requests may go on at SIGTERM.")
+@click.option(
+    "--patience", default="10s", type=Duration(), help="How long a completing request waits before it is answered 202."
+)
 def serve(host: str, port: int, workers: int, **values: Any) -> None:
     """Run the upload server."""
     settings = _settings(values)

@@ -32,7 +32,9 @@ class Order:
 
     method: str
     kind: str
-    """cut, stall, lose (carry it out and send no answer), answer (with `status` and `code`)."""
+    """cut, stall, lose (carry it out and send no answer), short (send `after` bytes of the answer's body), answer
+    (with `status` and `code`).
+    """
     times: int = 1
     after: int = 0
     """Bytes of the body to take first."""
@@ -75,6 +77,11 @@ class Kept:
     stored: RangeSet = field(default_factory=RangeSet)
     complete: bool = False
     failed: bool = False
+    etag: str | None = '"one"'
+    ranges: bool = True
+    """Whether a GET with Range is answered with it."""
+    digest: bool = True
+    """Whether a GET says the digest."""
     verifying: int = 0
     """How many more times a HEAD says that it is still verifying."""
 
@@ -226,7 +233,11 @@ class _Handler(BaseHTTPRequestHandler):
         if order is not None and order.kind == "lose":
             self._hang_up()
             return
-        self._answer(status, fields_, content)
+        if order is not None and order.kind == "short":
+            self._answer(status, {headers.CONTENT_LENGTH: str(len(content)), **fields_}, content[: order.after])
+            self._hang_up()
+            return
+        self._answer(status, fields_ | (order.fields if order is not None else {}), content)
 
     def _read(self, length: int) -> bytes:
         found = bytearray()
@@ -365,17 +376,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self, seen: Seen, body: bytes) -> tuple[int, dict[str, str], bytes]:
         kept = self._kept(seen)
-        said = {
-            headers.ETAG: '"one"',
-            headers.ACCEPT_RANGES: "bytes",
-            headers.REPR_DIGEST: fields.format_digests([digest("sha-256", kept.data)]),
-            headers.CONTENT_DISPOSITION: fields.format_disposition("film.mkv"),
-        }
-        wanted = seen.fields.get(headers.RANGE.lower())
+        said = {headers.CONTENT_DISPOSITION: fields.format_disposition("film.mkv")}
+        if kept.digest:
+            said[headers.REPR_DIGEST] = fields.format_digests([digest("sha-256", kept.data)])
+        if kept.etag is not None:
+            said[headers.ETAG] = kept.etag
+        wanted = seen.fields.get(headers.RANGE.lower()) if kept.ranges else None
         ranges = fields.parse_byte_ranges(wanted, kept.length) if wanted else None
         if ranges == []:
             return 416, {headers.CONTENT_RANGE: fields.format_unsatisfied_range(kept.length)}, b""
-        if ranges is None or seen.fields.get(headers.IF_RANGE.lower(), '"one"') != '"one"':
+        if ranges is None or seen.fields.get(headers.IF_RANGE.lower(), kept.etag) != kept.etag:
             return 200, said, bytes(kept.data)
         ((start, end),) = ranges
         said[headers.CONTENT_RANGE] = fields.format_content_range(start, end, kept.length)

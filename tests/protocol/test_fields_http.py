@@ -206,6 +206,8 @@ def test_times_on_the_wire() -> None:
     ):
         assert fields.parse_http_date(text) == 784111777.0
     assert fields.parse_http_date("Sun Nov 16 08:49:37 1994") == 784111777.0 + 864000
+    assert fields.parse_http_date("Tuesday, 31-Dec-69 23:59:59 GMT") == 3155759999.0
+    assert fields.parse_http_date("Thursday, 01-Jan-70 00:00:00 GMT") == 0.0
     assert fields.parse_http_date("Thursday, 06-Nov-25 08:49:37 GMT") == 1762418977.0
 
 
@@ -317,6 +319,7 @@ def test_dispositions_on_the_wire(filename: str, text: str) -> None:
         ("attachment", None),
         ("", None),
         ("filename=a", None),
+        ("; filename=a", "a"),
         ("attachment; name=a", None),
     ],
 )

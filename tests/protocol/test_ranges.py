@@ -82,6 +82,23 @@ def test_adding_and_subtracting(steps: list[Operation]) -> None:
     assert subject.prefix == (SIZE if 0 not in model else model.index(0))
 
 
+def test_a_long_life(request: pytest.FixtureRequest) -> None:
+    """Thousands of short steps, which leave many leaves of all sizes behind; checked after each."""
+    chance = random.Random(request.config.getoption("seed"))
+    size = 2000
+    subject, model = RangeSet(), bytearray(size)
+    for step in range(3000):
+        start = chance.randrange(size)
+        end = min(size, start + chance.choice((1, 2, 3, 40)))
+        stored = chance.random() < (0.7 if step // 500 % 2 == 0 else 0.3)
+        changed = (subject.add if stored else subject.subtract)(start, end)
+        assert changed == model.count(not stored, start, end)
+        model[start:end] = bytes([stored]) * (end - start)
+        sound(subject)
+        assert (start in subject) == stored
+    assert list(subject) == runs(model, 1, 0, size)
+
+
 @given(operations)
 def test_one_offset(steps: list[Operation]) -> None:
     subject, model = built(steps)

@@ -322,7 +322,7 @@ def test_an_upload_is_its_model(machine_server: ServerProcess) -> None:
     run_state_machine_as_test(
         Machine,
         settings=hypothesis.settings(
-            max_examples=400 if LONG else 40,
+            max_examples=500 if LONG else 60,
             stateful_step_count=25 if LONG else 15,
             deadline=None,
             suppress_health_check=list(hypothesis.HealthCheck),

@@ -10,9 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -26,16 +24,12 @@ from hypothesis import strategies as st
 from holdfast_server.catalog import committer as committer_module
 from holdfast_server.catalog import schema, stored
 from holdfast_server.catalog.base import (
-    CatalogError,
     Duplicate,
     Durability,
     Event,
-    Incompatible,
     NoRoom,
-    NotReceiving,
     Unavailable,
 )
-from holdfast_server.catalog.committer import Committer
 from holdfast_server.catalog.connections import connect
 from holdfast_server.catalog.sqlite import SqliteCatalog, open_sqlite
 from holdfast_server.uploads.upload import State, Upload
@@ -342,89 +336,6 @@ async def test_a_full_disk_is_told_to_everybody_and_the_catalog_goes_on(
         assert len(await check_log(catalog)) == len(created)
 
 
-# the schema
-
-
-@pytest.mark.anyio
-async def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
-    async with open_sqlite(path, "os") as catalog:
-        await catalog.create(fresh(1), room=None)
-    with sqlite3.connect(path) as connection:
-        connection.execute("PRAGMA user_version = 4711")
-    connection.close()
-    with pytest.raises(Incompatible, match=r"4711.*newer version"):
-        async with open_sqlite(path):
-            pass
-    connection = sqlite3.connect(path)
-    assert connection.execute("PRAGMA user_version").fetchone() == (4711,)
-    connection.close()
-
-
-def test_a_file_that_is_no_catalog_is_refused(path: Path) -> None:
-    path.write_bytes(b"holdfast" * 1000)
-    with pytest.raises(Incompatible, match="not a sound catalog"):
-        anyio.run(SqliteCatalog.open, path, "os")
-    assert path.read_bytes() == b"holdfast" * 1000
-
-
-@pytest.mark.anyio
-async def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="folder"):
-        async with open_sqlite(tmp_path / "nowhere" / "catalog.sqlite"):
-            pass
-
-
-def test_many_can_make_the_same_file_at_once(tmp_path: Path) -> None:
-    """Each one finds the whole schema, whoever made it."""
-    together = threading.Barrier(8)
-
-    def make(path: Path) -> tuple[object, ...]:
-        together.wait(30)
-        connection = connect(path, write=True)
-        try:
-            schema.prepare(connection, path)
-            mode = connection.execute("PRAGMA journal_mode").fetchone()
-            return (*mode, *connection.execute("SELECT billions, units FROM coming").fetchone())
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(8) as pool:
-        for turn in range(5):
-            assert list(pool.map(make, [tmp_path / f"{turn}.sqlite"] * 8)) == [("wal", 0, 0)] * 8
-
-
-def test_a_file_that_is_busy_while_it_is_made_is_tried_again(path: Path) -> None:
-    """The change to WAL can be refused at once. Here a reader refuses it, and goes when it is tried a second time."""
-    reader = sqlite3.connect(path, isolation_level=None)
-    reader.execute("CREATE TABLE other (a)")
-    reader.execute("BEGIN")
-    reader.execute("SELECT * FROM other").fetchall()
-    connection = connect(path, write=True)
-    connection.execute("PRAGMA busy_timeout = 0")
-    tries: list[str] = []
-
-    def trace(statement: str) -> None:
-        if "journal_mode" in statement:
-            tries.append(statement)
-            if len(tries) == 2:
-                reader.execute("ROLLBACK")
-
-    connection.set_trace_callback(trace)
-    schema.prepare(connection, path)
-    assert len(tries) >= 2
-    assert connection.execute("SELECT count(*) FROM upload").fetchone() == (0,)
-    connection.close()
-    reader.close()
-
-
-def test_statements_are_cut_where_they_end() -> None:
-    table = "-- one;\nCREATE TABLE a (b);\n"
-    trigger = "CREATE TRIGGER c AFTER INSERT ON a\nBEGIN\n  SELECT 1;\n  SELECT 2;\nEND;\n"
-    assert list(schema.statements(table + trigger + "-- end\n")) == [table, trigger]
-    with pytest.raises(ValueError, match="within a statement"):
-        list(schema.statements("CREATE TABLE a (b)"))
-
-
 # the cost of a call
 
 
@@ -535,93 +446,7 @@ def test_added_ranges_are_those_of_a_set(added: list[tuple[int, int]]) -> None:
     connection.close()
 
 
-# group commit
-
-
-class Bench:
-    """A committer over a table of names, and the statements that it has run."""
-
-    def __init__(self, path: Path, durability: Durability) -> None:
-        connection = connect(path, write=True)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("CREATE TABLE parent (name TEXT PRIMARY KEY)")
-        connection.execute(
-            "CREATE TABLE name (name TEXT UNIQUE, parent REFERENCES parent DEFERRABLE INITIALLY DEFERRED)"
-        )
-        self.statements: list[str] = []
-        connection.set_trace_callback(self.statements.append)
-        self.path = path
-        self.durability = durability
-        self.committer = Committer(connection, path, durability)
-        self.outcomes: dict[str, object] = {}
-
-    async def add(self, name: str, parent: str | None = None, final: bool = False, on_conflict: str = "ABORT") -> None:
-        """Insert a name; its outcome is the value of `synchronous` under which it was committed, or the error."""
-
-        def operation(connection: sqlite3.Connection) -> object:
-            connection.execute(f"INSERT OR {on_conflict} INTO name VALUES (?, ?)", (name, parent))
-            return connection.execute("PRAGMA synchronous").fetchone()[0]
-
-        try:
-            self.outcomes[name] = await self.committer.submit(operation, final=final)
-        except CatalogError as error:
-            self.outcomes[name] = error
-
-    async def add_together(self, *calls: Callable[[], object]) -> None:
-        """Make the calls while the writer is busy, so that they are all queued when it is ready for the next batch."""
-        busy, gate = threading.Event(), threading.Event()
-
-        def wait(_: sqlite3.Connection) -> bool:
-            busy.set()
-            return gate.wait(30)
-
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.committer.submit, wait)
-            assert await anyio.to_thread.run_sync(busy.wait, 30)
-            for call in calls:
-                tasks.start_soon(call)  # type: ignore[arg-type]
-            await anyio.wait_all_tasks_blocked()
-            gate.set()
-
-    def names(self) -> list[str]:
-        connection = sqlite3.connect(self.path)
-        found = [name for (name,) in connection.execute("SELECT name FROM name ORDER BY name")]
-        connection.close()
-        return found
-
-
-@pytest.fixture(params=["ack", "finish", "os"])
-async def bench(request: pytest.FixtureRequest, path: Path) -> AsyncIterator[Bench]:
-    opened = Bench(path, request.param)
-    yield opened
-    opened.committer.refuse()
-    await anyio.to_thread.run_sync(opened.committer.join)
-
-
-FULL, NORMAL = 2, 1
-
-
-@pytest.mark.anyio
-async def test_all_that_waits_is_committed_in_one_transaction(bench: Bench) -> None:
-    await bench.add_together(*(lambda n=n: bench.add(f"{n:02}") for n in range(30)))
-    assert bench.names() == [f"{n:02}" for n in range(30)]
-    # One for that which kept the writer busy, one for all the others.
-    assert bench.statements.count("BEGIN IMMEDIATE") == bench.statements.count("COMMIT") == 2
-
-
-@pytest.mark.anyio
-async def test_a_commit_is_synced_as_the_durability_says(bench: Bench) -> None:
-    await bench.add("one")
-    await bench.add("two", final=True)
-    await bench.add("three")
-    await bench.add_together(lambda: bench.add("four"), lambda: bench.add("five", final=True))
-    expected = {
-        "ack": [FULL, FULL, FULL, FULL, FULL],
-        "finish": [NORMAL, FULL, NORMAL, FULL, FULL],
-        "os": [NORMAL, NORMAL, NORMAL, NORMAL, NORMAL],
-    }[bench.durability]
-    assert list(bench.outcomes.values()) == expected
+# durability
 
 
 @pytest.mark.anyio
@@ -638,55 +463,6 @@ async def test_the_completion_of_an_upload_asks_for_the_disk(path: Path) -> None
             )
     words = [line for line in seen if line in ("COMMIT", *(f"PRAGMA synchronous = {v}" for v in ("FULL", "NORMAL")))]
     assert words == ["COMMIT", "PRAGMA synchronous = FULL", "COMMIT", "PRAGMA synchronous = NORMAL", "COMMIT"]
-
-
-@pytest.mark.anyio
-async def test_an_operation_that_fails_leaves_the_others_of_its_transaction(bench: Bench) -> None:
-    await bench.add("there")
-    await bench.add_together(lambda: bench.add("a"), lambda: bench.add("there"), lambda: bench.add("b"))
-    assert bench.names() == ["a", "b", "there"]
-    assert isinstance(bench.outcomes["there"], CatalogError)
-    assert not isinstance(bench.outcomes["a"], CatalogError)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize(("parent", "on_conflict"), [("nobody", "ABORT"), (None, "ROLLBACK")])
-async def test_a_transaction_that_fails_is_told_to_all_of_it(
-    bench: Bench, parent: str | None, on_conflict: str
-) -> None:
-    """Once COMMIT itself fails (a deferred constraint), once SQLite rolls everything back within an operation."""
-    await bench.add("there")
-    await bench.add_together(
-        lambda: bench.add("a"),
-        lambda: bench.add("there" if parent is None else "b", parent, on_conflict=on_conflict),
-        lambda: bench.add("c"),
-    )
-    assert bench.names() == ["there"]
-    assert isinstance(bench.outcomes["a"], CatalogError)
-    assert isinstance(bench.outcomes["c"], CatalogError)
-    assert bench.outcomes["a"] is not bench.outcomes["c"]
-    assert "constraint failed" in str(bench.outcomes["a"])
-    await bench.add("d")
-    assert bench.names() == ["d", "there"]
-
-
-@pytest.mark.anyio
-async def test_a_refused_operation_of_a_failed_transaction_is_told_of_the_failure(bench: Bench) -> None:
-    """It was refused because of another one that has not happened after all."""
-
-    def refuse(connection: sqlite3.Connection) -> None:
-        (count,) = connection.execute("SELECT count(*) FROM name").fetchone()
-        assert count == 1
-        raise NotReceiving(None)
-
-    async def refused() -> None:
-        with pytest.raises(CatalogError, match="FOREIGN KEY"):
-            await bench.committer.submit(refuse)
-        bench.outcomes["refused"] = True
-
-    await bench.add_together(lambda: bench.add("a", "nobody"), refused)
-    assert bench.outcomes["refused"] is True
-    assert bench.names() == []
 
 
 if __name__ == "__main__":

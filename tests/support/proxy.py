@@ -7,10 +7,13 @@ Rule of this file: bytes are passed on in order and unchanged, until the fault s
 passed on is counted.
 """
 
+import array
 import contextlib
+import fcntl
 import select
 import socket
 import struct
+import termios
 import threading
 import time
 from collections.abc import Callable
@@ -126,6 +129,7 @@ class Proxy:
                     # A socket that another thread waits on would not be closed with a reset.
                     end.close()
                     down.join()
+                    self._wait_until_received(server)
                     for each in (client, server):
                         each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 elif fault.cut_after is not None:
@@ -134,6 +138,13 @@ class Proxy:
             down.join()
             with self._lock:
                 self._sockets = [s for s in self._sockets if s not in (client, server)]
+
+    def _wait_until_received(self, server: socket.socket) -> None:
+        """A reset throws away what the other side's kernel has not got yet."""
+        unsent = array.array("i", [1])
+        deadline = time.monotonic() + scaled(10)
+        while unsent[0] and time.monotonic() < deadline and not self._closing.wait(0.002):
+            fcntl.ioctl(server, termios.TIOCOUTQ, unsent)
 
     def _pass_up(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
         limits = [n for n in (fault.cut_after, fault.stall_after, fault.half_close_after) if n is not None]

@@ -91,7 +91,8 @@ class Readers:
             try:
                 return query(connection)
             finally:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # an error may have ended it
+                    connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise fault(error, self._path) from error
         finally:

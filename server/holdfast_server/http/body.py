@@ -15,6 +15,9 @@ from starlette.types import Receive
 
 from holdfast_server.uploads.incoming import Ending
 
+RUN: Final = 1024 * 1024
+LINGER: Final = 0.002
+"""`take` waits so many seconds for a whole run, once there is something: a thread is dear, a write call is too."""
 READ_AHEAD: Final = 4 * 1024 * 1024
 """Bytes of one request that may wait in memory to be stored."""
 
@@ -31,6 +34,7 @@ class RequestBody:
         self._started = False
         self._buffers: list[bytes] = []
         self._size = 0
+        self._enough = 1  # bytes that wake who waits in `take`
         self._nudged = False
         self._wake = anyio.Event()
         self._room = anyio.Event()
@@ -49,6 +53,12 @@ class RequestBody:
                 if patience is not None and patience < self._stall_timeout:
                     return None
                 self.ending = Ending.STALLED
+        if self._buffers and self._size < RUN and self.ending is None and not self._nudged:
+            self._enough = RUN
+            self._wake = anyio.Event()
+            with anyio.move_on_after(LINGER):
+                await self._wake.wait()
+            self._enough = 1
         if self._nudged:
             self._nudged = False
             if not self._buffers:
@@ -90,7 +100,8 @@ class RequestBody:
                         self._left -= len(data)
                 if not message.get("more_body", False):
                     self.ending = Ending.CUT if self._left is not None and self._left > 0 else Ending.WHOLE
-            self._wake.set()
+            if self._size >= self._enough or self._ended():
+                self._wake.set()
 
 
 @asynccontextmanager

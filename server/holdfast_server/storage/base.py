@@ -125,8 +125,16 @@ class Storage(Protocol):
         """Removes the bytes, on their way or published. Not an error if there are none."""
         ...
 
-    async def ids(self) -> Sequence[str]:
-        """The uploads that have bytes here, on their way or published."""
+    async def discard(self, upload_id: str) -> None:
+        """Removes bytes on their way, and leaves what is published. Not an error if there are none."""
+        ...
+
+    async def incoming(self) -> Sequence[str]:
+        """The ids of the uploads that have bytes on their way."""
+        ...
+
+    async def published(self) -> Sequence[tuple[str, str]]:
+        """The ids and names of the files that are published."""
         ...
 
     def room(self) -> Room:

@@ -31,6 +31,7 @@ Durability = Literal["ack", "finish", "os"]
 EVERYTHING = 1 << 60
 """An end beyond every upload: `reserve(id, 0, EVERYTHING)` keeps all writers out."""
 _DIGEST_LOCK = 1 << 61  # one byte far behind the last one stands for the right to compute the digest
+_ID_LENGTH = 32
 _PIECE = 1 << 20
 _MOST_BUFFERS = 1024  # IOV_MAX on Linux
 
@@ -318,7 +319,8 @@ class LocalStorage:
             return fd
 
     async def view(self, upload_id: str, name: str) -> LocalPiece | None:
-        for path in (self._incoming / upload_id, self._published(upload_id, name)):
+        # The published one first: whoever was late for its lock may have made an empty file where it was before.
+        for path in (self._published(upload_id, name), self._incoming / upload_id):
             fd = await to_thread.run_sync(_open_to_read, path, limiter=self.read_limiter)
             if fd is not None:
                 return LocalPiece(self, fd)
@@ -380,21 +382,23 @@ class LocalStorage:
             reader.close()
 
     async def remove(self, upload_id: str, name: str) -> None:
-        def unlink() -> None:
-            (self._incoming / upload_id).unlink(missing_ok=True)
-            self._published(upload_id, name).unlink(missing_ok=True)
+        await self.discard(upload_id)
+        target = self._published(upload_id, name)
+        await to_thread.run_sync(lambda: target.unlink(missing_ok=True), limiter=self.write_limiter)
 
-        await to_thread.run_sync(unlink, limiter=self.write_limiter)
+    async def discard(self, upload_id: str) -> None:
+        source = self._incoming / upload_id
+        await to_thread.run_sync(lambda: source.unlink(missing_ok=True), limiter=self.write_limiter)
 
-    async def ids(self) -> Sequence[str]:
-        def listing() -> list[str]:
-            # Only what is named like an upload: nothing else in these folders is ours to touch.
-            names = [entry.name for entry in os.scandir(self._incoming)]
-            return [name for name in names if len(name) == 32] + [
-                entry.name[:32] for entry in os.scandir(self._files) if entry.name[32:33] == "-"
-            ]
+    async def incoming(self) -> Sequence[str]:
+        names = await to_thread.run_sync(os.listdir, self._incoming, limiter=self.read_limiter)
+        return [name for name in names if len(name) == _ID_LENGTH]
 
-        return await to_thread.run_sync(listing, limiter=self.read_limiter)
+    async def published(self) -> Sequence[tuple[str, str]]:
+        names = await to_thread.run_sync(os.listdir, self._files, limiter=self.read_limiter)
+        # What is not named like an upload's file is not ours to touch.
+        parts = [(name[:_ID_LENGTH], name[_ID_LENGTH:]) for name in names]
+        return [(upload_id, rest[1:]) for upload_id, rest in parts if rest.startswith("-")]
 
     def room(self) -> Room:
         stat = os.statvfs(self._root)

@@ -20,7 +20,7 @@ from holdfast_server.uploads.incoming import Ending, Incoming
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import TAKEOVER, Writer, Writers
 
-_PAUSE = 0.01
+_PAUSE = 0.02
 _COMPARED = 1024 * 1024
 
 
@@ -52,14 +52,10 @@ async def store(
 
 
 async def _let_pass(core: Core, upload_id: str, wanted: rules.StoreChunk) -> None:
-    """Waits until nobody writes to the range any more, for as long as a takeover may take."""
+    """Waits until whoever fenced this chunk has stored something of its range, for as long as a takeover may take."""
     with anyio.move_on_after(TAKEOVER):
-        while True:
+        while await _gaps(core, upload_id, wanted.start, wanted.end) == [(wanted.start, wanted.end)]:
             await anyio.sleep(_PAUSE)
-            reservation = await core.storage.reserve(upload_id, wanted.start, wanted.end)
-            if reservation is not None:
-                reservation.release()
-                return
 
 
 class _LetGo(Exception):  # noqa: N818
@@ -93,7 +89,7 @@ class _Chunk:
             with self._writers.registered(writer):
                 await self._check_receiving()
                 writer.since = await self._core.catalog.fence_head()
-                if await self._gaps() != [(self._start, self._end)]:
+                if await _gaps(self._core, self._upload_id, self._start, self._end) != [(self._start, self._end)]:
                     return await self._store_aside(reservation)
                 await self._receive(reservation)
                 return await self._commit(reservation)
@@ -108,9 +104,9 @@ class _Chunk:
             if reservation is None:
                 reservation = taken = await self._writers.take_over(self._upload_id, self._start, self._end)
             await self._check_receiving()
-            gaps = await self._gaps()
-            await self._compare(reservation, scratch, gaps)
-            for start, end in gaps:
+            holes = await _gaps(self._core, self._upload_id, self._start, self._end)
+            await self._compare(reservation, scratch, holes)
+            for start, end in holes:
                 await reservation.copy(scratch, start, end)
             return await self._commit(reservation)
         except OSError as error:
@@ -167,19 +163,10 @@ class _Chunk:
                     {"algorithm": digest.algorithm},
                 )
 
-    async def _gaps(self) -> list[tuple[int, int]]:
-        gaps: list[tuple[int, int]] = []
-        start, more = self._start, True
-        while more:
-            found, more = await self._core.catalog.missing(self._upload_id, start, self._end, 1000)
-            gaps += found
-            start = gaps[-1][1] if gaps else self._end
-        return gaps
-
-    async def _compare(self, stored: Piece, scratch: Piece, gaps: list[tuple[int, int]]) -> None:
+    async def _compare(self, stored: Piece, scratch: Piece, holes: list[tuple[int, int]]) -> None:
         """Raises ProblemError if what is stored in the range already differs from the chunk."""
         position = self._start
-        for gap_start, gap_end in [*gaps, (self._end, self._end)]:
+        for gap_start, gap_end in [*holes, (self._end, self._end)]:
             while position < gap_start:
                 size = min(_COMPARED, gap_start - position)
                 if await stored.read(position, size) != await scratch.read(position, size):
@@ -207,11 +194,22 @@ class _Chunk:
         return upload
 
 
+async def _gaps(core: Core, upload_id: str, start: int, end: int) -> list[tuple[int, int]]:
+    """What is missing of `[start, end)`, all of it: a chunk has at most some thousand granules."""
+    found: list[tuple[int, int]] = []
+    more = True
+    while more:
+        page, more = await core.catalog.missing(upload_id, start, end, 1000)
+        found += page
+        start = found[-1][1] if found else end
+    return found
+
+
 async def _settled(core: Core, upload: Upload, wanted: rules.StoreChunk) -> bool:
     """Is all of the range stored already, with these digests (P-CHUNK-5)? Raises ProblemError if with others."""
     if upload.state is State.RECEIVING:
-        gaps, _ = await core.catalog.missing(upload.id, wanted.start, wanted.end, 1)
-        if gaps:
+        holes, _ = await core.catalog.missing(upload.id, wanted.start, wanted.end, 1)
+        if holes:
             return False
     piece = await core.storage.view(upload.id, upload.name)
     if piece is None:

@@ -13,11 +13,11 @@ from anyio.abc import TaskGroup
 
 from holdfast_protocol import fields, headers
 from holdfast_protocol import server as rules
-from holdfast_protocol.digest import Digest
+from holdfast_protocol.digest import Digest, hasher
 from holdfast_protocol.problem import ProblemError
-from holdfast_server.catalog.base import WrongState
+from holdfast_server.catalog.base import CatalogError, WrongState
 from holdfast_server.uploads.core import Core, is_full, no_space
-from holdfast_server.uploads.frontier import Frontier
+from holdfast_server.uploads.frontier import RUN, Frontier
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import Writers
 
@@ -37,7 +37,7 @@ class Completion:
         self._frontier = frontier
         self._tasks: TaskGroup | None = None
         self._running: dict[str, anyio.Event] = {}
-        self._failed: dict[str, OSError] = {}
+        self._failed: dict[str, OSError | CatalogError] = {}
 
     def start(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
@@ -50,8 +50,7 @@ class Completion:
         if upload.state is State.RECEIVING:
             upload = await self._begin(upload, digests)
         if upload.state is State.COMPLETE:
-            _check_same(upload, digests)
-            return upload
+            return await self._check_same(upload, digests)
         if upload.state is State.VERIFYING:
             upload = await self._wait(upload.id)
         if upload.state is State.FAILED:
@@ -91,12 +90,39 @@ class Completion:
                 await self._running[upload_id].wait()
                 failed = self._failed.pop(upload_id, None)
                 if failed is not None:
-                    raise no_space() if is_full(failed) else failed
+                    raise no_space() if isinstance(failed, OSError) and is_full(failed) else failed
                 upload = await self._core.find(upload_id)
                 if upload.state is not State.VERIFYING:
                     return upload
                 await anyio.sleep(_LOOK_AGAIN)  # another process is at it
         return await self._core.find(upload_id)
+
+    async def _check_same(self, upload: Upload, digests: tuple[Digest, ...]) -> Upload:
+        """P-COMPLETE-5. Computes what was not asked for before, if that does not take too long."""
+        known = {digest.algorithm for digest in upload.computed}
+        hashers = {name: hasher(name) for name in {digest.algorithm for digest in digests} - known}
+        if hashers:
+            with anyio.move_on_after(self._core.settings.patience) as waiting:
+                piece = await self._core.storage.view(upload.id, upload.name)
+                if piece is None:
+                    raise FileNotFoundError(upload.name)
+                try:
+                    for start in range(0, upload.length, RUN):
+                        await piece.digest(start, min(start + RUN, upload.length), list(hashers.values()))
+                finally:
+                    piece.release()
+            if waiting.cancelled_caught:
+                raise ProblemError(
+                    "overloaded", "This upload is complete, but to compute that digest of it takes too long here."
+                )
+            for name in sorted(hashers):
+                digest = Digest(name, hashers[name].digest())
+                upload = await self._core.catalog.record_digest(upload.id, digest, now=self._core.now())
+        if not set(digests) <= set(upload.computed):
+            raise ProblemError(
+                "chunk-conflict", "This upload is complete, with another digest.", headers=rules.digest_fields(upload)
+            )
+        return upload
 
     def resume(self, upload_id: str) -> None:
         """Has an upload that is `verifying` completed, unless this process is at it. Does not block."""
@@ -108,7 +134,9 @@ class Completion:
     async def _run(self, upload_id: str) -> None:
         try:
             await self._verify_and_publish(upload_id)
-        except OSError as error:
+        except WrongState:
+            logger.info("upload %s was completed by another process", upload_id)
+        except (OSError, CatalogError) as error:
             logger.error("upload %s cannot be completed for now: %s", upload_id, error)
             self._failed[upload_id] = error
         except ProblemError as problem:
@@ -163,13 +191,3 @@ def mismatch(upload: Upload) -> ProblemError:
         },
         rules.digest_fields(upload),
     )
-
-
-def _check_same(upload: Upload, digests: tuple[Digest, ...]) -> None:
-    """P-COMPLETE-5. A digest of an algorithm that was never computed cannot be compared, and is passed over."""
-    computed = {digest.algorithm: digest for digest in upload.computed}
-    for digest in digests:
-        if computed.get(digest.algorithm, digest) != digest:
-            raise ProblemError(
-                "chunk-conflict", "This upload is complete, with another digest.", headers=rules.digest_fields(upload)
-            )

@@ -12,6 +12,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from holdfast_protocol.digest import Digest, hasher
+from holdfast_server.catalog.base import CatalogError
 from holdfast_server.storage.base import Piece
 from holdfast_server.uploads.core import Core
 from holdfast_server.uploads.upload import State, Upload
@@ -106,7 +107,7 @@ class Frontier:
                 await self._compute(upload_id, claim, followed)
             finally:
                 claim.release()
-        except OSError as error:
+        except (OSError, CatalogError) as error:
             logger.warning("the digest of %s is not followed for now: %s", upload_id, error)
         finally:
             del self._followed[upload_id]

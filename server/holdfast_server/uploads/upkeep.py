@@ -10,7 +10,7 @@ import logging
 import anyio
 
 from holdfast_protocol.problem import ProblemError
-from holdfast_server.catalog.base import TOMBSTONES, WrongState
+from holdfast_server.catalog.base import TOMBSTONES, CatalogError, WrongState
 from holdfast_server.uploads.completion import EVERYTHING, Completion
 from holdfast_server.uploads.core import Core
 from holdfast_server.uploads.upload import State, Upload
@@ -33,14 +33,18 @@ class Upkeep:
 
     async def recover(self) -> None:
         """Brings catalog and storage together. Safe while other processes work on the same data."""
-        # The listing comes first: an upload is in the catalog before its first byte is in the storage.
-        ids = await self._core.storage.ids()
-        states = await self._core.catalog.states(ids)
-        for upload_id in ids:
-            if upload_id not in states or states[upload_id] in TOMBSTONES:
-                logger.info("removing the bytes of %s, which is no upload", upload_id)
-                upload = await self._core.catalog.get(upload_id)
-                await self._core.storage.remove(upload_id, upload.name if upload else "")
+        # The listings come first: an upload is in the catalog before its first byte is in the storage.
+        storage, catalog = self._core.storage, self._core.catalog
+        incoming, published = await storage.incoming(), await storage.published()
+        states = await catalog.states([*incoming, *(upload_id for upload_id, _ in published)])
+        for upload_id in incoming:
+            if states.get(upload_id) in (None, State.COMPLETE, *TOMBSTONES):
+                logger.info("removing bytes of %s, which has none on their way", upload_id)
+                await storage.discard(upload_id)
+        for upload_id, name in published:
+            if states.get(upload_id) in (None, *TOMBSTONES):
+                logger.info("removing the file of %s, which is no upload any more", upload_id)
+                await storage.remove(upload_id, name)
         for upload in await self._core.catalog.unfinished():
             if upload.state is State.VERIFYING:
                 self._completion.resume(upload.id)
@@ -74,8 +78,8 @@ class Upkeep:
             await anyio.sleep(interval)
             try:
                 await self.sweep()
-            except OSError as error:
-                logger.error("expired uploads could not be removed: %s", error)
+            except (OSError, CatalogError) as error:
+                logger.error("expired uploads could not be removed for now: %s", error)
 
     async def sweep(self) -> int:
         """Removes what has expired now; how many there were."""

@@ -6,15 +6,19 @@ reserved, and from nothing else. A writer in this process is told directly, one 
 catalog, which every process watches while it has writers or computes digests.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import anyio
 
 from holdfast_protocol.problem import ProblemError
+from holdfast_server.catalog.base import CatalogError
 from holdfast_server.storage.base import Reservation
 from holdfast_server.uploads.core import Core
 from holdfast_server.uploads.frontier import Frontier
+
+logger = logging.getLogger(__name__)
 
 TAKEOVER = 0.9
 """Seconds that a writer has to let go, once it was asked to (T-PATCH-3)."""
@@ -137,8 +141,13 @@ class Writers:
                 self._any = anyio.Event()
                 await self._any.wait()
             await anyio.sleep(WATCH_INTERVAL)
-            if self._core.catalog.changed():
-                for fence in await self._core.catalog.fences(seen):
-                    seen = fence.seq
-                    self._fence_here(fence.upload, fence.start, fence.end, fence.seq)
-                    self._frontier.nudge(fence.upload)
+            try:
+                fences = await self._core.catalog.fences(seen) if self._core.catalog.changed() else ()
+            except (OSError, CatalogError) as error:
+                logger.warning("fences of other processes cannot be read for now: %s", error)
+                await anyio.sleep(1)
+                continue
+            for fence in fences:
+                seen = fence.seq
+                self._fence_here(fence.upload, fence.start, fence.end, fence.seq)
+                self._frontier.nudge(fence.upload)

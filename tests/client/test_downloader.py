@@ -1,0 +1,192 @@
+"""The driver of downloads against a real server that misbehaves on order: one version, whole, or nothing."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import holdfast
+from holdfast import AsyncClient, Digest
+from holdfast_protocol.digest import digest
+from tests.client.loopback import Loopback, Seen
+
+pytestmark = pytest.mark.anyio
+
+MIB = 1024 * 1024
+KEY = "d" * 32
+MakeClient = Callable[..., AsyncClient]
+
+
+@pytest.fixture
+def content(rng: random.Random) -> bytes:
+    return rng.randbytes(5 * MIB + 3)
+
+
+@pytest.fixture
+def url(loopback: Loopback, content: bytes) -> str:
+    return loopback.put(KEY, content, stored=[(0, len(content))])
+
+
+def segments(loopback: Loopback) -> list[Seen]:
+    """GETs but the first one, which asks for one byte."""
+    return loopback.requests("GET")[1:]
+
+
+async def test_a_file_comes_in_ranges_of_one_version(
+    make_client: MakeClient, loopback: Loopback, url: str, content: bytes, tmp_path: Path
+) -> None:
+    async with make_client() as client:
+        result = await client.download(url, folder=tmp_path / "in")
+    assert result.path == tmp_path / "in" / "film.mkv"
+    assert result.path.read_bytes() == content
+    assert result.digest == digest("sha-256", content)
+    assert len(segments(loopback)) == result.segments == 6
+    assert {seen.fields["if-range"] for seen in segments(loopback)} == {'"one"'}
+    assert [file.name for file in (tmp_path / "in").iterdir()] == ["film.mkv"]
+
+
+@pytest.mark.parametrize("size", [0, 1])
+async def test_small_files(make_client: MakeClient, loopback: Loopback, tmp_path: Path, size: int) -> None:
+    url = loopback.put(KEY, b"x" * size, stored=[])
+    async with make_client() as client:
+        result = await client.download(url, tmp_path / "x")
+    assert result.path.read_bytes() == b"x" * size
+    assert result.size == size
+
+
+async def test_a_range_that_is_cut_goes_on_where_it_was_cut(
+    make_client: MakeClient, loopback: Loopback, url: str, content: bytes, tmp_path: Path
+) -> None:
+    loopback.order("GET", "short", after=400_000, when=lambda seen: seen.fields["range"].startswith(f"bytes={MIB}-"))
+    async with make_client() as client:
+        result = await client.download(url, tmp_path / "x")
+    assert result.path.read_bytes() == content
+    assert f"bytes={MIB + 400_000}-{2 * MIB - 1}" in [seen.fields["range"] for seen in segments(loopback)]
+
+
+async def test_a_download_goes_on_from_what_is_on_the_disk(
+    make_client: MakeClient, loopback: Loopback, url: str, content: bytes, tmp_path: Path
+) -> None:
+    """Only the spans that were recorded are trusted, and only what is not here is asked for."""
+    loopback.order("GET", "answer", status=404, when=lambda seen: seen.fields["range"].startswith(f"bytes={4 * MIB}-"))
+    async with make_client() as client:
+        with pytest.raises(holdfast.UploadGone):
+            await client.download(url, tmp_path / "x", segments=1)
+        assert not (tmp_path / "x").exists()
+        before = len(loopback.requests("GET"))
+        result = await client.download(url, tmp_path / "x")
+    assert result.path.read_bytes() == content
+    assert result.bytes_resumed == 4 * MIB
+    again = [seen.fields["range"] for seen in loopback.requests("GET")[before + 1 :]]
+    assert sorted(again) == [f"bytes={4 * MIB}-{5 * MIB - 1}", f"bytes={5 * MIB}-{5 * MIB + 2}"]
+
+
+async def test_a_new_version_starts_the_file_anew(
+    make_client: MakeClient, loopback: Loopback, url: str, content: bytes, tmp_path: Path
+) -> None:
+    """Bytes of two versions never meet in one file."""
+    other = bytes(reversed(content))
+
+    def publish(seen: Seen) -> bool:
+        if seen.fields["range"].startswith(f"bytes={3 * MIB}-"):
+            kept = loopback.uploads[KEY]
+            kept.data[:], kept.etag = other, '"two"'
+        return False
+
+    loopback.order("GET", "cut", when=publish)
+    async with make_client() as client:
+        result = await client.download(url, tmp_path / "x", segments=1)
+    assert result.path.read_bytes() == other
+
+
+async def test_ranges_that_are_passed_over_give_one_stream(
+    make_client: MakeClient, loopback: Loopback, url: str, content: bytes, tmp_path: Path
+) -> None:
+    loopback.uploads[KEY].ranges = False
+    async with make_client() as client:
+        result = await client.download(url, tmp_path / "x")
+    assert result.path.read_bytes() == content
+    assert result.segments == 1
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"', "garbage"])
+async def test_without_a_strong_etag_there_is_one_stream(
+    make_client: MakeClient, loopback: Loopback, url: str, content: bytes, tmp_path: Path, etag: str | None
+) -> None:
+    loopback.uploads[KEY].etag = etag
+    loopback.order("GET", "short", after=300_000, when=lambda seen: "range" not in seen.fields)
+    async with make_client() as client:
+        result = await client.download(url, tmp_path / "x")
+    assert result.path.read_bytes() == content
+    assert [seen.fields.get("range") for seen in segments(loopback)] == [None, None]
+
+
+async def test_another_range_than_asked_for_is_refused(
+    make_client: MakeClient, loopback: Loopback, url: str, tmp_path: Path
+) -> None:
+    said = {"Content-Range": f"bytes 0-{MIB - 1}/{5 * MIB + 3}"}
+    loopback.order("GET", "twist", fields=said, when=lambda seen: seen.fields["range"].startswith(f"bytes={MIB}-"))
+    async with make_client() as client:
+        with pytest.raises(holdfast.BrokenProtocol, match="to the range"):
+            await client.download(url, tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+async def test_damage_is_found_and_thrown_away(
+    make_client: MakeClient, loopback: Loopback, url: str, content: bytes, tmp_path: Path
+) -> None:
+    """With what the caller knows, also if the server says nothing."""
+    loopback.uploads[KEY].digest = False
+    good = digest("md5", content)
+    loopback.uploads[KEY].data[MIB] ^= 1
+    async with make_client() as client:
+        with pytest.raises(holdfast.VerificationFailed, match="md5"):
+            await client.download(url, tmp_path / "x", checksum=good)
+        assert list(tmp_path.glob("x*")) == []
+        loopback.uploads[KEY].data[MIB] ^= 1
+        result = await client.download(url, tmp_path / "x", checksum=good)
+    assert result.digest == good
+    assert result.bytes_resumed == 0
+
+
+async def test_a_target_is_replaced_only_if_asked_for(
+    make_client: MakeClient, loopback: Loopback, url: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "x").write_text("mine")
+    async with make_client() as client:
+        with pytest.raises(holdfast.TargetExists):
+            await client.download(url, tmp_path / "x")
+        assert (tmp_path / "x").read_text() == "mine"
+        await client.download(url, tmp_path / "x", overwrite=True)
+    assert (tmp_path / "x").read_bytes() == content
+
+
+async def test_a_target_that_appears_meanwhile_is_not_replaced(
+    make_client: MakeClient, loopback: Loopback, url: str, tmp_path: Path
+) -> None:
+    def appear(seen: Seen) -> bool:
+        (tmp_path / "x").write_text("mine")
+        return False
+
+    loopback.order("GET", "cut", when=appear)
+    async with make_client() as client:
+        transfer = client.download(url, tmp_path / "x")
+        with pytest.raises(holdfast.TargetExists, match="appeared"):
+            (tmp_path / "x").unlink(missing_ok=True)
+            await transfer
+    assert (tmp_path / "x").read_text() == "mine"
+
+
+async def test_what_is_not_finished_is_said_so(make_client: MakeClient, loopback: Loopback, url: str) -> None:
+    loopback.order("GET", "answer", status=409, code="not-finished")
+    async with make_client() as client:
+        with pytest.raises(holdfast.ServerRefused) as caught:
+            await client.download(url)
+    assert caught.value.code == "not-finished"
+
+
+async def test_a_checksum_must_have_its_length(make_client: MakeClient, url: str) -> None:
+    async with make_client() as client:
+        with pytest.raises(holdfast.UsageError, match="64 digits"):
+            client.download(url, checksum=Digest("sha-256", b"x"))

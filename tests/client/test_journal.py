@@ -1,0 +1,189 @@
+"""The journal: it survives what processes do to it, and it tells one run from another."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from holdfast.errors import HoldfastError, TransferBusy
+from holdfast.journal import KEEP_DONE, DownloadRecord, Journal, UploadRecord, download_key, upload_key
+from holdfast.sources import Fingerprint
+from holdfast_protocol.digest import Digest
+from holdfast_protocol.messages import Span
+from tests.support.waiting import scaled
+
+PRINT = Fingerprint("/a/film.mkv", 100, 5, (1 << 64) - 1, 3, "ab")
+KEY = upload_key("http://host/files", PRINT, {})
+DONE = Digest("sha-256", bytes(32))
+
+
+def test_an_upload_is_remembered_until_it_is_forgotten(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    assert journal.find_upload(KEY) is None
+    journal.begin_upload(KEY, PRINT, endpoint="http://host/files", url="http://host/files/1")
+    record = UploadRecord(KEY, "/a/film.mkv", "http://host/files", "http://host/files/1", 100)
+    assert journal.find_upload(KEY) == record
+    journal.pause_upload(KEY, wire=7)
+    journal.close()
+    journal = Journal(tmp_path)
+    found = journal.find_upload(KEY)
+    assert found is not None
+    assert (found.url, found.wire, found.done) == (record.url, 7, False)
+    journal.finish_upload(KEY, digest=DONE, wire=9)
+    found = journal.find_upload(KEY)
+    assert found is not None
+    assert (found.done, found.digest, found.wire) == (True, DONE, 9)
+    journal.forget_upload(KEY)
+    assert journal.find_upload(KEY) is None
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        upload_key("http://other/files", PRINT, {}),
+        upload_key("http://host/files", PRINT, {"project": b"x"}),
+        upload_key("http://host/files", Fingerprint("/b/film.mkv", 100, 5, 1, 3, "ab"), {}),
+        upload_key("http://host/files", Fingerprint("/a/film.mkv", 101, 5, 1, 3, "ab"), {}),
+        upload_key("http://host/files", Fingerprint("/a/film.mkv", 100, 6, 1, 3, "ab"), {}),
+        upload_key("http://host/files", Fingerprint("/a/film.mkv", 100, 5, 1, 3, "ac"), {}),
+    ],
+)
+def test_another_file_place_or_purpose_is_another_upload(other: str) -> None:
+    assert other != KEY
+
+
+def test_inode_and_device_are_hints() -> None:
+    assert upload_key("http://host/files", Fingerprint("/a/film.mkv", 100, 5, 8, 9, "ab"), {}) == KEY
+
+
+def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
+    journal = Journal.open(tmp_path / "state")
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
+    lock = journal.lock(KEY, "film.mkv")
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    files = [path for path in (tmp_path / "state").rglob("*") if path.is_file()]
+    assert {path.name for path in files} >= {"journal.db", "journal.db-wal"}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    journal.unlock(KEY, lock)
+    journal.close()
+
+
+def test_a_damaged_file_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "journal.db").write_bytes(b"SQLite format 3\0" + b"garbage" * 1000)
+    journal = Journal.open(tmp_path)
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
+    journal.close()
+    assert (tmp_path / "journal.db.corrupt").read_bytes().endswith(b"garbage")
+    assert "set aside" in caplog.text
+
+
+def test_damage_inside_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal(tmp_path)
+    for number in range(200):
+        journal.begin_upload(f"{number:064x}", PRINT, endpoint="e" * 200, url="u")
+    journal.close()
+    with (tmp_path / "journal.db").open("r+b") as file:
+        file.seek(3 * 4096)
+        file.write(os.urandom(4096 * 6))
+    journal = Journal.open(tmp_path)
+    assert journal.find_upload(f"{7:064x}") is None
+    journal.close()
+    assert "set aside" in caplog.text
+
+
+def test_a_newer_journal_is_left_alone(tmp_path: Path) -> None:
+    Journal(tmp_path).close()
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(HoldfastError, match="newer version") as caught:
+        Journal.open(tmp_path)
+    assert caught.value.code == "journal-too-new"
+
+
+def test_where_it_cannot_be_written_transfers_work_without_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+    journal = Journal.open(tmp_path / "file" / "state")
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
+    assert journal.find_upload(KEY) is not None
+    lock = journal.lock(KEY, "film.mkv")
+    lock.count(5)
+    journal.unlock(KEY, lock, forget=True)
+    journal.close()
+    assert "cannot be resumed" in caplog.text
+
+
+def test_the_folder_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOLDFAST_STATE", str(tmp_path / "there"))
+    Journal.open().close()
+    assert (tmp_path / "there" / "journal.db").exists()
+
+
+def test_finished_uploads_are_forgotten_after_a_while(tmp_path: Path) -> None:
+    now = 1000.0
+    journal = Journal(tmp_path, clock=lambda: now)
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
+    journal.finish_upload(KEY, digest=None, wire=0)
+    journal.close()
+    for later, there in ((KEEP_DONE - 1, True), (KEEP_DONE + 1, False)):
+        journal = Journal(tmp_path, clock=lambda later=later: 1000.0 + later)  # type: ignore[misc]
+        assert (journal.find_upload(KEY) is not None) is there
+        journal.close()
+
+
+def test_spans_of_a_download(tmp_path: Path) -> None:
+    key = download_key("http://host/1", "/x")
+    journal = Journal(tmp_path)
+    record = DownloadRecord(key, "http://host/1", "/x", "/x.part", 100, '"one"')
+    journal.begin_download(record)
+    journal.commit_spans(key, [Span(50, 60), Span(0, 10)])
+    journal.commit_spans(key, [Span(50, 70)])
+    found = journal.find_download(key)
+    assert found is not None
+    assert found.spans == (Span(0, 10), Span(50, 70))
+    journal.begin_download(record)
+    assert journal.find_download(key) == record
+    journal.forget_download(key)
+    assert journal.find_download(key) is None
+    journal.close()
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from holdfast.journal import Journal
+journal = Journal(Path(sys.argv[1]))
+lock = journal.lock(sys.argv[2], "film.mkv")
+lock.count(1000)
+lock.count(234)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_lock_ends_with_its_process_and_the_count_stays(tmp_path: Path) -> None:
+    """kill -9 of the process that holds it: the next one gets the lock, and every byte that was counted."""
+    journal = Journal(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path), KEY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(TransferBusy, match=f"process {process.pid}"):
+            journal.lock(KEY, "film.mkv")
+        process.send_signal(signal.SIGKILL)
+        process.wait(scaled(10))
+    lock = journal.lock(KEY, "film.mkv")
+    assert lock.wire == 1234
+    with pytest.raises(TransferBusy, match="this process"):
+        journal.lock(KEY, "film.mkv")
+    journal.unlock(KEY, lock, forget=True)
+    lock = journal.lock(KEY, "film.mkv")
+    assert lock.wire == 0
+    journal.unlock(KEY, lock)
+    journal.close()

@@ -1,0 +1,112 @@
+"""How a file is cut up, how long is waited, how a rate is held: by values."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.errors import UsageError
+from holdfast.planner import Attempts, Backoff, Plan, TokenBucket, aligned, pieces
+from holdfast_protocol.messages import Span
+
+MIB = 1024 * 1024
+GRANULE = 65536
+
+
+@given(
+    length=st.integers(0, 1 << 42),
+    granule=st.sampled_from([1, GRANULE, 5 * MIB]),
+    granules=st.integers(1, 1000),
+    chunk_size=st.none() | st.integers(1, 1 << 32),
+    concurrency=st.none() | st.integers(1, 64),
+)
+def test_chunks_are_what_the_server_takes(
+    length: int, granule: int, granules: int, chunk_size: int | None, concurrency: int | None
+) -> None:
+    plan = Plan(length, granule=granule, max_chunk=granule * granules, chunk_size=chunk_size, concurrency=concurrency)
+    assert plan.chunk_size % granule == 0
+    assert granule <= plan.chunk_size <= granule * granules
+    assert 1 <= plan.concurrency <= (concurrency or 4)
+    assert (plan.concurrency - 1) * plan.chunk_size < max(length, 1), "no more connections than chunks"
+
+
+@pytest.mark.parametrize(
+    ("length", "chunk", "connections"),
+    [(0, GRANULE, 1), (1, GRANULE, 1), (MIB, 2 * GRANULE, 4), (64 * MIB, 8 * MIB, 4), (1 << 40, 8 * MIB, 4)],
+)
+def test_a_file_gives_two_chunks_for_each_connection(length: int, chunk: int, connections: int) -> None:
+    plan = Plan(length, granule=GRANULE, max_chunk=64 * MIB)
+    assert (plan.chunk_size, plan.concurrency) == (chunk, connections)
+
+
+def test_sizes_are_halved_down_to_the_granule() -> None:
+    plan = Plan(MIB, granule=GRANULE, max_chunk=MIB, chunk_size=3 * GRANULE)
+    assert plan.too_large(3 * GRANULE)
+    assert plan.chunk_size == GRANULE
+    assert not plan.too_large(GRANULE)
+
+
+@pytest.mark.parametrize("bad", [{"chunk_size": 0}, {"concurrency": 0}, {"concurrency": 65}])
+def test_what_makes_no_sense_is_refused(bad: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        Plan(MIB, granule=GRANULE, **bad)  # type: ignore[arg-type]
+
+
+@given(failures=st.integers(1, 10_000), rand=st.floats(0, 1, exclude_max=True))
+def test_back_off_is_full_jitter_up_to_its_cap(failures: int, rand: float) -> None:
+    window = min(0.3 * 2 ** min(failures - 1, 100), 30.0)
+    assert Backoff().delay(failures, rand) == pytest.approx(rand * window)
+
+
+@pytest.mark.parametrize(("said", "least", "most"), [(0.0, 0.0, 0.31), (5.0, 5.0, 6.4), (86400.0, 600.0, 630.1)])
+def test_retry_after_is_a_lower_bound_with_a_cap(said: float, least: float, most: float) -> None:
+    for rand in (0.0, 0.5, 0.999):
+        assert least <= Backoff().delay(9, rand, said) <= most
+
+
+def test_attempts_count_without_progress() -> None:
+    attempts = Attempts(3, progress=0)
+    assert [attempts.failed(0), attempts.failed(0)] == [True, True]
+    assert [attempts.failed(1), attempts.failed(1), attempts.failed(1)] == [True, True, False]
+
+
+@given(
+    spans=st.lists(st.tuples(st.integers(0, 999), st.integers(1, 999))).map(
+        lambda pairs: [Span(a, min(a + b, 1000)) for a, b in sorted(pairs)]
+    ),
+    granule=st.integers(1, 100),
+)
+def test_aligned_spans_cover_what_is_missing_and_keep_to_the_granule(spans: list[Span], granule: int) -> None:
+    found = aligned(spans, granule, 1000)
+    assert all(found.covers(span.start, span.end) for span in spans)
+    for start, end in found:
+        assert start % granule == 0
+        assert end % granule == 0 or end == 1000
+        assert any(span.start < start + granule and start < span.end for span in spans)
+
+
+def test_pieces() -> None:
+    assert pieces(Span(10, 25), 10) == (Span(10, 20), Span(20, 25))
+
+
+@given(rate=st.integers(1000, 10**9), takes=st.lists(st.integers(1, 65536), min_size=1, max_size=50))
+def test_a_bucket_lets_no_more_through_than_its_rate(rate: int, takes: list[int]) -> None:
+    """Whoever waits as told never gets more than a burst and the rate times the time."""
+    now = 0.0
+    bucket = TokenBucket(rate, lambda: now)
+    burst = min(max(65536.0, rate / 4), 4.0 * MIB)
+    gone = 0
+    for size in takes:
+        now += bucket.take(size)
+        gone += size
+        assert gone <= burst + rate * now + 1
+
+
+def test_takers_are_served_in_order() -> None:
+    bucket = TokenBucket(1000, lambda: 0.0)
+    bucket.take(65536)
+    assert [bucket.take(1000), bucket.take(1000), bucket.take(500)] == [1.0, 2.0, 2.5]
+
+
+def test_a_rate_must_be_more_than_nothing() -> None:
+    with pytest.raises(UsageError):
+        TokenBucket(0, lambda: 0.0)
