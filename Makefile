@@ -49,7 +49,7 @@ test: $(READY) ## the tests; ARGS='-x -k name'
 
 check: $(READY) ## ruff, mypy, pyright
 	@status=0; \
-	for tool in 'ruff check .' 'ruff format --check --quiet .' mypy pyright; do \
+	for tool in 'ruff check .' 'ruff format --check --output-format=concise .' mypy pyright; do \
 	  echo "$$tool"; $(BIN)/$$tool || { status=1; echo "$$tool: FAILED"; }; \
 	done; \
 	exit $$status
@@ -98,5 +98,5 @@ $(NODE_MODULES)/.ready: tests/interop/package.json
 	@command -v npm >/dev/null || { echo "make interop needs node and npm; on Debian: apt install nodejs npm" >&2; exit 1; }
 	mkdir -p .cache/interop
 	cp tests/interop/package.json .cache/interop/package.json
-	npm install --prefix .cache/interop --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+	npm_config_cache=.cache/npm npm install --prefix .cache/interop --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@

@@ -106,9 +106,7 @@ def test_sql_stays_in_the_catalog() -> None:
     statements = [
         (text[:40], place)
         for text, place in strings(SERVER, besides=("catalog/",))
-        if re.match(
-            r"\s*(SELECT .* FROM|INSERT INTO|UPDATE .* SET|DELETE FROM|CREATE TABLE|PRAGMA) ", text, re.DOTALL
-        )
+        if re.match(r"\s*(SELECT .* FROM|INSERT INTO|UPDATE .* SET|DELETE FROM|CREATE TABLE|PRAGMA) ", text, re.DOTALL)
     ]
     assert statements == []
 
@@ -169,9 +167,7 @@ def test_files_are_touched_in_storage_alone() -> None:
             match node:
                 case ast.Call(func=ast.Name(id="open")):
                     calls.append(("open", f"{path.relative_to(ROOT)}:{node.lineno}"))
-                case ast.Call(func=ast.Attribute(value=ast.Name(id="os"), attr=name)) if (
-                    name in FILE_FUNCTIONS
-                ):
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="os"), attr=name)) if name in FILE_FUNCTIONS:
                     calls.append((f"os.{name}", f"{path.relative_to(ROOT)}:{node.lineno}"))
                 case _:
                     pass
@@ -183,9 +179,7 @@ def test_files_are_touched_in_storage_alone() -> None:
 def test_every_module_says_its_rule(package: Path) -> None:
     """The rule that a file owns stands in its docstring; a package's empty `__init__` needs none."""
     silent = [
-        str(path.relative_to(ROOT))
-        for path, tree in modules(package)
-        if tree.body and not ast.get_docstring(tree)
+        str(path.relative_to(ROOT)) for path, tree in modules(package) if tree.body and not ast.get_docstring(tree)
     ]
     assert silent == []
 
@@ -193,9 +187,5 @@ def test_every_module_says_its_rule(package: Path) -> None:
 @pytest.mark.parametrize("package", [PROTOCOL, SERVER, CLIENT], ids=["protocol", "server", "client"])
 def test_no_module_outgrows_its_room(package: Path) -> None:
     """Split at 600 lines."""
-    long = {
-        str(p.relative_to(ROOT)): n
-        for p, _ in modules(package)
-        if (n := len(p.read_text().splitlines())) > 600
-    }
+    long = {str(p.relative_to(ROOT)): n for p, _ in modules(package) if (n := len(p.read_text().splitlines())) > 600}
     assert long == {}

@@ -25,9 +25,7 @@ def marks() -> Iterator[tuple[str, str]]:
     for path in sorted(TESTS.rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             match node:
-                case ast.Call(
-                    func=ast.Attribute(value=ast.Attribute(attr="mark"), attr="rule"), args=arguments
-                ):
+                case ast.Call(func=ast.Attribute(value=ast.Attribute(attr="mark"), attr="rule"), args=arguments):
                     for argument in arguments:
                         place = f"{path.relative_to(TESTS)}:{argument.lineno}"
                         assert isinstance(argument, ast.Constant), f"{place}: write the id as a literal"

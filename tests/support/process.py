@@ -165,8 +165,7 @@ class ServerProcess:
     def private(self) -> dict[int, int]:
         """Memory of each process in bytes that it shares with no other."""
         return {
-            pid: self._memory(pid, "smaps_rollup", "Private_Clean")
-            + self._memory(pid, "smaps_rollup", "Private_Dirty")
+            pid: self._memory(pid, "smaps_rollup", "Private_Clean") + self._memory(pid, "smaps_rollup", "Private_Dirty")
             for pid in self.pids()
         }
 

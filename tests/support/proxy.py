@@ -168,9 +168,7 @@ class Proxy:
         if fault.half_close_after is not None:
             server.shutdown(socket.SHUT_WR)
 
-    def _pass_down(
-        self, server: socket.socket, client: socket.socket, ended: socket.socket, fault: Fault
-    ) -> None:
+    def _pass_down(self, server: socket.socket, client: socket.socket, ended: socket.socket, fault: Fault) -> None:
         with contextlib.suppress(OSError):
             while ended not in select.select([server, ended], [], [])[0]:
                 piece = server.recv(65536)

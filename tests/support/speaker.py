@@ -127,9 +127,7 @@ class Speaker:
             self.close()
         return answer
 
-    def post(
-        self, length: int | None, *, parallel: bool = False, body: bytes | None = None, **other: str
-    ) -> Answer:
+    def post(self, length: int | None, *, parallel: bool = False, body: bytes | None = None, **other: str) -> Answer:
         """Create an upload. `other` are fields with `_` for `-`."""
         fields = dict(TUS)
         if length is not None:

@@ -32,9 +32,7 @@ def eventually(probe: Callable[[], T], *, within: float = 10.0, every: float = 0
         if last:
             return last
         if time.monotonic() > deadline:
-            raise AssertionError(
-                f"{what or 'the condition'} did not come true in {scaled(within)} s: {last!r}"
-            )
+            raise AssertionError(f"{what or 'the condition'} did not come true in {scaled(within)} s: {last!r}")
         time.sleep(every)
 
 

@@ -54,7 +54,8 @@ async def store(
 async def _let_pass(core: Core, upload_id: str, wanted: rules.StoreChunk) -> None:
     """Waits until whoever fenced this chunk has stored something of its range, for as long as a takeover may take."""
     with anyio.move_on_after(TAKEOVER):
-        while await _gaps(core, upload_id, wanted.start, wanted.end) == [(wanted.start, wanted.end)]:
+        # Polled, because it may be another process that stores.
+        while await _gaps(core, upload_id, wanted.start, wanted.end) == [(wanted.start, wanted.end)]:  # noqa: ASYNC110
             await anyio.sleep(_PAUSE)
 
 
