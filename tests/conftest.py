@@ -56,7 +56,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`kill_run` counts the runs of a test that kills the server, `half_kill_run` those of a slower one."""
-    runs = metafunc.config.getoption("kill_runs")
+    runs = int(metafunc.config.getoption("kill_runs") or 0)
     for name, count in (("kill_run", runs), ("half_kill_run", (runs + 1) // 2)):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, range(count))

@@ -58,14 +58,27 @@ class Incoming:
         self.headers = Headers(response.headers.multi_items())
 
     async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it came over the wire, in pieces of at most 256 KiB. Raises ConnectionFailed."""
+        """The body as it came over the wire, in pieces of about 256 KiB.
+
+        Raises ConnectionFailed, after all that came.
+        """
+        parts: list[bytes] = []
+        size = 0
+        failure: Exception | None = None
         try:
-            async for piece in self._response.aiter_raw(READ_PIECE):
-                yield piece
+            async for part in self._response.aiter_raw():
+                parts.append(part)
+                size += len(part)
+                if size >= READ_PIECE:
+                    yield b"".join(parts)
+                    parts, size = [], 0
         except httpx.HTTPError as error:
-            raise _connection_error(error, self._response.request) from error
-        except httpx.StreamError as error:
-            raise ConnectionFailed(f"the connection to {self._response.url.host} broke: {error}") from error
+            failure = _connection_error(error, self._response.request)
+            failure.__cause__ = error
+        if parts:
+            yield b"".join(parts)
+        if failure is not None:
+            raise failure
 
     async def answer(self) -> Response:
         """The whole as a value; of the body at most 64 KiB."""
@@ -192,14 +205,14 @@ async def _outgoing(body: Body, sent: Callable[[int], None] | None, limit: Token
 
 def _split(url: str) -> tuple[str, tuple[str, str] | None]:
     """The URL without user name and password, and these."""
+    refusal = UsageError(f"{url!r} is not a URL of an HTTP server; it must look like http://host:8000/files")
     try:
         parts = urlsplit(url)
-        valid = parts.scheme in ("http", "https") and bool(parts.hostname)
         _ = parts.port
     except ValueError:
-        valid = False
-    if not valid:
-        raise UsageError(f"{url!r} is not a URL of an HTTP server; it must look like http://host:8000/files")
+        raise refusal from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise refusal
     credentials = None
     if parts.username is not None:
         credentials = (unquote(parts.username), unquote(parts.password or ""))

@@ -36,7 +36,6 @@ from holdfast_protocol.messages import Request, Span
 from holdfast_protocol.names import safe_name
 from holdfast_protocol.problem import FieldError
 
-SEGMENT: Final = 8 * MIB
 COMMIT_BYTES: Final = 16 * MIB
 KEPT: Final = "What was received is kept; run the same download again to go on."
 

@@ -120,7 +120,9 @@ class TransferLock:
         """`size` bytes were put on the wire. Cheap: one small write into the page cache."""
         self.wire += size
         if self._descriptor >= 0:
-            os.pwrite(self._descriptor, b"%020d %010d\n" % (self.wire, os.getpid()), 0)
+            # A count that is lost (a full disk) is no reason to stop.
+            with contextlib.suppress(OSError):
+                os.pwrite(self._descriptor, b"%020d %010d\n" % (self.wire, os.getpid()), 0)
 
     def close(self, *, forget: bool = False) -> None:
         """Let go; with `forget` the count goes, too. May be called more than once."""
@@ -338,7 +340,7 @@ class Journal:
             )
         if version == len(_MIGRATIONS):
             return
-        with self._transaction() as db:
+        with self._atomic() as db:
             # Another process may have been faster; under the write lock the number is the true one.
             (version,) = db.execute("PRAGMA user_version").fetchone()
             for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
@@ -361,14 +363,25 @@ class Journal:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """As `_atomic`. That nothing could be written is logged, and stops nobody."""
+        try:
+            with self._atomic() as db:
+                yield db
+        except sqlite3.OperationalError as error:
+            _log.warning("the journal could not be written (%s); a later run may not know of this one", error)
+
+    @contextlib.contextmanager
+    def _atomic(self) -> Iterator[sqlite3.Connection]:
+        """Inside it all is written or nothing."""
         with self._guard:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
+                self._db.execute("COMMIT")
             except BaseException:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
 
 
 def _connect(path: str) -> sqlite3.Connection:

@@ -189,9 +189,9 @@ class ParallelRoad:
         state = await self._upload.state(attempts)
         if state.missing is None and not state.complete:
             return todo
-        spans = state.missing.spans if state.missing is not None else ()
+        spans: tuple[Span, ...] = state.missing.spans if state.missing is not None else ()
         lacking = aligned(spans, self._granule, self._upload.size)
-        if state.missing is not None and state.missing.more and spans[-1].end < self._upload.size:
+        if spans and state.missing is not None and state.missing.more and spans[-1].end < self._upload.size:
             # It did not name what lies behind; that may be missing or not, and sending it again is harmless.
             lacking.add(spans[-1].end, self._upload.size)
         left: list[Span] = []

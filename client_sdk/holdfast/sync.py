@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TypeVar
 
+import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from holdfast.client import AsyncClient, Metadata, PathLike
@@ -132,8 +133,10 @@ async def _watched(start: Callable[[], Transfer[Result]], progress: Watcher | No
                 progress(snapshot)
         return await transfer
     finally:
-        # Without effect on a transfer that has ended; else the caller has gone away.
+        # Without effect on a transfer that has ended; else the caller has gone away, and may come again.
         transfer.cancel()
+        with anyio.CancelScope(shield=True):
+            await transfer.ended()
 
 
 def upload(

@@ -102,6 +102,10 @@ class Transfer(Generic[Result]):
         assert self._result is not None
         return self._result
 
+    async def ended(self) -> None:
+        """Wait for the end, whatever it is."""
+        await self._ended.wait()
+
     @property
     def unseen_error(self) -> HoldfastError | None:
         """The error that nobody has been told of."""

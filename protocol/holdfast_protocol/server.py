@@ -18,6 +18,8 @@ from holdfast_protocol.problem import ProblemError
 
 SMALLEST_GRANULE = 64 * 1024
 MAX_GRANULES = 1 << 20
+LONGEST = 999_999_999_999_999
+"""The largest upload that can be spoken of: structured fields end at 15 digits (RFC 9651, section 3.3.1)."""
 MISSING_ON_HEAD = 100
 """How many ranges `Upload-Missing` carries at most (P-STATE-1)."""
 
@@ -31,8 +33,8 @@ FAILED = "failed"
 class Limits:
     """What this server takes. Sizes in bytes."""
 
-    max_size: int | None
-    """The largest upload, None: any that fits."""
+    max_size: int
+    """The largest upload, at most `LONGEST`."""
     max_chunk: int
     """The largest chunk of the parallel dialect."""
 
@@ -173,7 +175,7 @@ def read_length(fields_: Headers, limits: Limits) -> int:
             "missing-field", "Say how long the file is, with Upload-Length.", {"field": headers.UPLOAD_LENGTH}
         )
     length = fields.parse_integer(headers.UPLOAD_LENGTH, raw)
-    if limits.max_size is not None and length > limits.max_size:
+    if length > limits.max_size:
         raise ProblemError(
             "upload-too-large",
             f"This server takes uploads of up to {limits.max_size} bytes.",

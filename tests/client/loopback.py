@@ -181,10 +181,10 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: _Server
 
     def setup(self) -> None:
         super().setup()
+        assert isinstance(self.server, _Server)
         self.loopback = self.server.loopback
         with self.loopback.guard:
             self.loopback.connections.add(self.connection)
@@ -194,7 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.loopback.connections.discard(self.connection)
         super().finish()
 
-    def log_message(self, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that is overridden
         """Nothing on standard error."""
 
     def do(self) -> None:
@@ -277,6 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _append(self, seen: Seen, body: bytes) -> Kept:
         kept = self._kept(seen)
+        assert seen.offset is not None
         with self.loopback.guard:
             if seen.offset != kept.stored.prefix:
                 raise ProblemError("offset-mismatch", "Not here.")

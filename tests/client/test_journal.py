@@ -153,6 +153,45 @@ def test_spans_of_a_download(tmp_path: Path) -> None:
     journal.close()
 
 
+OPEN = """
+import sys
+from pathlib import Path
+from holdfast.journal import Journal
+from holdfast.sources import Fingerprint
+print("ready", flush=True)
+sys.stdin.readline()
+journal = Journal.open(Path(sys.argv[1]))
+for number in range(20):
+    journal.begin_upload(f"{sys.argv[2]}-{number}", Fingerprint("/a", 1, 2, 3, 4, "e"), endpoint="e", url="u")
+"""
+
+
+def test_many_processes_may_begin_one_journal(tmp_path: Path) -> None:
+    """All of them at once, with a folder that is not there yet; nothing of any of them is lost."""
+    folder = tmp_path / "state"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN, str(folder), str(number)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(5)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.communicate(timeout=scaled(30))[1] for process in processes] == [""] * 5
+    journal = Journal(folder)
+    assert all(journal.find_upload(f"{process}-{number}") for process in range(5) for number in range(20))
+    journal.close()
+
+
 HOLD = """
 import sys
 from pathlib import Path

@@ -48,7 +48,7 @@ def test_sizes_are_halved_down_to_the_granule() -> None:
 @pytest.mark.parametrize("bad", [{"chunk_size": 0}, {"concurrency": 0}, {"concurrency": 65}])
 def test_what_makes_no_sense_is_refused(bad: dict[str, int]) -> None:
     with pytest.raises(UsageError):
-        Plan(MIB, granule=GRANULE, **bad)  # type: ignore[arg-type]
+        Plan(MIB, granule=GRANULE, **bad)
 
 
 @given(failures=st.integers(1, 10_000), rand=st.floats(0, 1, exclude_max=True))

@@ -12,6 +12,8 @@ from tests.support.waiting import eventually
 from tests.support.wire import Answer, Connection
 
 EXTENSIONS = {"creation", "creation-with-upload", "expiration", "checksum", "termination"}
+LONGEST = "999999999999999"
+"""The largest integer of structured fields (RFC 9651, section 3.3.1), and so the longest upload."""
 
 
 @pytest.mark.rule("T-OPTIONS-1", "T-VERSION-2", "P-OFFER-1", "P-OFFER-2")
@@ -24,7 +26,7 @@ def test_options_tells_what_is_spoken(speaker: Speaker) -> None:
         assert set(answer["tus-extension"].split(",")) >= EXTENSIONS
         assert {"sha1", "md5", "sha256"} <= set(answer["tus-checksum-algorithm"].split(","))
         assert answer["upload-parallel"].startswith("?1;granule=65536;max-chunk=")
-        assert "tus-max-size" not in answer
+        assert answer["tus-max-size"] == LONGEST
 
 
 @pytest.mark.rule("T-OPTIONS-1", "T-CREATE-2")
@@ -34,6 +36,16 @@ def test_a_limit_is_told_and_kept(start_server: StartServer) -> None:
         assert speaker.request("OPTIONS", "/files")["tus-max-size"] == "1000"
         assert speaker.post(1001).verdict == (413, "upload-too-large")
         assert speaker.post(1000).status == 201
+
+
+@pytest.mark.rule("T-CREATE-2", "V-MISSING-1")
+def test_the_longest_upload_of_all(start_server: StartServer) -> None:
+    """Every number in the answers is one that structured fields can carry; one byte more is refused."""
+    server = start_server(overcommit=True)
+    with Speaker(server.url) as speaker:
+        assert speaker.post(int(LONGEST) + 1).verdict == (413, "upload-too-large")
+        upload = speaker.create(int(LONGEST))
+        assert missing(speaker.head(upload)) == [(0, int(LONGEST))]
 
 
 @pytest.mark.rule("T-VERSION-2")

@@ -325,6 +325,6 @@ def test_an_upload_is_its_model(machine_server: ServerProcess) -> None:
             max_examples=500 if LONG else 60,
             stateful_step_count=25 if LONG else 15,
             deadline=None,
-            suppress_health_check=list(hypothesis.HealthCheck),
+            suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.filter_too_much],
         ),
     )

@@ -10,7 +10,7 @@ back is shown; there are no retries here and no redirects.
 import json
 import socket
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from tests.support.waiting import scaled
 
-Fields = Mapping[str, str] | Iterable[tuple[str, str]]
+Fields = Mapping[str, str] | list[tuple[str, str]] | tuple[()]
 
 
 class ConnectionLostError(Exception):
@@ -110,7 +110,7 @@ class Connection:
         if target.startswith("http://"):
             parts = urlsplit(target)
             target = parts.path + (f"?{parts.query}" if parts.query else "")
-        pairs = fields.items() if isinstance(fields, Mapping) else fields
+        pairs = fields if isinstance(fields, list | tuple) else fields.items()
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self.host}", *(f"{k}: {v}" for k, v in pairs)]
         self._method = method
         self.socket.sendall("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
@@ -150,7 +150,7 @@ class Connection:
 
         A server that answers and closes before it has read the body is heard all the same.
         """
-        pairs = list(fields.items() if isinstance(fields, Mapping) else fields)
+        pairs = [*fields] if isinstance(fields, list | tuple) else [*fields.items()]
         names = {name.lower() for name, _ in pairs}
         if body is not None and not names & {"content-length", "transfer-encoding"}:
             pairs.append(("Content-Length", str(len(body))))

@@ -36,14 +36,12 @@ def require_version(fields_: Headers) -> None:
 
 
 def options(limits: Limits) -> dict[str, str]:
-    found = {
+    return {
         headers.TUS_VERSION: headers.TUS_PROTOCOL_VERSION,
         headers.TUS_EXTENSION: ",".join(EXTENSIONS),
         headers.TUS_CHECKSUM_ALGORITHM: ",".join(tus_name(name) for name in available()),
+        headers.TUS_MAX_SIZE: str(limits.max_size),
     }
-    if limits.max_size is not None:
-        found[headers.TUS_MAX_SIZE] = str(limits.max_size)
-    return found
 
 
 def create(fields_: Headers, limits: Limits) -> Create:

@@ -56,7 +56,7 @@ class Uploads:
         self._writers = Writers(self._core, self._frontier)
         self._completion = Completion(self._core, self._writers, self._frontier)
         self._upkeep = upkeep.Upkeep(self._core, self._writers, self._completion)
-        self.limits = rules.Limits(settings.max_size, settings.max_chunk)
+        self.limits = rules.Limits(min(settings.max_size or rules.LONGEST, rules.LONGEST), settings.max_chunk)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
