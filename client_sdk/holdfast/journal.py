@@ -143,8 +143,9 @@ class Journal:
         self._folder = folder
         self._guard = threading.Lock()
         self._held: set[str] = set()
-        self._db = self._open()
-        self._migrate()
+        with _alone(folder):
+            self._db = self._open()
+            self._migrate()
         self._collect()
 
     @classmethod
@@ -382,6 +383,29 @@ class Journal:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+
+@contextlib.contextmanager
+def _alone(folder: Path | None) -> Iterator[None]:
+    """Inside it no other process opens the journal: a change of SQLite's mode does not wait for others by itself.
+
+    Waits for at most ten seconds and then goes on: a process that was stopped in there must not stop all others.
+    """
+    if folder is None:
+        yield
+        return
+    descriptor = os.open(folder / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.01)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _connect(path: str) -> sqlite3.Connection:

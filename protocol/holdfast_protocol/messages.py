@@ -6,6 +6,7 @@ silence where its grammar allows only one value (`Headers.one`).
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from holdfast_protocol.problem import FieldError
 
@@ -16,7 +17,8 @@ class Headers:
     __slots__ = ("_items", "_map")
 
     def __init__(self, items: Mapping[str, str] | Iterable[tuple[str, str]] = ()) -> None:
-        self._items = tuple(items.items() if isinstance(items, Mapping) else items)
+        pairs = cast("Mapping[str, str]", items).items() if isinstance(items, Mapping) else items
+        self._items: tuple[tuple[str, str], ...] = tuple(pairs)
         self._map: dict[str, list[str]] = {}
         for name, value in self._items:
             self._map.setdefault(name.lower(), []).append(value)

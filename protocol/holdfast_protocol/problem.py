@@ -46,6 +46,7 @@ KINDS: Final[Mapping[str, Kind]] = _kinds(
     ("chunk-conflict", 409, "Other bytes are stored in this range"),
     ("missing-ranges", 409, "Bytes are still missing"),
     ("fenced", 409, "Another request took over this upload"),
+    ("data-lost", 409, "Bytes that were stored are gone from the disk of the server"),
     ("upload-failed", 409, "This upload has failed and takes no more bytes"),
     ("not-finished", 409, "This upload is not finished, so there is nothing to download yet"),
     ("gone", 410, "This upload is no longer here"),

@@ -57,6 +57,8 @@ class View(Protocol):
     @property
     def expires(self) -> float | None: ...
     @property
+    def error(self) -> str | None: ...
+    @property
     def computed(self) -> tuple[Digest, ...]: ...
 
 
@@ -132,6 +134,8 @@ def version_problem(detail: str) -> ProblemError:
 
 def check_takes_bytes(view: View) -> None:
     """Refuses a PATCH on an upload that has failed (T-PATCH-1, P-COMPLETE-3)."""
+    if view.state == FAILED and view.error == "data-lost":
+        raise ProblemError("data-lost", "The server lost bytes of this upload. DELETE it and send the file again.")
     if view.state == FAILED:
         raise ProblemError(
             "upload-failed", "The file did not pass its verification. DELETE this upload and send the file again."

@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import StartServer
 from tests.support.process import CommandLine, kill_group
 from tests.support.proxy import Fault, Proxy
-from tests.support.speaker import GRANULE, Ranges, Speaker, digest, has_more, missing
+from tests.support.speaker import CHUNK, GRANULE, Ranges, Speaker, digest, has_more, missing
 from tests.support.waiting import eventually, scaled
 from tests.support.wire import ConnectionLostError
 
@@ -178,6 +178,35 @@ def test_the_offset_survives_a_killed_server(kill_run: int, start_server: StartS
         answer = speaker.patch(upload, offset, data[offset:])
         assert (answer.status, answer.offset) == (204, len(data))
         assert speaker.get(upload).body == data
+
+
+@pytest.mark.rule("P-COMPLETE-1", "P-COMPLETE-5", "P-STATE-2")
+def test_a_server_that_is_killed_while_it_publishes(
+    kill_run: int, start_server: StartServer, rng: random.Random
+) -> None:
+    """The file is there whole, or not at all; asking again completes it (promise 2)."""
+    data = rng.randbytes(rng.randint(MIB, 16 * MIB))
+    server = start_server(workers=rng.choice([1, 2]))
+    with Speaker(server.url) as speaker, Speaker(server.url) as completing:
+        upload = speaker.create(len(data))
+        assert speaker.chunk(upload, 0, data).status == 204
+        given = digest(data, rng.choice(["sha-256", "sha-512", "md5"]))
+        completing.connection.begin(
+            "PATCH",
+            upload,
+            {"Content-Type": CHUNK, "Content-Length": "0", "Upload-Complete": "?1", "Upload-Digest": given},
+        )
+        threading.Event().wait(rng.random() * 0.08)
+        server.restart()
+        head = speaker.head(upload)
+        assert head["upload-state"] in ("receiving", "verifying", "complete")
+        assert (head.offset, missing(head)) == (len(data), [])
+        seen = speaker.get(upload)
+        assert seen.verdict == (409, "not-finished") or seen.body == data
+        eventually(lambda: speaker.complete(upload, given).status == 204)
+        assert speaker.get(upload).body == data
+        published = [path for path in server.data.rglob("*") if path.is_file() and path.stat().st_size == len(data)]
+        assert len(published) == 1
 
 
 @pytest.mark.rule("P-RETRY-1")

@@ -5,13 +5,16 @@ Promise 4: a new writer takes over in under a second and keeps what the old one 
 waits.
 """
 
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from tests.conftest import StartServer
 from tests.support.process import ServerProcess
 from tests.support.speaker import GRANULE, Speaker, chunk_fields, digest, missing
 from tests.support.waiting import eventually, median, scaled
@@ -318,3 +321,104 @@ def test_a_patch_stops_at_what_chunks_have_stored(
         assert other.patch(upload, 5 * GRANULE, data[5 * GRANULE :]).status == 204
         whole = data[:GRANULE] + bytes(3 * GRANULE) + data[4 * GRANULE :]
         assert other.get(upload).body == whole
+
+
+@SAME_OR_OTHER
+@pytest.mark.rule("T-PATCH-3", "C-OFFSET-1")
+def test_two_patches_at_once_never_mix(two_workers: ServerProcess, other_worker: bool, rng: random.Random) -> None:
+    """Two clients that send different bytes from the same offset: what is stored is of one of them alone."""
+    with pair(two_workers, other_worker) as (first, second):
+        for _ in range(ROUNDS):
+            offers = [rng.randbytes(700_000) for _ in range(2)]
+            upload = first.create(1_000_000, parallel=False)
+            verdicts: list[tuple[int, str | None]] = []
+
+            def write(speaker: Speaker, data: bytes, url: str, verdicts: list[tuple[int, str | None]]) -> None:
+                verdicts.append(speaker.patch(url, 0, data).verdict)
+
+            threads = [
+                threading.Thread(target=write, args=(speaker, data, upload, verdicts), daemon=True)
+                for speaker, data in zip((first, second), offers, strict=True)
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(scaled(30))
+            assert len(verdicts) == 2
+            assert set(verdicts) <= {(204, None), (409, "fenced"), (409, "offset-mismatch")}
+            assert verdicts.count((204, None)) <= 1
+            offset = first.head(upload).offset
+            assert offset == 700_000 or (204, None) not in verdicts
+            rest = rng.randbytes(1_000_000 - offset)
+            assert second.patch(upload, offset, rest).status == 204
+            assert first.get(upload).body in [offer[:offset] + rest for offer in offers]
+
+
+@pytest.mark.rule("P-COMPLETE-1", "T-DELETE-1")
+def test_delete_and_complete_at_once(two_workers: ServerProcess, rng: random.Random) -> None:
+    """Whoever comes first: in the end there is no upload, and not a byte of it on the disk."""
+    with speakers_by_worker(two_workers) as (first, second):
+        for _ in range(ROUNDS):
+            data = rng.randbytes(1_000_000)
+            upload = first.create(len(data))
+            assert first.chunk(upload, 0, data).status == 204
+            gate = threading.Barrier(2)
+            answers: list[Answer] = []
+
+            def complete(url: str, data: bytes, gate: threading.Barrier, answers: list[Answer]) -> None:
+                gate.wait(scaled(10))
+                answers.append(first.complete(url, digest(data)))
+
+            thread = threading.Thread(target=complete, args=(upload, data, gate, answers), daemon=True)
+            thread.start()
+            gate.wait(scaled(10))
+            deleted = second.delete(upload)
+            thread.join(scaled(30))
+            assert deleted.status == 204
+            assert answers[0].status in (204, 404, 409)
+            assert first.head(upload).status == second.head(upload).status == 404
+            number = upload.rsplit("/", 1)[-1]
+            left = [(path, path.stat().st_size) for path in two_workers.data.rglob(f"*{number}*")]
+            assert [(path, size) for path, size in left if size] == []
+
+
+@pytest.mark.rule("T-PATCH-3")
+def test_takeover_from_a_worker_that_was_killed(start_server: StartServer, rng: random.Random) -> None:
+    """The bytes that HEAD had told of are there, and the other worker goes on at once."""
+    server = start_server(workers=2)
+    with speakers_by_worker(server) as (old, new):
+        data = rng.randbytes(600_000)
+        upload = old.create(len(data), parallel=False)
+        victim = worker_of(old)
+        stalled_patch(old, upload, 0, len(data), data[:250_000])
+        eventually(lambda: new.head(upload).offset == 250_000)
+        os.kill(victim, signal.SIGKILL)
+        began = time.monotonic()
+        answer = new.patch(upload, 250_000, data[250_000:])
+        assert time.monotonic() - began < scaled(1)
+        assert (answer.status, answer.offset) == (204, len(data))
+        assert new.get(upload).body == data
+
+
+@pytest.mark.rule("T-PATCH-3", "T-HEAD-1")
+def test_a_worker_that_does_not_react_at_all(start_server: StartServer, rng: random.Random) -> None:
+    """It cannot be fenced, so 503 with Retry-After; reading and other uploads do not wait for it."""
+    server = start_server(workers=2)
+    with speakers_by_worker(server) as (old, new):
+        data = rng.randbytes(600_000)
+        upload = old.create(len(data), parallel=False)
+        victim = worker_of(old)
+        stalled_patch(old, upload, 0, len(data), data[:250_000])
+        eventually(lambda: new.head(upload).offset == 250_000)
+        os.kill(victim, signal.SIGSTOP)
+        try:
+            answer = new.patch(upload, 250_000, data[250_000:])
+            assert answer.verdict == (503, "range-busy")
+            assert int(answer["retry-after"]) >= 0
+            assert new.head(upload).offset == 250_000
+            other = new.create(4, parallel=False)
+            assert new.patch(other, 0, b"four").status == 204
+        finally:
+            os.kill(victim, signal.SIGCONT)
+        eventually(lambda: new.patch(upload, 250_000, data[250_000:]).status == 204)
+        assert new.get(upload).body == data

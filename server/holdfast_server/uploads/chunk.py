@@ -177,22 +177,23 @@ class _Chunk:
 
     async def _commit(self, reservation: Reservation) -> Upload:
         with anyio.CancelScope(shield=True):
-            try:
-                await reservation.sync()
-                upload = await self._core.catalog.commit(
-                    self._upload_id,
-                    [(self._start, self._end)],
-                    now=self._core.now(),
-                    expires=self._core.expiry(),
-                )
-            except NotReceiving:
-                raise _LetGo from None
-            except OSError as error:
-                if is_full(error):
-                    raise no_space() from error
-                raise
-        self._frontier.advance(upload)
-        return upload
+            upload = await self._sync_and_record(reservation)
+            self._frontier.advance(upload)
+            return upload
+        raise AssertionError("a shielded scope is never cancelled")
+
+    async def _sync_and_record(self, reservation: Reservation) -> Upload:
+        try:
+            await reservation.sync()
+            return await self._core.catalog.commit(
+                self._upload_id, [(self._start, self._end)], now=self._core.now(), expires=self._core.expiry()
+            )
+        except NotReceiving:
+            raise _LetGo from None
+        except OSError as error:
+            if is_full(error):
+                raise no_space() from error
+            raise
 
 
 async def _gaps(core: Core, upload_id: str, start: int, end: int) -> list[tuple[int, int]]:
