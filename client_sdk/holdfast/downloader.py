@@ -121,10 +121,18 @@ class Downloader:
                 self._tracker.enter(Stage.STARTING, f"{self._url} changed; it is received anew")
 
     async def _probe(self, attempts: Attempts) -> Version:
-        """Ask for one byte: what version is there, how long, and are ranges spoken?"""
+        """Ask for one byte: what version is there, how long, and are ranges spoken?
+
+        An empty file has no byte to ask for; its name and digest need not be in the refusal, so all of it is asked
+        for then.
+        """
+        asked: Span | None = Span(0, 1)
         while True:
             try:
-                async with self._session.open(self._request(Span(0, 1)), stream=True) as incoming:
+                async with self._session.open(self._request(asked), stream=True) as incoming:
+                    if asked is not None and _is_empty(incoming):
+                        asked = None
+                        continue
                     return await self._version(incoming)
             except (ConnectionFailed, Refusal) as error:
                 await self._recover(error, attempts)
@@ -139,8 +147,6 @@ class Downloader:
             if incoming.status == 206:
                 _, _, total = fields.parse_content_range(head.one(names.CONTENT_RANGE) or "")
                 return Version(total, etag, etag is not None and total is not None, digests, name)
-            if incoming.status == 416 and head.get(names.CONTENT_RANGE) == fields.format_unsatisfied_range(0):
-                return Version(0, etag, False, digests, name)
             if incoming.status == 200:
                 length = head.one(names.CONTENT_LENGTH)
                 size = fields.parse_integer(names.CONTENT_LENGTH, length) if length is not None else None
@@ -387,6 +393,12 @@ class Downloader:
     def _name(self, disposition: str | None) -> str:
         said = fields.parse_disposition(disposition) if disposition is not None else None
         return safe_name(said or unquote(urlsplit(self._url).path.rstrip("/").rpartition("/")[2]), "download")
+
+
+def _is_empty(incoming: Incoming) -> bool:
+    """The answer says that there is no first byte, as the file has none (RFC 9110, section 15.5.17)."""
+    said = incoming.headers.get(names.CONTENT_RANGE)
+    return incoming.status == 416 and said == fields.format_unsatisfied_range(0)
 
 
 def _strong(etag: str | None) -> str | None:

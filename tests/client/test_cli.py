@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -30,6 +31,28 @@ def test_upload_prints_the_url_and_nothing_else_on_standard_output(
     done = holdfast_command.run("upload", str(path), "--to", loopback.url)
     assert (done.returncode, done.stdout) == (0, f"{loopback.url}/{0:032x}\n")
     assert "done" in done.stderr
+
+
+def test_bars_on_a_terminal_leave_standard_output_alone(
+    make_file: MakeFile, loopback: Loopback, holdfast_command: CommandLine
+) -> None:
+    """Standard error is a terminal, standard output a pipe."""
+    path = make_file(MIB)
+    terminal, inside = pty.openpty()
+    try:
+        done = subprocess.run(
+            [*COMMAND, "upload", str(path), "--to", loopback.url],
+            env=environment(holdfast_command.home) | {"TERM": "xterm"},
+            stdout=subprocess.PIPE,
+            stderr=inside,
+            timeout=scaled(30),
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (0, f"{loopback.url}/{0:032x}\n".encode())
+        assert b"100%" in os.read(terminal, 1 << 20)
+    finally:
+        os.close(inside)
+        os.close(terminal)
 
 
 def test_urls_come_in_the_order_of_the_files(

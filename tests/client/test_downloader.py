@@ -54,8 +54,11 @@ async def test_small_files(make_client: MakeClient, loopback: Loopback, tmp_path
     url = loopback.put(KEY, b"x" * size, stored=[])
     async with make_client() as client:
         result = await client.download(url, tmp_path / "x")
+        named = await client.download(url, folder=tmp_path)
     assert result.path.read_bytes() == b"x" * size
     assert result.size == size
+    assert result.digest == digest("sha-256", b"x" * size)
+    assert named.path == tmp_path / "film.mkv"
 
 
 async def test_a_range_that_is_cut_goes_on_where_it_was_cut(

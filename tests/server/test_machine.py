@@ -322,7 +322,7 @@ def test_an_upload_is_its_model(machine_server: ServerProcess) -> None:
     run_state_machine_as_test(
         Machine,
         settings=hypothesis.settings(
-            max_examples=500 if LONG else 60,
+            max_examples=600 if LONG else 150,
             stateful_step_count=25 if LONG else 15,
             deadline=None,
             suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.filter_too_much],

@@ -9,7 +9,6 @@ from typing import TextIO
 import click
 
 from holdfast.cli.running import Batch
-from holdfast.cli.screen import emit
 from holdfast.cli.values import Header, HexDigest, Size
 from holdfast.client import AsyncClient
 from holdfast.outcome import DownloadResult
@@ -75,13 +74,8 @@ def download(
             max_attempts=max_attempts,
         )
 
-    def tell(name: str, result: DownloadResult, as_json: bool) -> None:
-        if as_json:
-            emit(event_of(name, result))
-        else:
-            click.echo(result.path)
-
-    batch = Batch(list(dict.fromkeys(wanted)), start, tell, quiet=quiet, as_json=as_json)
+    names = list(dict.fromkeys(wanted))
+    batch = Batch(names, start, lambda result: str(result.path), event_of, quiet=quiet, as_json=as_json)
     ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate))
 
 

@@ -25,20 +25,28 @@ _WORST_LAST: Final = (0, 1, 4, 3)
 
 
 class Batch(Generic[Result]):
-    """Several transfers of one kind, started together; their results are told in the order of `names`."""
+    """Several transfers of one kind, started together; their results are told in the order of `names`.
+
+    A result is told as `line_of` it, or as `event_of` it with --json; `note_of` it is a remark for people.
+    """
 
     def __init__(
         self,
         names: Sequence[str],
         start: Callable[[AsyncClient, str], Transfer[Result]],
-        tell: Callable[[str, Result, bool], None],
+        line_of: Callable[[Result], str],
+        event_of: Callable[[str, Result], dict[str, object]],
+        note_of: Callable[[Result], str | None] = lambda result: None,
         *,
         quiet: bool,
         as_json: bool,
     ) -> None:
         self._names = names
         self._start = start
-        self._tell = tell
+        self._line_of = line_of
+        self._event_of = event_of
+        self._note_of = note_of
+        self._quiet = quiet
         self._as_json = as_json
         self._screen: Screen = choose(quiet=quiet, as_json=as_json)
         self._paused = False
@@ -84,7 +92,12 @@ class Batch(Generic[Result]):
             self._failed(name, error)
         else:
             self._screen.show(name, transfer.progress)
-            self._tell(name, result, self._as_json)
+            if self._as_json:
+                emit(self._event_of(name, result))
+                return
+            if (note := self._note_of(result)) is not None and not self._quiet:
+                self._screen.say(f"{name}: {note}")
+            self._screen.result(self._line_of(result))
 
     def _failed(self, name: str | None, error: HoldfastError) -> None:
         status = exit_status(error)

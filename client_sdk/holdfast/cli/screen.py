@@ -47,6 +47,10 @@ class Screen(Protocol):
         """A sentence for people, about this run."""
         ...
 
+    def result(self, line: str) -> None:
+        """A line for standard output."""
+        ...
+
 
 class Silent:
     """Shows nothing but errors and what must be known."""
@@ -64,6 +68,9 @@ class Silent:
 
     def say(self, sentence: str) -> None:
         click.echo(sentence, err=True)
+
+    def result(self, line: str) -> None:
+        click.echo(line)
 
 
 class Lines(Silent):
@@ -105,7 +112,11 @@ class Bars:
             TextColumn("[dim]{task.fields[note]}"),
             console=Console(stderr=True),
             speed_estimate_period=10,
+            # They would send to standard error what is for standard output.
+            redirect_stdout=False,
+            redirect_stderr=False,
         )
+        self._results: list[str] = []
         self._tasks: dict[str, TaskID] = {}
 
     def __enter__(self) -> "Bars":
@@ -116,15 +127,24 @@ class Bars:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+        for line in self._results:
+            click.echo(line)
 
     def show(self, name: str, progress: Progress) -> None:
         if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(escape(name), total=None, note="")
+            self._tasks[name] = self._bars.add_task(escape(name.rstrip("/").rpartition("/")[2]), total=None, note="")
         note = progress.note or ("" if progress.state is State.RUNNING else str(progress.state))
         self._bars.update(self._tasks[name], total=progress.size, completed=progress.accepted, note=escape(note))
 
     def say(self, sentence: str) -> None:
         self._bars.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+    def result(self, line: str) -> None:
+        # Where both go to one terminal the line would end up inside a bar.
+        if sys.stdout.isatty():
+            self._results.append(line)
+        else:
+            click.echo(line)
 
 
 class Events(Silent):

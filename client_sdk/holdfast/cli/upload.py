@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from holdfast.cli.running import Batch
-from holdfast.cli.screen import emit, human
+from holdfast.cli.screen import human
 from holdfast.cli.values import Algorithm, Auto, Header, Pair, Size
 from holdfast.client import AsyncClient
 from holdfast.outcome import UploadResult
@@ -95,18 +95,18 @@ def upload(
             max_attempts=max_attempts,
         )
 
-    def tell(name: str, result: UploadResult, as_json: bool) -> None:
-        if as_json:
-            emit(event_of(name, result))
-            return
-        if result.already_there and not quiet:
-            click.echo(f"{name}: it is on the server already, complete; nothing was sent", err=True)
-        elif result.bytes_resent and not quiet:
-            click.echo(f"{name}: {human(result.bytes_resent)} were sent more than once", err=True)
-        click.echo(result.url)
-
-    batch = Batch([str(file) for file in dict.fromkeys(files)], start, tell, quiet=quiet, as_json=as_json)
+    names = [str(file) for file in dict.fromkeys(files)]
+    batch = Batch(names, start, lambda result: result.url, event_of, note_of, quiet=quiet, as_json=as_json)
     ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate))
+
+
+def note_of(result: UploadResult) -> str | None:
+    """What people should know of it."""
+    if result.already_there:
+        return "it is on the server already, complete; nothing was sent"
+    if result.bytes_resent:
+        return f"{human(result.bytes_resent)} were sent more than once"
+    return None
 
 
 def event_of(name: str, result: UploadResult) -> dict[str, object]:
