@@ -57,7 +57,10 @@ async def download(uploads: Uploads, upload: Upload, head: Headers, send: Send) 
                 "range-not-satisfiable",
                 f"The file has {upload.length} bytes.",
                 {"length": upload.length},
-                {headers.CONTENT_RANGE: fields.format_unsatisfied_range(upload.length)},
+                {
+                    **{name: value for name, value in found.items() if name != headers.CONTENT_TYPE},
+                    headers.CONTENT_RANGE: fields.format_unsatisfied_range(upload.length),
+                },
             )
         elif len(ranges) == 1:
             (first, end) = ranges[0]

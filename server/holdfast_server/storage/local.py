@@ -50,6 +50,13 @@ def _lock(fd: int, start: int, length: int, kind: int = fcntl.F_WRLCK) -> bool:
     return True
 
 
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _write_all(fd: int, offset: int, buffers: Buffers, hashers: Sequence[Hasher]) -> None:
     for hasher in hashers:
         for buffer in buffers:
@@ -235,6 +242,7 @@ class LocalReservation(LocalPiece):
     def release(self) -> None:
         if not self._released:
             self._storage.forget_sync(self._upload_id)
+            self._storage.remove_if_empty(self._upload_id, self.fd)
         super().release()
 
 
@@ -297,13 +305,24 @@ class LocalStorage:
             if self.durability == "ack":
                 _sync_directory(self._incoming)
         try:
-            if _lock(fd, start, end - start):
-                return fd
+            locked = _lock(fd, start, end - start)
+            if locked and not _is_at(fd, path):
+                # Published or removed between the opening and the lock, so this is not the upload any more.
+                os.close(fd)
+                return self._open_and_lock(upload_id, start, end)
         except OSError:
             os.close(fd)
             raise
+        if locked:
+            return fd
         os.close(fd)
         return None
+
+    def remove_if_empty(self, upload_id: str, fd: int) -> None:
+        """A reservation that ends without a byte leaves no file behind, unless somebody else is about to write."""
+        path = self._incoming / upload_id
+        if os.fstat(fd).st_size == 0 and _lock(fd, 0, EVERYTHING) and _is_at(fd, path):
+            path.unlink()
 
     async def scratch(self, start: int) -> LocalPiece:
         return LocalPiece(self, await to_thread.run_sync(self._open_scratch, limiter=self.write_limiter), start)

@@ -120,7 +120,7 @@ class _Stream:
         while buffers := await self._body.take():
             await self._store(buffers, (computing,))
             if self._over:
-                raise rules.length_exceeded(self._upload)
+                raise self._too_far()
         if self._body.ending is Ending.WHOLE:
             if computing.digest() != checksum.value:
                 raise ProblemError(
@@ -192,10 +192,21 @@ class _Stream:
         self._body.nudge()
         await flushed.wait()
 
+    def _too_far(self) -> ProblemError:
+        if self._stop < self._upload.length:
+            problem = ProblemError(
+                "chunk-conflict",
+                f"From {self._stop} on bytes are stored already. Send the ones before, or ask with HEAD.",
+                {"start": self._stop},
+            )
+        else:
+            problem = rules.length_exceeded(self._upload)
+        problem.headers = rules.progress_fields(self._upload)
+        return problem
+
     def _outcome(self) -> Upload:
         if self._over and self._stop == self._upload.length:
-            problem = rules.length_exceeded(self._upload)
-            raise ProblemError(problem.code, problem.detail, problem.members, rules.progress_fields(self._upload))
+            raise self._too_far()
         match self._body.ending:
             case Ending.CUT:
                 raise Cut
