@@ -1,12 +1,13 @@
 """One upload against a plain model, in any order of requests (Hypothesis, RuleBasedStateMachine).
 
 Rule of this file: the model is a bytearray and a set of granules, and nothing of the server's own code.
-What the server answers is compared after every step; after a kill as well. Expiry needs the clock and is in
-tests/e2e/test_tus.py.
+What the server answers is compared after every step; after a kill as well.
 """
 
 import os
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 
 import hypothesis
 import pytest
@@ -274,6 +275,27 @@ class UploadMachine(RuleBasedStateMachine):
         assert self.speaker.delete(self.url).status == 204
         assert self.speaker.head(self.url).status == 404
         assert self.speaker.patch(self.url, 0, b"x").verdict == (404, "not-found")
+        self.begin_anew()
+
+    @precondition(lambda self: self.restarts < 1 and (LONG or any(self.stored)))
+    @rule(really=st.integers(0, 5 if LONG else 11))
+    def expire(self, really: int) -> None:
+        """The server is away for so long that the upload expires; a complete one never does."""
+        if really != 0:
+            return
+        self.restarts += 1
+        self.server.kill()
+        with closing(sqlite3.connect(self.server.data / "catalog.sqlite")) as catalog:
+            catalog.execute("UPDATE upload SET expires = 1 WHERE expires IS NOT NULL")
+            catalog.commit()
+        self.server.start()
+        if self.state == "complete":
+            return
+        eventually(lambda: self.speaker.head(self.url).status == 410)
+        assert self.speaker.patch(self.url, 0, b"x").verdict == (410, "gone")
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
         self.url = self.speaker.create(self.length)
         self.content, self.stored = bytearray(self.length), bytearray(self.length)
         self.state = "receiving"

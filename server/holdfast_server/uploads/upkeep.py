@@ -75,11 +75,11 @@ class Upkeep:
         after = [t for t in (self._core.settings.expire_after, self._core.settings.expire_finished) if t is not None]
         interval = min([60.0, *(max(0.2, t / 4) for t in after)])
         while True:
-            await anyio.sleep(interval)
             try:
                 await self.sweep()
             except (OSError, CatalogError) as error:
                 logger.error("expired uploads could not be removed for now: %s", error)
+            await anyio.sleep(interval)
 
     async def sweep(self) -> int:
         """Removes what has expired now; how many there were."""
