@@ -38,6 +38,22 @@ def parse_integer(field: str, value: str) -> int:
     return int(value)
 
 
+def parse_item_integer(field: str, value: str) -> int:
+    """An integer as a structured field (RFC 9651, section 3.3.1), not negative: 0 to 10**15 - 1.
+
+    Parameters behind it are passed over. Raises FieldError.
+    """
+    bare, _ = _structured(field, value, "item")
+    if type(bare) is not int or bare < 0:
+        raise FieldError(field, "not an integer; send 1 to 15 digits")
+    return bare
+
+
+def format_limits(limits: Mapping[str, int]) -> str:
+    """`Upload-Limit` of the IETF draft: a dictionary of integers. Raises ValueError if there is none."""
+    return http_sf.ser(dict(limits))
+
+
 def parse_boolean(field: str, value: str) -> bool:
     """`?1` or `?0` (V-BOOL-1); parameters behind it are passed over. Raises FieldError."""
     return _boolean(field, value)[0]

@@ -26,6 +26,8 @@ UPLOAD_COMPLETE: Final = "Upload-Complete"
 
 # the IETF draft
 UPLOAD_DRAFT_INTEROP_VERSION: Final = "Upload-Draft-Interop-Version"
+UPLOAD_INCOMPLETE: Final = "Upload-Incomplete"
+UPLOAD_LIMIT: Final = "Upload-Limit"
 
 # the parallel dialect
 UPLOAD_PARALLEL: Final = "Upload-Parallel"
@@ -72,5 +74,7 @@ MEDIA_PROBLEM: Final = "application/problem+json"
 """RFC 9457."""
 MEDIA_BYTES: Final = "application/octet-stream"
 
+STATUS_RESUMPTION_SUPPORTED: Final = 104
+"""The IETF draft: an interim answer that says that, and where, an upload can be resumed."""
 STATUS_CHECKSUM_MISMATCH: Final = 460
 """tus 1.0.0, Checksum: the body did not have the checksum that was said."""

@@ -13,19 +13,28 @@ from dataclasses import dataclass, field
 from typing import Final
 
 TYPE_PREFIX: Final = "urn:holdfast:problem:"
+IANA_PREFIX: Final = "https://iana.org/assignments/http-problem-types#"
+_IANA: Final = {
+    "offset-mismatch": "mismatching-upload-offset",
+    "inconsistent-upload-length": "inconsistent-upload-length",
+    "completed-upload": "completed-upload",
+}
+"""Codes whose type the IETF draft has registered (the last one up to its version 8)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One row: the code, the status it is answered with, and a title in words."""
+    """One row: the code, the status it is answered with, a title in words, and the type as a URL."""
 
     code: str
     status: int
     title: str
+    type: str
 
 
 def _kinds(*rows: tuple[str, int, str]) -> dict[str, Kind]:
-    return {code: Kind(code, status, title) for code, status, title in rows}
+    types = {code: IANA_PREFIX + name for code, name in _IANA.items()}
+    return {code: Kind(code, status, title, types.get(code, TYPE_PREFIX + code)) for code, status, title in rows}
 
 
 KINDS: Final[Mapping[str, Kind]] = _kinds(
@@ -38,6 +47,8 @@ KINDS: Final[Mapping[str, Kind]] = _kinds(
     ("digest-mismatch", 400, "The body does not have the digest that was sent with it"),
     ("body-too-short", 400, "The body ended before the length that was announced"),
     ("body-too-long", 400, "The body is longer than the length that was announced"),
+    ("inconsistent-upload-length", 400, "The length is not the one that this upload has"),
+    ("completed-upload", 400, "This upload is complete"),
     ("final-upload", 403, "This upload takes no more bytes"),
     ("not-found", 404, "There is no upload here"),
     ("method-not-allowed", 405, "This method is not offered here"),
@@ -96,7 +107,7 @@ class ProblemError(Exception):
     def to_json(self) -> bytes:
         """The RFC 9457 document, UTF-8."""
         document = {
-            "type": TYPE_PREFIX + self.code,
+            "type": self.kind.type,
             "title": self.kind.title,
             "status": self.status,
             "code": self.code,

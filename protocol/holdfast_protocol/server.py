@@ -8,7 +8,7 @@ Every function raises `ProblemError` for a request that is to be refused.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from holdfast_protocol import fields, headers
@@ -37,6 +37,8 @@ class Limits:
     """The largest upload, at most `LONGEST`."""
     max_chunk: int
     """The largest chunk of the parallel dialect."""
+    max_age: float | None = None
+    """Seconds for which an unfinished upload is kept after it was touched; None: for ever."""
 
 
 class View(Protocol):
@@ -70,6 +72,17 @@ class Append:
     content_length: int | None
     checksum: Digest | None = None
     """If given, the whole body or nothing (T-CHECKSUM-1)."""
+    digests: tuple[Digest, ...] = ()
+    """The same, as RFC 9530 digests of the body (I-DIGEST-1)."""
+    completes: bool | None = None
+    """Whether this body completes the upload; None: it does if it reaches the length, as tus has it."""
+    fails_beyond: bool = False
+    """A body that goes beyond the length makes the upload fail (I-LENGTH-3)."""
+
+    @property
+    def atomic(self) -> bool:
+        """All of the body, verified, or nothing."""
+        return self.checksum is not None or bool(self.digests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +119,10 @@ class Create:
     wanted: str | None
     body: Append | None
 
+    def without_body(self) -> "Create":
+        """The same, for whoever appends the body in a second step."""
+        return replace(self, body=None)
+
 
 def granule(length: int) -> int:
     """The granule of an upload of this length, in bytes: a power of two from 64 KiB (P-CREATE-2)."""
@@ -136,6 +153,8 @@ def check_takes_bytes(view: View) -> None:
     """Refuses a PATCH on an upload that has failed (T-PATCH-1, P-COMPLETE-3)."""
     if view.state == FAILED and view.error == "data-lost":
         raise ProblemError("data-lost", "The server lost bytes of this upload. DELETE it and send the file again.")
+    if view.state == FAILED and view.error == "length-exceeded":
+        raise ProblemError("upload-failed", "More bytes came than this upload has. DELETE it and send the file again.")
     if view.state == FAILED:
         raise ProblemError(
             "upload-failed", "The file did not pass its verification. DELETE this upload and send the file again."
@@ -145,14 +164,30 @@ def check_takes_bytes(view: View) -> None:
 def admit(append: Append, view: View) -> None:
     """Is this where the upload goes on, and does the body fit? To be asked once nobody else writes there."""
     if append.offset != view.prefix:
-        raise ProblemError(
-            "offset-mismatch",
-            f"The upload goes on at {view.prefix}, not at {append.offset}. Ask with HEAD and continue from there.",
-            {"expected-offset": view.prefix, "provided-offset": append.offset},
-            {headers.UPLOAD_OFFSET: str(view.prefix)},
-        )
-    if append.content_length is not None and append.offset + append.content_length > view.length:
-        raise length_exceeded(view)
+        raise offset_mismatch(append, view)
+    if append.content_length is not None:
+        end = append.offset + append.content_length
+        if end > view.length:
+            raise length_exceeded(view)
+        if append.completes and end < view.length:
+            raise inconsistent_length(view.length, end)
+
+
+def offset_mismatch(append: Append, view: View) -> ProblemError:
+    return ProblemError(
+        "offset-mismatch",
+        f"The upload goes on at {view.prefix}, not at {append.offset}. Ask with HEAD and continue from there.",
+        {"expected-offset": view.prefix, "provided-offset": append.offset},
+        {headers.UPLOAD_OFFSET: str(view.prefix)},
+    )
+
+
+def inconsistent_length(length: int, said: int) -> ProblemError:
+    return ProblemError(
+        "inconsistent-upload-length",
+        f"The upload has {length} bytes; this request speaks of {said}. The length of an upload never changes.",
+        {"length": length},
+    )
 
 
 def length_exceeded(view: View) -> ProblemError:
@@ -179,6 +214,12 @@ def read_length(fields_: Headers, limits: Limits) -> int:
             "missing-field", "Say how long the file is, with Upload-Length.", {"field": headers.UPLOAD_LENGTH}
         )
     length = fields.parse_integer(headers.UPLOAD_LENGTH, raw)
+    check_size(length, limits)
+    return length
+
+
+def check_size(length: int, limits: Limits) -> None:
+    """T-CREATE-2. Raises ProblemError 413."""
     if length > limits.max_size:
         raise ProblemError(
             "upload-too-large",
@@ -186,7 +227,6 @@ def read_length(fields_: Headers, limits: Limits) -> int:
             {"max-size": limits.max_size},
             {headers.TUS_MAX_SIZE: str(limits.max_size)},
         )
-    return length
 
 
 def read_content_length(fields_: Headers) -> int | None:

@@ -138,3 +138,77 @@ def test_terminates_what_it_has_aborted(drive: Drive, speaker: Speaker) -> None:
     result = drive("terminate", chunkSize=2 * MIB)
     assert shape(result)[-1] == ("DELETE", 204)
     assert speaker.head(result["url"]).status == 404
+
+
+DRAFTS = pytest.mark.parametrize("protocol", ["ietf-draft-03", "ietf-draft-05"])
+
+
+@DRAFTS
+@pytest.mark.rule("I-VERSION-1", "I-APPEND-1")
+def test_speaks_the_draft(drive: Drive, speaker: Speaker, file: Path, protocol: str) -> None:
+    """The answers to appends that do not complete are 201 in these versions, the last one is 204."""
+    metadata = {"filename": "film.bin"}
+    result = drive("upload", protocol=protocol, source="buffer", chunkSize=8 * MIB, metadata=metadata)
+    assert shape(result) == [("POST", 201), ("PATCH", 201), ("PATCH", 201), ("PATCH", 204)]
+    assert same(speaker, result["url"], file)
+    assert speaker.status(result["url"])["name"] == "film.bin"
+
+
+@DRAFTS
+@pytest.mark.rule("I-CREATE-1")
+def test_sends_the_file_with_the_creation_of_the_draft(
+    drive: Drive, speaker: Speaker, file: Path, protocol: str
+) -> None:
+    result = drive("upload", protocol=protocol, duringCreation=True)
+    assert shape(result)[0] == ("POST", 201)
+    assert {method for method, _ in shape(result)[1:]} <= {"PATCH"}
+    assert same(speaker, result["url"], file)
+
+
+@DRAFTS
+@pytest.mark.rule("I-HEAD-1", "I-HEAD-2")
+def test_resumes_in_the_draft(drive: Drive, speaker: Speaker, file: Path, tmp_path: Path, protocol: str) -> None:
+    storage = str(tmp_path / "urls.json")
+    result = drive("resume", protocol=protocol, source="buffer", chunkSize=2 * MIB, abortAt=6 * MIB, storage=storage)
+    assert result["aborted"]["url"] == result["url"]
+    asked = [request for request in result["requests"] if request["method"] == "HEAD"]
+    assert [request["status"] for request in asked] == [204]
+    assert int(asked[0]["offset"]) >= result["aborted"]["accepted"]
+    assert same(speaker, result["url"], file)
+
+
+@DRAFTS
+@pytest.mark.rule("I-APPEND-3")
+def test_a_file_in_pieces_that_the_client_leaves_open(
+    drive: Drive, speaker: Speaker, file: Path, protocol: str
+) -> None:
+    """A fault of tus-js-client 4.3.1 on Node: of a file stream in pieces it never says that it is complete.
+
+    All bytes are stored; it is the draft that has the upload wait for somebody to say so.
+    """
+    result = drive("upload", protocol=protocol, chunkSize=8 * MIB)
+    assert shape(result) == [("POST", 201), ("PATCH", 201), ("PATCH", 201), ("PATCH", 201)]
+    state = speaker.status(result["url"])
+    assert (state["state"], state["offset"]) == ("receiving", SIZE)
+    fields = {"Content-Type": "application/partial-upload", "Upload-Offset": str(SIZE), "Upload-Complete": "?1"}
+    assert speaker.request("PATCH", result["url"], fields, b"").status == 204
+    assert same(speaker, result["url"], file)
+
+
+@DRAFTS
+@pytest.mark.rule("I-CREATE-5")
+def test_an_empty_file_in_the_draft(drive: Drive, speaker: Speaker, tmp_path: Path, protocol: str) -> None:
+    """The client never says that it is complete."""
+    empty = tmp_path / "empty.bin"
+    empty.touch()
+    result = drive("upload", protocol=protocol, file=str(empty))
+    assert shape(result) == [("POST", 201)]
+    assert speaker.get(result["url"]).body == b""
+
+
+@DRAFTS
+@pytest.mark.rule("I-HEAD-3", "T-DELETE-1")
+def test_terminates_in_the_draft(drive: Drive, speaker: Speaker, protocol: str) -> None:
+    result = drive("terminate", protocol=protocol, chunkSize=2 * MIB)
+    assert shape(result)[-1] == ("DELETE", 204)
+    assert speaker.head(result["url"]).status == 404

@@ -40,6 +40,7 @@ function begin(input, options, requests) {
 // their size, so that Node sends each of them as a body without Content-Length (Transfer-Encoding: chunked).
 const sources = {
   file: () => [fs.createReadStream(job.file), {}],
+  buffer: () => [fs.readFileSync(job.file), {}],
   stream: () => [fs.createReadStream(job.file).pipe(new PassThrough()), { uploadSize: fs.statSync(job.file).size }],
   unsized: () => {
     const slice = async (start, end) => {
@@ -54,6 +55,7 @@ const scenes = {
   async upload(requests) {
     const [input, more] = sources[job.source ?? 'file']()
     const options = { metadata: job.metadata ?? {}, chunkSize: job.chunkSize ?? Infinity, ...more }
+    if (job.protocol) options.protocol = job.protocol
     if (job.duringCreation) options.uploadDataDuringCreation = true
     const { upload, done } = begin(input, options, requests)
     upload.start()
@@ -64,9 +66,10 @@ const scenes = {
   async resume(requests) {
     const urlStorage = new tus.FileUrlStorage(job.storage)
     const options = { chunkSize: job.chunkSize, urlStorage, storeFingerprintForResuming: true }
+    if (job.protocol) options.protocol = job.protocol
     const first = await new Promise((resolve, reject) => {
       const { upload, done } = begin(
-        fs.createReadStream(job.file),
+        sources[job.source ?? 'file']()[0],
         {
           ...options,
           onChunkComplete: (size, accepted) => {
@@ -78,7 +81,7 @@ const scenes = {
       done.then(() => reject(new Error('it was done before it could be aborted')), reject)
       upload.start()
     })
-    const { upload, done } = begin(fs.createReadStream(job.file), options, requests)
+    const { upload, done } = begin(sources[job.source ?? 'file']()[0], options, requests)
     const previous = await upload.findPreviousUploads()
     upload.resumeFromPreviousUpload(previous[0])
     upload.start()
@@ -92,6 +95,7 @@ const scenes = {
         fs.createReadStream(job.file),
         {
           chunkSize: job.chunkSize,
+          ...(job.protocol ? { protocol: job.protocol } : {}),
           onChunkComplete: () => upload.abort(true).then(() => resolve(upload.url), reject),
         },
         requests,

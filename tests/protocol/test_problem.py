@@ -11,6 +11,12 @@ from hypothesis import strategies as st
 from holdfast_protocol.problem import KINDS, FieldError, ProblemError
 
 PROTOCOL = Path(__file__).parents[2] / "protocol.md"
+IANA = "https://iana.org/assignments/http-problem-types#"
+REGISTERED = {
+    "offset-mismatch": IANA + "mismatching-upload-offset",
+    "inconsistent-upload-length": IANA + "inconsistent-upload-length",
+    "completed-upload": IANA + "completed-upload",
+}
 
 
 @pytest.mark.rule("V-PROBLEM-1")
@@ -34,7 +40,7 @@ def test_each_row_stands_under_its_code() -> None:
 def test_the_document(code: str, detail: str) -> None:
     problem = ProblemError(code, detail, {"granule": 65536}, {"Retry-After": "1"})
     assert json.loads(problem.to_json().decode("utf-8")) == {
-        "type": f"urn:holdfast:problem:{code}",
+        "type": REGISTERED.get(code, f"urn:holdfast:problem:{code}"),
         "title": KINDS[code].title,
         "status": KINDS[code].status,
         "code": code,

@@ -32,8 +32,13 @@ class Answer:
     status: int
     fields: list[tuple[str, str]]
     body: bytes = b""
-    interim: list[int] = field(default_factory=list)
-    """Statuses of the 1xx answers that came before it."""
+    before: "list[Answer]" = field(default_factory=list)
+    """The 1xx answers that came before it."""
+
+    @property
+    def interim(self) -> list[int]:
+        """Their statuses."""
+        return [answer.status for answer in self.before]
 
     def __getitem__(self, name: str) -> str:
         """The value of a field that must be there exactly once."""
@@ -133,16 +138,21 @@ class Connection:
 
     def read(self) -> Answer:
         """The answer to the last `begin`. Raises ConnectionLostError if it does not come whole."""
-        interim: list[int] = []
+        before: list[Answer] = []
         while True:
-            status, fields = self._read_head()
-            if status >= 200 or status == 101:
+            answer = self.read_head()
+            if answer.status >= 200 or answer.status == 101:
                 break
-            interim.append(status)
-        answer = Answer(status, fields, b"", interim)
+            before.append(answer)
+        status, fields = answer.status, answer.fields
+        answer = Answer(status, fields, b"", before)
         if self._method == "HEAD" or status in (101, 204, 304):
             return answer
-        return Answer(status, fields, self._read_body(answer), interim)
+        return Answer(status, fields, self._read_body(answer), before)
+
+    def read_head(self) -> Answer:
+        """The next head, also that of an interim answer, which `read` would read over."""
+        return Answer(*self._read_head())
 
     def request(self, method: str, target: str, fields: Fields = (), body: bytes | None = None) -> Answer:
         """Send a whole request, with `Content-Length` if there is a body and the fields do not say it; read

@@ -1,10 +1,11 @@
-"""What differs between the dialects that share one URL: `tus1` (tus 1.0.0) and `parallel` (Holdfast's own).
+"""What differs between the dialects that share one URL: `tus1` (tus 1.0.0), `ietf` (the IETF draft) and `parallel`
+(Holdfast's own).
 
 Rule of this file: it finds out from the head which dialect a request speaks, and nothing else.
 """
 
 from holdfast_protocol import fields, headers
-from holdfast_protocol.dialects import parallel, tus1
+from holdfast_protocol.dialects import ietf, parallel, tus1
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_protocol.server import (
@@ -18,6 +19,18 @@ from holdfast_protocol.server import (
     check_takes_bytes,
     offer_fields,
 )
+
+_DRAFT_FIELDS = (headers.UPLOAD_COMPLETE, headers.UPLOAD_INCOMPLETE)
+
+
+def draft_spoken(method: str, fields_: Headers) -> ietf.Spoken | None:
+    """The version of the IETF draft that a request speaks; None if it speaks something else (I-VERSION-2)."""
+    media = fields.media_type(fields_.get(headers.CONTENT_TYPE))
+    if media in (headers.MEDIA_CHUNK, headers.MEDIA_OFFSET) or method == "GET":
+        return None
+    named = headers.UPLOAD_DRAFT_INTEROP_VERSION in fields_ or media == headers.MEDIA_PARTIAL
+    hinted = headers.TUS_RESUMABLE not in fields_ and any(name in fields_ for name in _DRAFT_FIELDS)
+    return ietf.spoken(fields_) if named or hinted else None
 
 
 def decide_create(fields_: Headers, limits: Limits) -> Create:
@@ -42,13 +55,16 @@ def decide_patch(fields_: Headers, view: View, limits: Limits) -> Append | Store
             case other:
                 raise ProblemError(
                     "unsupported-media-type",
-                    f"A PATCH here is {headers.MEDIA_OFFSET} (tus) or {headers.MEDIA_CHUNK} (parallel chunks), "
-                    f"not {other or 'without a Content-Type'}.",
+                    f"A PATCH here is {headers.MEDIA_OFFSET} (tus), {headers.MEDIA_PARTIAL} (the IETF draft) or "
+                    f"{headers.MEDIA_CHUNK} (parallel chunks), not {other or 'without a Content-Type'}.",
                 )
     except FieldError as error:
         raise error.as_problem() from None
 
 
-def options_fields(limits: Limits) -> dict[str, str]:
-    """The answer to OPTIONS (T-OPTIONS-1)."""
-    return tus1.options(limits) | offer_fields(limits)
+def options_fields(limits: Limits, fields_: Headers) -> dict[str, str]:
+    """The answer to OPTIONS (T-OPTIONS-1, I-LIMIT-2)."""
+    found = tus1.options(limits) | offer_fields(limits)
+    if headers.UPLOAD_COMPLETE not in fields_:
+        found |= ietf.limit_fields(ietf.spoken(fields_).draft, limits, limits.max_age)
+    return found

@@ -18,13 +18,17 @@ def head_of(scope: Scope) -> Headers:
     return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
 
 
+def encode(fields: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
+
+
 async def start(send: Send, status: int, fields: Mapping[str, str]) -> None:
     """Sends the head of an answer."""
     await send(
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()],
+            "headers": encode(fields),
         }
     )
 

@@ -12,15 +12,18 @@ from starlette.types import Receive, Scope, Send
 
 from holdfast_protocol import dialects, headers
 from holdfast_protocol import server as rules
+from holdfast_protocol.dialects import ietf
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.http import downloads
 from holdfast_server.http.answers import answer, head_of, not_allowed
 from holdfast_server.http.body import RequestBody, reading
+from holdfast_server.http.draft import DraftFiles
 from holdfast_server.settings import Settings
 from holdfast_server.uploads.service import Cut, Uploads
 from holdfast_server.uploads.upload import State, Upload
 
+_METHODS = ("HEAD", "GET", "PATCH", "DELETE", "OPTIONS")
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -43,22 +46,31 @@ class Files:
     def __init__(self, uploads: Callable[[], Uploads], settings: Settings) -> None:
         self._uploads = uploads
         self._settings = settings
+        self._draft = DraftFiles(uploads, settings, upload_url)
 
     async def collection(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["method"]:
             case "POST":
-                await self._create(scope, receive, send)
+                spoken = dialects.draft_spoken("POST", head_of(scope))
+                if spoken is not None:
+                    await self._draft.create(spoken, scope, receive, send)
+                else:
+                    await self._create(scope, receive, send)
             case "OPTIONS":
-                await self._options(send, ("POST", "OPTIONS"))
+                await self._options(head_of(scope), send, ("POST", "OPTIONS"))
             case _:
                 raise not_allowed(("POST", "OPTIONS"))
 
     async def upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         if method == "OPTIONS":
-            await self._options(send, ("HEAD", "GET", "PATCH", "DELETE", "OPTIONS"))
+            await self._options(head_of(scope), send, _METHODS)
             return
         found = upload_id(scope)
+        spoken = dialects.draft_spoken(method, head_of(scope))
+        if spoken is not None:
+            await self._speak_draft(spoken, found, scope, receive, send)
+            return
         match method:
             case "HEAD":
                 await self._head(found, send)
@@ -71,10 +83,24 @@ class Files:
                 await self._uploads().terminate(found)
                 await answer(send, 204)
             case _:
-                raise not_allowed(("HEAD", "GET", "PATCH", "DELETE", "OPTIONS"))
+                raise not_allowed(_METHODS)
 
-    async def _options(self, send: Send, methods: tuple[str, ...]) -> None:
-        await answer(send, 204, dialects.options_fields(self._uploads().limits) | {headers.ALLOW: ", ".join(methods)})
+    async def _speak_draft(
+        self, spoken: ietf.Spoken, upload_id: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        match scope["method"]:
+            case "HEAD":
+                await self._draft.head(spoken, upload_id, scope, send)
+            case "PATCH":
+                await self._draft.patch(spoken, upload_id, scope, receive, send)
+            case "DELETE":
+                await self._draft.delete(spoken, upload_id, scope, send)
+            case _:
+                raise not_allowed(_METHODS)
+
+    async def _options(self, head: Headers, send: Send, methods: tuple[str, ...]) -> None:
+        fields = dialects.options_fields(self._uploads().limits, head)
+        await answer(send, 204, fields | {headers.ALLOW: ", ".join(methods)})
 
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
         uploads = self._uploads()

@@ -2,13 +2,21 @@
 
 Rule of this file: it mends what cannot be mended from inside an ASGI application. uvicorn answers `http.disconnect`
 before it has handed over the bytes that came before the connection was lost, and with them a cut-off request would
-lose what T-PATCH-4 promises to keep. Where another server runs the application, everything else still holds.
+lose what T-PATCH-4 promises to keep. And uvicorn has no interim answers: here is the ASGI extension
+`http.response.informational`, a message with `status` and `headers` that may be sent before `http.response.start`,
+any number of times. Where another server runs the application, everything else still holds.
 """
 
+import http
+import re
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+_INFORMATIONAL = "http.response.informational"
+_NOT_IN_A_FIELD = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_PHRASES = {status.value: status.phrase for status in http.HTTPStatus} | {104: "Upload Resumption Supported"}
 
 
 class HoldfastProtocol(HttpToolsProtocol):
@@ -33,6 +41,27 @@ def _keeping(app: ASGIApp) -> ASGIApp:
                 return {"type": "http.request", "body": body, "more_body": cycle.more_body}
             return message
 
-        await app(scope, receive_all, send)
+        async def send_all(message: Message) -> None:
+            if message["type"] == _INFORMATIONAL:
+                await _inform(cycle, message)
+            else:
+                await send(message)
+
+        if scope["http_version"] == "1.1":  # RFC 9110, section 15.2: never to a client of HTTP/1.0
+            scope["extensions"] = {**scope.get("extensions", {}), _INFORMATIONAL: {}}
+        await app(scope, receive_all, send_all)
 
     return keeping
+
+
+async def _inform(cycle: RequestResponseCycle, message: Message) -> None:
+    """Writes an interim answer. It is left out when the final one has begun or the client does not read."""
+    if cycle.response_started or cycle.disconnected or cycle.flow.write_paused or cycle.transport.is_closing():
+        return
+    status = message["status"]
+    lines = [f"HTTP/1.1 {status} {_PHRASES.get(status, '')}".encode()]
+    for name, value in message["headers"]:
+        if _NOT_IN_A_FIELD.search(name) or _NOT_IN_A_FIELD.search(value):
+            raise RuntimeError("Invalid field in an interim answer.")
+        lines.append(name + b": " + value)
+    cycle.transport.write(b"\r\n".join(lines) + b"\r\n\r\n")

@@ -53,6 +53,12 @@ class Reservation(Piece, Protocol):
         """Gives `[end, self.end)` back. Does not block. Nothing may be written there any more."""
         ...
 
+    def claim(self, start: int, end: int) -> bool:
+        """Reserves `[start, end)` beside the range that is held, until release; False if it is somebody's. Does
+        not block.
+        """
+        ...
+
     async def copy(self, scratch: Piece, start: int, end: int) -> None:
         """Takes `[start, end)` over from a scratch piece of the same storage, without passing it through here."""
         ...

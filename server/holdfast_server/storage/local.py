@@ -225,6 +225,9 @@ class LocalReservation(LocalPiece):
         _lock(self.fd, end, self.end - end, fcntl.F_UNLCK)
         self.end = end
 
+    def claim(self, start: int, end: int) -> bool:
+        return _lock(self.fd, start, end - start)
+
     async def copy(self, scratch: object, start: int, end: int) -> None:
         if not isinstance(scratch, LocalPiece):
             raise TypeError("a scratch piece of this storage is needed")

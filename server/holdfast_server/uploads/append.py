@@ -43,17 +43,18 @@ async def append(
         rules.admit(wanted, upload)  # a prefix never shrinks: no need to disturb whoever is writing
     core.check_room(1)
     most = upload.length if wanted.content_length is None else wanted.offset + wanted.content_length
-    writer = Writer(upload.id, wanted.offset, max(most, wanted.offset + 1), body.stop)
+    writer = Writer(upload.id, wanted.offset, max(most, wanted.offset + 1), body.stop, in_order=True)
     reservation = await writers.take_over(upload.id, writer.start, writer.end, fence_from=0)
     try:
         with writers.registered(writer):
             fresh = await core.receiving(upload.id)
             writer.since = await core.catalog.fence_head()
             rules.admit(wanted, fresh)
+            await writers.claim_turn(reservation)
             taken = await core.catalog.stored(upload.id, wanted.offset, fresh.length, 1)
             stop = taken[0][0] if taken else fresh.length
             stream = _Stream(core, frontier, fresh, wanted, body, reservation, writer, stop)
-            return await (stream.atomic() if wanted.checksum else stream.keep())
+            return await (stream.atomic() if wanted.atomic else stream.keep())
     finally:
         reservation.release()
 
@@ -113,18 +114,18 @@ class _Stream:
         return self._outcome()
 
     async def atomic(self) -> Upload:
-        """With a checksum: all or nothing."""
+        """With a checksum or digests: all or nothing."""
         checksum = self._wanted.checksum
-        assert checksum is not None
-        computing = hasher(checksum.algorithm)
+        digests = self._wanted.digests if checksum is None else (checksum, *self._wanted.digests)
+        hashers = [hasher(digest.algorithm) for digest in digests]
         while buffers := await self._body.take():
-            await self._store(buffers, (computing,))
+            await self._store(buffers, hashers)
             if self._over:
                 raise self._too_far()
         if self._body.ending is Ending.WHOLE:
-            if computing.digest() != checksum.value:
+            if any(computing.digest() != digest.value for digest, computing in zip(digests, hashers, strict=True)):
                 raise ProblemError(
-                    "checksum-mismatch",
+                    "digest-mismatch" if checksum is None else "checksum-mismatch",
                     "The body was changed on its way: nothing of it is stored. Send it again.",
                     headers=rules.progress_fields(self._upload),
                 )
@@ -207,6 +208,8 @@ class _Stream:
     def _outcome(self) -> Upload:
         if self._over and self._stop == self._upload.length:
             raise self._too_far()
+        if self._over and self._wanted.completes is not None:
+            raise rules.offset_mismatch(self._wanted, self._upload)  # go on behind what is stored (I-MIX-2)
         match self._body.ending:
             case Ending.CUT:
                 raise Cut

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import anyio
@@ -11,7 +11,7 @@ import anyio
 from holdfast_protocol import server as rules
 from holdfast_protocol.names import safe_name
 from holdfast_protocol.problem import ProblemError
-from holdfast_server.catalog.base import Catalog, NoRoom
+from holdfast_server.catalog.base import Catalog, NoRoom, WrongState
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Reader, Storage
 from holdfast_server.uploads import append, chunk, upkeep
@@ -56,7 +56,9 @@ class Uploads:
         self._writers = Writers(self._core, self._frontier)
         self._completion = Completion(self._core, self._writers, self._frontier)
         self._upkeep = upkeep.Upkeep(self._core, self._writers, self._completion)
-        self.limits = rules.Limits(min(settings.max_size or rules.LONGEST, rules.LONGEST), settings.max_chunk)
+        self.limits = rules.Limits(
+            min(settings.max_size or rules.LONGEST, rules.LONGEST), settings.max_chunk, settings.expire_after
+        )
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -122,6 +124,21 @@ class Uploads:
         upload = await self._core.find(upload_id)
         return upload, await self.missing(upload, 0, limit)
 
+    async def settled(self, upload_id: str) -> Upload:
+        """The upload, after whoever was writing to it in order was ended, and what had arrived stored (I-HEAD-2).
+
+        Raises ProblemError 404, 410, and 503 `range-busy`.
+        """
+        upload = await self._core.find(upload_id)
+        if upload.state is State.RECEIVING:
+            await self._writers.take_turn(upload_id)
+            upload = await self._core.find(upload_id)
+        return upload
+
+    def now(self) -> float:
+        """Seconds since the epoch, by the clock that `expires` is told by."""
+        return self._core.now()
+
     async def missing(self, upload: Upload, after: int, limit: int) -> Missing:
         if upload.whole or after >= upload.length:
             return Missing([], False)
@@ -143,10 +160,34 @@ class Uploads:
         return await self._append(upload, wanted, body)
 
     async def _append(self, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
-        upload = await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
-        if upload.prefix == upload.length and body.ending in (None, Ending.WHOLE):
+        try:
+            upload = await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
+        except ProblemError as problem:
+            if problem.code == "length-exceeded" and wanted.fails_beyond:
+                with anyio.CancelScope(shield=True):
+                    await self._invalidate(upload.id)
+            raise
+        if wanted.completes is False or body.ending not in (None, Ending.WHOLE):
+            return upload
+        if upload.prefix == upload.length:
             return await self._completion.complete(upload)
+        if wanted.completes:
+            raise rules.inconsistent_length(upload.length, upload.prefix)
         return upload
+
+    async def _invalidate(self, upload_id: str) -> None:
+        """I-LENGTH-3."""
+        with suppress(WrongState):  # it was completed or removed meanwhile
+            await self._core.catalog.transition(
+                upload_id,
+                sources={State.RECEIVING},
+                to=State.FAILED,
+                now=self._core.now(),
+                expires=self._core.expiry(),
+                event="failed",
+                error="length-exceeded",
+                error_detail="More bytes came than the upload has.",
+            )
 
     async def store_chunk(self, upload: Upload, wanted: rules.StoreChunk, body: Incoming) -> Upload:
         """A range, whole and verified or not at all."""

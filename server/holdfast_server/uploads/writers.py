@@ -20,18 +20,26 @@ from holdfast_server.uploads.frontier import Frontier
 
 logger = logging.getLogger(__name__)
 
+TURN = 1 << 60
+"""One byte behind the end of every upload stands for the right to write in order: who has it moves the prefix on."""
 TAKEOVER = 0.9
 """Seconds that a writer has to let go, once it was asked to (T-PATCH-3)."""
 WATCH_INTERVAL = 0.025
 
 
 class Writer:
-    """A request that writes to `[start, end)` of an upload. `stop` has it store what it has, and let go."""
+    """A request that writes to `[start, end)` of an upload. `stop` has it store what it has, and let go.
 
-    def __init__(self, upload_id: str, start: int, end: int, stop: Callable[[], None]) -> None:
+    One that writes `in_order` goes on from the prefix, and is also in the way of whoever wants the turn.
+    """
+
+    def __init__(
+        self, upload_id: str, start: int, end: int, stop: Callable[[], None], *, in_order: bool = False
+    ) -> None:
         self.upload_id = upload_id
         self.start = start
         self.end = end
+        self.in_order = in_order
         self.fenced = False
         self.since: int | None = None
         """Fences up to this number concern older writers; None until the range is reserved."""
@@ -43,11 +51,15 @@ class Writer:
 
     def fence(self, start: int) -> None:
         """Somebody wants what is behind `start`."""
-        if self.shrink is not None and self.shrink(start):
+        if self.shrink is not None and start < TURN and self.shrink(start):
             self.end = start
         elif not self.fenced:
             self.fenced = True
             self._stop()
+
+    def concerned(self, start: int, end: int) -> bool:
+        """Is this in the way of somebody who wants `[start, end)`?"""
+        return (self.start < end and start < self.end) or (self.in_order and start <= TURN < end)
 
     def stop(self) -> None:
         """The process ends: store what is here, without being fenced."""
@@ -112,10 +124,32 @@ class Writers:
                 await self._core.catalog.fence(upload_id, fence_start, end, now=self._core.now())
             pause = min(2 * pause, 0.02)
 
+    async def take_turn(self, upload_id: str) -> None:
+        """Ends whoever writes in order, in any process, and returns when what it had brought is stored.
+
+        Chunks go on. Takes less than a second. Raises ProblemError `range-busy`.
+        """
+        (await self.take_over(upload_id, TURN, TURN + 1)).release()
+
+    async def claim_turn(self, reservation: Reservation) -> None:
+        """Has a writer in order hold the turn beside its range: nobody else has it for more than a moment.
+
+        Raises ProblemError `range-busy`.
+        """
+        deadline = self._core.monotonic() + TAKEOVER
+        while not reservation.claim(TURN, TURN + 1):
+            if self._core.monotonic() > deadline:
+                raise ProblemError(
+                    "range-busy",
+                    "Another request is asking how far this upload is. Try again in a moment.",
+                    headers={"Retry-After": "1"},
+                )
+            await anyio.sleep(0.002)
+
     def _fence_here(self, upload_id: str, start: int, end: int, number: int | None = None) -> None:
         for writer in list(self._writers.get(upload_id, ())):
             older = number is None or (writer.since is not None and writer.since < number)
-            if older and writer.start < end and start < writer.end:
+            if older and writer.concerned(start, end):
                 writer.fence(start)
 
     async def flush(self, upload_id: str) -> None:

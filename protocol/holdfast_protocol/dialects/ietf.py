@@ -1,0 +1,261 @@
+"""The IETF draft "Resumable Uploads for HTTP" (draft-ietf-httpbis-resumable-upload), interop versions 3 to 9.
+
+Rule of this file: what differs between two versions is a column of `DRAFTS`, and no version number is compared
+anywhere. A version more is a row more. What the versions share, and what their text leaves open, is protocol.md,
+section 6. A field that does not follow its grammar counts as not sent, as the draft says.
+
+`ProblemError` is raised for what is to be refused; `refusal` turns any problem into one that the version knows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast_protocol import fields, headers
+from holdfast_protocol.messages import Headers
+from holdfast_protocol.problem import FieldError, ProblemError
+from holdfast_protocol.server import (
+    COMPLETE,
+    VERIFYING,
+    Append,
+    Complete,
+    Create,
+    Limits,
+    View,
+    check_size,
+    check_takes_bytes,
+    inconsistent_length,
+    offset_mismatch,
+    read_content_length,
+    read_digests,
+    read_metadata,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One interop version: the columns in which versions differ. The newest text is the default."""
+
+    version: int
+    complete_field: str = headers.UPLOAD_COMPLETE
+    """The field that says whether this is all of the file..."""
+    inverted: bool = False
+    """...or, the other way round, that it is not."""
+    complete_unless_said: bool = False
+    """An append without that field completes the upload."""
+    media_required: bool = True
+    """An append has to be `application/partial-upload`."""
+    age_limit: str | None = "max-age"
+    """The name of the remaining seconds in `Upload-Limit`; None: the version has no such field."""
+    asking_refuses: tuple[str, ...] = ()
+    """Fields that HEAD and DELETE must not have."""
+    appended: int = 204
+    """Status of an append that does not complete the upload."""
+    beyond_fails: bool = True
+    """Bytes beyond the length make the upload fail, instead of being left out."""
+    replays: bool = True
+    """An empty append to a complete upload is answered with success again, instead of 400."""
+    progress: bool = True
+    """Interim answers tell the offset while a body arrives."""
+
+    def format_complete(self, complete: bool) -> str:
+        return fields.format_boolean(complete != self.inverted)
+
+
+DRAFTS: Final[Mapping[int, Draft]] = {
+    draft.version: draft
+    for draft in (
+        Draft(
+            3,
+            complete_field=headers.UPLOAD_INCOMPLETE,
+            inverted=True,
+            complete_unless_said=True,
+            media_required=False,
+            age_limit=None,
+            asking_refuses=(headers.UPLOAD_OFFSET, headers.UPLOAD_INCOMPLETE),
+            appended=201,
+            beyond_fails=False,
+            progress=False,
+        ),
+        Draft(
+            5,
+            media_required=False,
+            age_limit=None,
+            asking_refuses=(headers.UPLOAD_OFFSET, headers.UPLOAD_COMPLETE),
+            appended=201,
+            beyond_fails=False,
+        ),
+        Draft(
+            6,
+            age_limit="expires",
+            asking_refuses=(headers.UPLOAD_OFFSET, headers.UPLOAD_COMPLETE, headers.UPLOAD_LENGTH),
+            appended=201,
+            beyond_fails=False,
+            replays=False,
+        ),
+        Draft(8, replays=False),
+        Draft(9),
+    )
+}
+NEWEST: Final = DRAFTS[max(DRAFTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """The version that a request is to be understood in."""
+
+    draft: Draft
+    interim: bool
+    """It was named, so the client understands interim answers of status 104 (I-INTERIM-1)."""
+
+
+def spoken(fields_: Headers) -> Spoken:
+    """The version that the request names; the newest if it names none that is known (I-VERSION-1)."""
+    named = DRAFTS.get(_integer(fields_, headers.UPLOAD_DRAFT_INTEROP_VERSION) or 0)
+    return Spoken(NEWEST, False) if named is None else Spoken(named, True)
+
+
+def create(fields_: Headers, limits: Limits, draft: Draft) -> Create:
+    """A POST on the collection (I-CREATE-1 to I-CREATE-4)."""
+    complete = _complete(fields_, draft)
+    if complete is None:
+        raise _missing(draft.complete_field, "Say whether this is the whole file")
+    body = _body_length(fields_)
+    said = _integer(fields_, headers.UPLOAD_LENGTH)
+    length = body if said is None and complete else said
+    if length is None:
+        raise ProblemError(
+            "length-required", "Say how long the file is, with Upload-Length or, if this is all of it, Content-Length."
+        )
+    check_size(length, limits)
+    if body is not None and (body > length or (complete and body != length)):
+        raise inconsistent_length(length, body)
+    metadata, filename = read_metadata(fields_)
+    disposition = fields_.get(headers.CONTENT_DISPOSITION)
+    if filename is None and disposition is not None:
+        filename = fields.parse_disposition(disposition)
+    digests = read_digests(headers.CONTENT_DIGEST, fields_)
+    expected = read_digests(headers.UPLOAD_DIGEST, fields_)
+    if complete:
+        # Of a part it would be the digest of that part (RFC 9530, section 3).
+        expected += read_digests(headers.REPR_DIGEST, fields_)
+    append = Append(0, body, digests=digests, completes=complete, fails_beyond=draft.beyond_fails)
+    return Create(length, False, metadata, filename, expected, None, None if body == 0 else append)
+
+
+def patch(fields_: Headers, view: View, draft: Draft) -> Append | Complete:
+    """A PATCH on an upload (I-APPEND-1 to I-APPEND-4, I-LENGTH-1)."""
+    media = fields.media_type(fields_.get(headers.CONTENT_TYPE))
+    if media != headers.MEDIA_PARTIAL and draft.media_required:
+        raise ProblemError(
+            "unsupported-media-type", f"A PATCH here is {headers.MEDIA_PARTIAL}, not {media or 'without a type'}."
+        )
+    check_takes_bytes(view)
+    offset = _integer(fields_, headers.UPLOAD_OFFSET)
+    if offset is None:
+        raise _missing(headers.UPLOAD_OFFSET, "Say where the body begins")
+    complete = _complete(fields_, draft)
+    if complete is None and draft.complete_unless_said:
+        complete = True
+    if complete is None:
+        raise _missing(draft.complete_field, "Say whether the upload is complete with this body")
+    said = _integer(fields_, headers.UPLOAD_LENGTH)
+    if said is not None and said != view.length:
+        raise inconsistent_length(view.length, said)
+    body = _body_length(fields_)
+    digests = read_digests(headers.CONTENT_DIGEST, fields_)
+    append = Append(offset, body, digests=digests, completes=complete, fails_beyond=draft.beyond_fails)
+    return _again(append, view, draft) if view.state in (VERIFYING, COMPLETE) else append
+
+
+def _again(append: Append, view: View, draft: Draft) -> Complete:
+    """An append to an upload that has all its bytes: most likely its last answer was lost (I-APPEND-4)."""
+    if view.state == COMPLETE and not draft.replays:
+        raise ProblemError("completed-upload", "This upload is complete; nothing can be added to it.")
+    if append.offset != view.length:
+        raise offset_mismatch(append, view)
+    if append.content_length != 0:
+        raise ProblemError("final-upload", "All bytes of this upload are here; it takes no more.")
+    return Complete(())
+
+
+def check_asking(fields_: Headers, draft: Draft) -> None:
+    """Refuses a HEAD or DELETE with fields that the version does not allow there (I-HEAD-3)."""
+    wrong = [name for name in draft.asking_refuses if name in fields_]
+    if wrong:
+        raise ProblemError("conflicting-fields", f"Leave {' and '.join(wrong)} out of this request.")
+
+
+def limit_fields(draft: Draft, limits: Limits, expires_in: float | None) -> dict[str, str]:
+    """`Upload-Limit`, where the version has it. `expires_in` is in seconds; None: never (I-LIMIT-1)."""
+    if draft.age_limit is None:
+        return {}
+    found = {"max-size": limits.max_size}
+    if expires_in is not None:
+        found[draft.age_limit] = max(0, int(expires_in))
+    return {headers.UPLOAD_LIMIT: fields.format_limits(found)}
+
+
+def upload_fields(draft: Draft, view: View, limits: Limits, now: float) -> dict[str, str]:
+    """Where an upload is, for every answer of success. `now` is in seconds since the epoch (I-ANSWER-1)."""
+    expires_in = None if view.expires is None else view.expires - now
+    return {
+        headers.UPLOAD_OFFSET: str(view.prefix),
+        draft.complete_field: draft.format_complete(view.state == COMPLETE),
+        **limit_fields(draft, limits, expires_in),
+    }
+
+
+def state_fields(draft: Draft, view: View, limits: Limits, now: float) -> dict[str, str]:
+    """The answer to HEAD (I-HEAD-1)."""
+    return {
+        **upload_fields(draft, view, limits, now),
+        headers.UPLOAD_LENGTH: str(view.length),
+        headers.CACHE_CONTROL: "no-store",
+    }
+
+
+def interim_fields(draft: Draft, others: Mapping[str, str]) -> dict[str, str]:
+    """The fields of a 104 (I-INTERIM-1)."""
+    return {headers.UPLOAD_DRAFT_INTEROP_VERSION: str(draft.version), **others}
+
+
+def refusal(problem: ProblemError, draft: Draft, limits: Limits, view: View | None) -> ProblemError:
+    """The problem as the draft knows it, with the fields that belong to it (I-ANSWER-2). `view`: as it is now."""
+    code = "inconsistent-upload-length" if problem.code == "length-exceeded" else problem.code
+    found: dict[str, str] = {}
+    if view is not None:
+        # `true` with an error would say that the file was taken in and turned down for good.
+        found[headers.UPLOAD_OFFSET] = str(view.prefix)  # unless the problem knows better
+        found[draft.complete_field] = draft.format_complete(code == "upload-digest-mismatch")
+    if code == "upload-too-large":
+        found |= limit_fields(draft, limits, limits.max_age)
+    return ProblemError(code, problem.detail, problem.members, {**found, **problem.headers})
+
+
+def _integer(fields_: Headers, name: str) -> int | None:
+    try:
+        raw = fields_.one(name)
+        return None if raw is None else fields.parse_item_integer(name, raw)
+    except FieldError:
+        return None
+
+
+def _complete(fields_: Headers, draft: Draft) -> bool | None:
+    try:
+        raw = fields_.one(draft.complete_field)
+        if raw is not None:
+            return fields.parse_boolean(draft.complete_field, raw) != draft.inverted
+    except FieldError:
+        pass
+    return None
+
+
+def _body_length(fields_: Headers) -> int | None:
+    """None: there is a body, and nobody knows how long it is."""
+    length = read_content_length(fields_)
+    return 0 if length is None and headers.TRANSFER_ENCODING not in fields_ else length
+
+
+def _missing(name: str, why: str) -> ProblemError:
+    return ProblemError("missing-field", f"{why}, with {name}.", {"field": name})

@@ -1,0 +1,122 @@
+"""What `/files` and `/files/{id}` answer to those who speak the IETF draft.
+
+Rule of this file: as in `files`, nothing is decided here. The version that is spoken comes with every call, and what
+differs between versions stays behind it, in `holdfast_protocol.dialects.ietf`.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from starlette.types import Receive, Scope, Send
+
+from holdfast_protocol import headers
+from holdfast_protocol import server as rules
+from holdfast_protocol.dialects import ietf
+from holdfast_protocol.messages import Headers
+from holdfast_protocol.problem import FieldError, ProblemError
+from holdfast_server.http.answers import answer, head_of
+from holdfast_server.http.body import RequestBody, reading
+from holdfast_server.http.interim import Interim
+from holdfast_server.settings import Settings
+from holdfast_server.uploads.service import Cut, Uploads
+from holdfast_server.uploads.upload import State, Upload
+
+
+class DraftFiles:
+    """`url` makes the URL of an upload: the one of interim and final answers (I-INTERIM-2)."""
+
+    def __init__(self, uploads: Callable[[], Uploads], settings: Settings, url: Callable[[Scope, Upload], str]) -> None:
+        self._uploads = uploads
+        self._settings = settings
+        self._url = url
+
+    async def create(self, spoken: ietf.Spoken, scope: Scope, receive: Receive, send: Send) -> None:
+        uploads, draft, head = self._uploads(), spoken.draft, head_of(scope)
+        interim = Interim(scope, send, spoken)
+        async with self._refusing(uploads, draft, None):
+            wanted = ietf.create(head, uploads.limits, draft)
+            upload = await uploads.create(wanted.without_body(), lambda: self._body(head, receive))
+        location = {headers.LOCATION: self._url(scope, upload)}
+        limits = ietf.limit_fields(draft, uploads.limits, uploads.limits.max_age)
+        await interim.tell({**location, **limits})
+        try:
+            if wanted.body is not None:
+                # The client may know the URL by now: whatever happens to the body, the upload stays.
+                async with self._refusing(uploads, draft, upload.id, location):
+                    upload = await self._append(uploads, upload, wanted.body, interim, head, receive)
+        except Cut:
+            return
+        fields = ietf.upload_fields(draft, upload, uploads.limits, uploads.now())
+        await answer(send, _status(upload, 201), {**location, **fields, **_waiting(upload)})
+
+    async def head(self, spoken: ietf.Spoken, upload_id: str, scope: Scope, send: Send) -> None:
+        uploads, draft = self._uploads(), spoken.draft
+        async with self._refusing(uploads, draft, None):
+            ietf.check_asking(head_of(scope), draft)
+            upload = await uploads.settled(upload_id)
+            rules.check_takes_bytes(upload)
+        await answer(send, 204, ietf.state_fields(draft, upload, uploads.limits, uploads.now()))
+
+    async def patch(self, spoken: ietf.Spoken, upload_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        uploads, draft, head = self._uploads(), spoken.draft, head_of(scope)
+        interim = Interim(scope, send, spoken)
+        try:
+            async with self._refusing(uploads, draft, upload_id):
+                upload = await uploads.find(upload_id)
+                match ietf.patch(head, upload, draft):
+                    case rules.Append() as wanted:
+                        upload = await self._append(uploads, upload, wanted, interim, head, receive)
+                    case rules.Complete() as wanted:
+                        upload = await uploads.complete(upload, wanted)
+        except Cut:
+            return
+        fields = ietf.upload_fields(draft, upload, uploads.limits, uploads.now())
+        done = 204 if upload.state is State.COMPLETE else draft.appended
+        await answer(send, _status(upload, done), {**fields, **_waiting(upload)})
+
+    async def delete(self, spoken: ietf.Spoken, upload_id: str, scope: Scope, send: Send) -> None:
+        async with self._refusing(self._uploads(), spoken.draft, None):
+            ietf.check_asking(head_of(scope), spoken.draft)
+            await self._uploads().terminate(upload_id)
+        await answer(send, 204)
+
+    async def _append(
+        self, uploads: Uploads, upload: Upload, wanted: rules.Append, interim: Interim, head: Headers, receive: Receive
+    ) -> Upload:
+        async with interim.progress(uploads, upload.id, wanted.offset), self._body(head, receive) as body:
+            return await uploads.append(upload, wanted, body)
+        raise AssertionError("neither block swallows an exception")
+
+    @asynccontextmanager
+    async def _refusing(
+        self,
+        uploads: Uploads,
+        draft: ietf.Draft,
+        upload_id: str | None,
+        location: dict[str, str] | None = None,
+    ) -> AsyncIterator[None]:
+        """Has problems leave as the draft knows them, with where the upload is, if it is about one."""
+        try:
+            yield
+        except (ProblemError, FieldError) as error:
+            problem = error.as_problem() if isinstance(error, FieldError) else error
+            upload = None
+            if upload_id is not None:
+                try:
+                    upload = await uploads.find(upload_id)
+                except ProblemError:
+                    location = None  # it is gone
+            refused = ietf.refusal(problem, draft, uploads.limits, upload)
+            refused.headers = {**refused.headers, **(location or {})}
+            raise refused from error
+
+    def _body(self, head: Headers, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
+        return reading(receive, self._settings.stall_timeout, rules.read_content_length(head))
+
+
+def _status(upload: Upload, status: int) -> int:
+    return 202 if upload.state is State.VERIFYING else status
+
+
+def _waiting(upload: Upload) -> dict[str, str]:
+    return {headers.RETRY_AFTER: "1"} if upload.state is State.VERIFYING else {}

@@ -1,0 +1,105 @@
+"""The IETF draft by values: who speaks it, in which version, and what a head asks for."""
+
+import pytest
+
+from holdfast_protocol import headers
+from holdfast_protocol.dialects import draft_spoken, ietf
+from holdfast_protocol.messages import Headers
+from holdfast_protocol.problem import ProblemError
+from holdfast_protocol.server import Append, Limits
+
+LIMITS = Limits(1000, 65536, 60.0)
+VERSION = {"Upload-Draft-Interop-Version": "6"}
+PARTIAL = {"Content-Type": "application/partial-upload"}
+TUS = {"Tus-Resumable": "1.0.0"}
+OFFSET = {"Content-Type": "application/offset+octet-stream"}
+CHUNK = {"Content-Type": "application/vnd.holdfast.chunk"}
+COMPLETE = {"Upload-Complete": "?1"}
+
+
+@pytest.mark.rule("I-VERSION-1")
+def test_the_table() -> None:
+    """Each row stands under its version, the newest is the last, and its columns are the defaults."""
+    assert list(ietf.DRAFTS) == [3, 5, 6, 8, 9]
+    assert all(draft.version == version for version, draft in ietf.DRAFTS.items())
+    assert ietf.Draft(9) == ietf.NEWEST
+
+
+@pytest.mark.rule("I-VERSION-2")
+@pytest.mark.parametrize(
+    ("fields", "version"),
+    [
+        (VERSION, 6),
+        (PARTIAL, 9),
+        (COMPLETE, 9),
+        ({"Upload-Incomplete": "?0"}, 9),
+        (VERSION | PARTIAL | COMPLETE, 6),
+        (VERSION | TUS, 6),
+        (PARTIAL | TUS, 9),
+        (TUS, None),
+        (TUS | COMPLETE, None),
+        (TUS | OFFSET | COMPLETE, None),
+        (OFFSET | VERSION | COMPLETE, None),
+        (CHUNK | COMPLETE, None),
+        (CHUNK | VERSION | COMPLETE, None),
+        ({}, None),
+    ],
+)
+def test_who_speaks_the_draft(fields: dict[str, str], version: int | None) -> None:
+    for method in ("POST", "PATCH", "HEAD", "DELETE"):
+        spoken = draft_spoken(method, Headers(fields))
+        assert (None if spoken is None else spoken.draft.version) == version
+        assert spoken is None or spoken.interim is ("Upload-Draft-Interop-Version" in fields)
+    assert draft_spoken("GET", Headers(fields)) is None
+
+
+@pytest.mark.rule("I-VERSION-1", "I-INTERIM-1")
+@pytest.mark.parametrize("value", ["", "4", "7", "10", "six", "-6", "?1"])
+def test_a_version_that_is_not_known(value: str) -> None:
+    spoken = ietf.spoken(Headers({"Upload-Draft-Interop-Version": value}))
+    assert spoken == ietf.Spoken(ietf.NEWEST, False)
+
+
+@pytest.mark.rule("I-INTERIM-1")
+def test_an_interim_answer_names_the_version_that_was_asked_in() -> None:
+    found = ietf.interim_fields(ietf.DRAFTS[5], {"Location": "/files/x"})
+    assert found == {"Upload-Draft-Interop-Version": "5", "Location": "/files/x"}
+
+
+@pytest.mark.rule("I-LIMIT-1")
+def test_limits() -> None:
+    assert ietf.limit_fields(ietf.DRAFTS[5], LIMITS, 60.0) == {}
+    assert ietf.limit_fields(ietf.DRAFTS[6], LIMITS, 59.9) == {"Upload-Limit": "max-size=1000, expires=59"}
+    assert ietf.limit_fields(ietf.DRAFTS[8], LIMITS, -1.0) == {"Upload-Limit": "max-size=1000, max-age=0"}
+    assert ietf.limit_fields(ietf.DRAFTS[9], LIMITS, None) == {"Upload-Limit": "max-size=1000"}
+
+
+@pytest.mark.rule("I-CREATE-2", "I-CREATE-1")
+def test_what_a_creation_asks_for() -> None:
+    draft = ietf.NEWEST
+    whole = ietf.create(Headers({**COMPLETE, "Content-Length": "5"}), LIMITS, draft)
+    assert (whole.length, whole.body) == (5, Append(0, 5, completes=True, fails_beyond=True))
+    assert whole.without_body().body is None
+    careful = ietf.create(Headers({"Upload-Complete": "?0", "Upload-Length": "5"}), LIMITS, draft)
+    assert (careful.length, careful.body) == (5, None)
+    with pytest.raises(ProblemError) as info:
+        ietf.create(Headers({"Upload-Complete": "?0", "Content-Length": "5"}), LIMITS, draft)
+    assert info.value.code == "length-required"
+
+
+@pytest.mark.rule("I-VERSION-1")
+def test_version_3_says_it_the_other_way_round() -> None:
+    draft = ietf.DRAFTS[3]
+    wanted = ietf.create(Headers({"Upload-Incomplete": "?0", "Content-Length": "5"}), LIMITS, draft)
+    assert wanted.body == Append(0, 5, completes=True)
+    assert draft.complete_field == headers.UPLOAD_INCOMPLETE
+    assert (draft.format_complete(True), draft.format_complete(False)) == ("?0", "?1")
+
+
+@pytest.mark.rule("I-ANSWER-2", "I-LENGTH-3")
+def test_a_refusal_speaks_the_draft() -> None:
+    """A problem of tus becomes that of the draft; what is said of an upload needs one."""
+    problem = ietf.refusal(ProblemError("length-exceeded", "Too long."), ietf.NEWEST, LIMITS, None)
+    assert (problem.code, problem.status, problem.headers) == ("inconsistent-upload-length", 400, {})
+    problem = ietf.refusal(ProblemError("upload-too-large", "Too large."), ietf.NEWEST, LIMITS, None)
+    assert problem.headers == {"Upload-Limit": "max-size=1000, max-age=60"}
