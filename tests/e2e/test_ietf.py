@@ -360,6 +360,15 @@ def test_a_body_beyond_the_length(speaker: Speaker, version: int, known: bool) -
         assert speaker.get(url).body == b"0123456789"
 
 
+@pytest.mark.rule("I-LENGTH-3", "I-CREATE-3")
+def test_a_creation_that_goes_beyond_its_length(speaker: Speaker) -> None:
+    fields = create(True, Transfer_Encoding="chunked", Upload_Length="4")
+    answer = speaker.request("POST", "/files", fields, chunked(b"0123", b"4"))
+    assert answer.verdict == (400, "inconsistent-upload-length")
+    assert ask(speaker, answer["location"]).status == 409
+    assert speaker.status(answer["location"])["state"] == "failed"
+
+
 @EVERY_VERSION
 @pytest.mark.rule("I-HEAD-3")
 def test_fields_that_do_not_belong_to_asking_and_ending(speaker: Speaker, version: int) -> None:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from holdfast_protocol import headers
+from holdfast_protocol import fields, headers
 from holdfast_protocol.dialects import draft_spoken, ietf
 from holdfast_protocol.messages import Headers
-from holdfast_protocol.problem import ProblemError
+from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_protocol.server import Append, Limits
 
 LIMITS = Limits(1000, 65536, 60.0)
@@ -27,7 +27,7 @@ def test_the_table() -> None:
 
 @pytest.mark.rule("I-VERSION-2")
 @pytest.mark.parametrize(
-    ("fields", "version"),
+    ("head", "version"),
     [
         (VERSION, 6),
         (PARTIAL, 9),
@@ -45,12 +45,12 @@ def test_the_table() -> None:
         ({}, None),
     ],
 )
-def test_who_speaks_the_draft(fields: dict[str, str], version: int | None) -> None:
+def test_who_speaks_the_draft(head: dict[str, str], version: int | None) -> None:
     for method in ("POST", "PATCH", "HEAD", "DELETE"):
-        spoken = draft_spoken(method, Headers(fields))
+        spoken = draft_spoken(method, Headers(head))
         assert (None if spoken is None else spoken.draft.version) == version
-        assert spoken is None or spoken.interim is ("Upload-Draft-Interop-Version" in fields)
-    assert draft_spoken("GET", Headers(fields)) is None
+        assert spoken is None or spoken.interim is ("Upload-Draft-Interop-Version" in head)
+    assert draft_spoken("GET", Headers(head)) is None
 
 
 @pytest.mark.rule("I-VERSION-1", "I-INTERIM-1")
@@ -103,3 +103,17 @@ def test_a_refusal_speaks_the_draft() -> None:
     assert (problem.code, problem.status, problem.headers) == ("inconsistent-upload-length", 400, {})
     problem = ietf.refusal(ProblemError("upload-too-large", "Too large."), ietf.NEWEST, LIMITS, None)
     assert problem.headers == {"Upload-Limit": "max-size=1000, max-age=60"}
+
+
+@pytest.mark.rule("I-FIELD-1")
+def test_an_integer_of_structured_fields() -> None:
+    assert fields.parse_item_integer("Upload-Offset", "0;a=b") == 0
+    assert fields.parse_item_integer("Upload-Offset", "999999999999999") == 999_999_999_999_999
+    for value in ("", "-1", "+1", "1.0", "?1", "1, 1", '"1"', "1000000000000000", "1_0", "\u0661"):
+        with pytest.raises(FieldError):
+            fields.parse_item_integer("Upload-Offset", value)
+
+
+@pytest.mark.rule("I-LIMIT-1")
+def test_limits_are_a_dictionary() -> None:
+    assert fields.format_limits({"max-size": 10, "max-age": 0}) == "max-size=10, max-age=0"
