@@ -302,9 +302,10 @@ class LocalStorage:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            if self.durability == "ack":
-                _sync_directory(self._incoming)
         try:
+            if self.durability == "ack" and os.fstat(fd).st_size == 0:
+                # Its name must be on the disk before its first byte is acknowledged, whichever process made it.
+                _sync_directory(self._incoming)
             locked = _lock(fd, start, end - start)
             if locked and not _is_at(fd, path):
                 # Published or removed between the opening and the lock, so this is not the upload any more.
