@@ -298,26 +298,22 @@ class LocalStorage:
 
     def _open_and_lock(self, upload_id: str, start: int, end: int) -> int | None:
         path = self._incoming / upload_id
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            if self.durability == "ack" and os.fstat(fd).st_size == 0:
-                # Its name must be on the disk before its first byte is acknowledged, whichever process made it.
-                _sync_directory(self._incoming)
-            locked = _lock(fd, start, end - start)
-            if locked and not _is_at(fd, path):
-                # Published or removed between the opening and the lock, so this is not the upload any more.
-                os.close(fd)
-                return self._open_and_lock(upload_id, start, end)
-        except OSError:
-            os.close(fd)
-            raise
-        if locked:
-            return fd
-        os.close(fd)
-        return None
+            mine = False
+            try:
+                if self.durability == "ack" and os.fstat(fd).st_size == 0:
+                    # Its name must be on the disk before its first byte is acknowledged, whichever process made it.
+                    _sync_directory(self._incoming)
+                if not _lock(fd, start, end - start):
+                    return None
+                # Published or removed between the opening and the lock, the file is not the upload any more.
+                mine = _is_at(fd, path)
+            finally:
+                if not mine:
+                    os.close(fd)
+            if mine:
+                return fd
 
     def remove_if_empty(self, upload_id: str, fd: int) -> None:
         """A reservation that ends without a byte leaves no file behind, unless somebody else is about to write."""
