@@ -109,6 +109,15 @@ def test_uploads_a_stream_that_cannot_be_rewound(drive: Drive, speaker: Speaker,
     assert same(speaker, result["url"], file)
 
 
+@pytest.mark.rule("T-DEFER-1", "T-DEFER-2")
+def test_uploads_a_stream_whose_length_it_does_not_know(drive: Drive, speaker: Speaker, file: Path) -> None:
+    """`uploadLengthDeferred`: only the last PATCH says the length."""
+    result = drive("upload", source="deferred", chunkSize=4 * MIB)
+    assert shape(result) == [("POST", 201)] + 6 * [("PATCH", 204)]
+    assert [request["length"] for request in result["requests"]] == 6 * [None] + [str(SIZE)]
+    assert same(speaker, result["url"], file)
+
+
 @pytest.mark.parametrize("chunk_size", [None, 8 * MIB], ids=["whole", "8 MiB"])
 def test_uploads_bodies_without_content_length(
     drive: Drive, speaker: Speaker, file: Path, chunk_size: int | None

@@ -130,8 +130,22 @@ class Catalog(Protocol):
 
         `room` is how many bytes there are for it and for all that the receiving uploads still have coming;
         this is counted in the same transaction (T-CREATE-2). None: it is not counted. One of length 0 always
-        fits. Raises NoRoom, Duplicate; ValueError if the upload claims to have bytes.
+        fits, and so does one whose length is not known. Raises NoRoom, Duplicate; ValueError if the upload claims
+        to have bytes.
         """
+        ...
+
+    async def set_length(
+        self, upload_id: str, length: int, granule: int, *, room: int | None, now: float, expires: float | None
+    ) -> Upload:
+        """Write down how long an upload is, if that is not known yet; `room` as in `create`, for what is missing.
+
+        Raises NoRoom, NotReceiving; ValueError if the length is known as another one, or bytes lie beyond it.
+        """
+        ...
+
+    async def coming(self) -> int:
+        """How many bytes all receiving uploads of a known length still have coming."""
         ...
 
     async def get(self, upload_id: str, /) -> Upload | None:
@@ -154,7 +168,7 @@ class Catalog(Protocol):
         ...
 
     async def missing(self, upload_id: str, start: int, end: int, limit: int) -> tuple[Ranges, bool]:
-        """The first `limit` gaps in `[start, end)`, clipped to it and to the length, and whether there are more.
+        """The first `limit` gaps in `[start, end)`, clipped to it and to a known length, and whether there are more.
 
         Reads `limit` ranges and not more, whatever their number. Raises UnknownUpload.
         """

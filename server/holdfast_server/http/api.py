@@ -47,7 +47,7 @@ class Api:
         stored = await uploads.stored(upload, after, limit)
         ends = [ranges[-1][1] for ranges in (missing.ranges, stored) if len(ranges) == limit]
         following = min(ends, default=None)
-        if following is not None and following < upload.length:
+        if following is not None and following < upload.reach:
             # Both lists of a page reach equally far, so that the next page goes on where this one ends.
             missing.ranges[:] = _until(missing.ranges, following)
             stored = _until(stored, following)

@@ -92,7 +92,7 @@ class Files:
         upload, missing = await uploads.state(upload_id, rules.MISSING_ON_HEAD)
         fields = rules.state_fields(upload, missing.ranges, missing.more, uploads.limits)
         if upload.state is State.COMPLETE:
-            fields |= downloads.file_fields(upload) | {headers.CONTENT_LENGTH: str(upload.length)}
+            fields |= downloads.file_fields(upload) | {headers.CONTENT_LENGTH: str(upload.reach)}
         await answer(send, 200, fields)
 
     async def _patch(self, upload_id: str, head: Headers, receive: Receive, send: Send) -> None:

@@ -85,7 +85,7 @@ class Uploads:
             state=State.RECEIVING,
             length=wanted.length,
             parallel=wanted.parallel,
-            granule=rules.granule(wanted.length),
+            granule=rules.granule(wanted.length or 0),
             metadata=wanted.metadata,
             name=safe_name(wanted.filename or ""),
             created=now,
@@ -123,15 +123,16 @@ class Uploads:
         return upload, await self.missing(upload, 0, limit)
 
     async def missing(self, upload: Upload, after: int, limit: int) -> Missing:
-        if upload.whole or after >= upload.length:
+        """What is missing from `after` on; nothing that could be told while the length is not known."""
+        if upload.length is None or upload.whole or after >= upload.length:
             return Missing([], False)
         return Missing(*await self._core.catalog.missing(upload.id, after, upload.length, limit))
 
     async def stored(self, upload: Upload, after: int, limit: int) -> Ranges:
         """The first `limit` stored ranges from `after` on."""
-        if after >= upload.length:
+        if after >= upload.reach:
             return []
-        return await self._core.catalog.stored(upload.id, after, upload.length, limit)
+        return await self._core.catalog.stored(upload.id, after, upload.reach, limit)
 
     async def list(self, state: State | None, before: tuple[float, str] | None, limit: int) -> Sequence[Upload]:
         """Newest first; keyset paging by (created, id)."""
@@ -166,9 +167,10 @@ class Uploads:
     def open(self, upload: Upload) -> AbstractAsyncContextManager[Reader]:
         """The published file. Raises ProblemError 409 if there is none yet."""
         if upload.state is not State.COMPLETE:
+            length = "as yet unknown" if upload.length is None else upload.length
             raise ProblemError(
                 "not-finished",
-                f"This upload is {upload.state}: {upload.received} of {upload.length} bytes are here.",
+                f"This upload is {upload.state}: {upload.received} of {length} bytes are here.",
             )
         return self._core.storage.open(upload.id, upload.name)
 

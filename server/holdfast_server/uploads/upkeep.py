@@ -53,7 +53,7 @@ class Upkeep:
 
     async def _check(self, upload: Upload) -> None:
         size = await self._core.storage.size(upload.id, upload.name) or 0
-        gone = await self._core.catalog.stored(upload.id, size, upload.length, 1)
+        gone = await self._core.catalog.stored(upload.id, size, upload.reach, 1)
         if gone:
             logger.error("upload %s has lost bytes that were stored: its file ends at %d", upload.id, size)
             fresh = await self._core.catalog.get(upload.id)

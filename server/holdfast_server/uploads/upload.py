@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from holdfast_protocol.digest import Digest
+from holdfast_protocol.server import LONGEST
 
 
 class State(StrEnum):
@@ -29,7 +30,8 @@ class Upload:
     id: str
     """32 lower-case hexadecimal digits."""
     state: State
-    length: int
+    length: int | None
+    """None while it is not known (T-DEFER-1)."""
     parallel: bool
     """Created for parallel chunks: it is completed by request, not by its last byte."""
     granule: int
@@ -59,3 +61,8 @@ class Upload:
     def whole(self) -> bool:
         """Every byte is stored."""
         return self.received == self.length
+
+    @property
+    def reach(self) -> int:
+        """No byte lies here or behind: the length or, while that is not known, the longest upload of all."""
+        return LONGEST if self.length is None else self.length
