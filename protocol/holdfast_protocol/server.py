@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from holdfast_protocol import fields, headers
+from holdfast_protocol.concat import PARTIAL, Concat
 from holdfast_protocol.digest import Digest, available
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
@@ -50,6 +51,8 @@ class View(Protocol):
     def prefix(self) -> int: ...
     @property
     def parallel(self) -> bool: ...
+    @property
+    def concat(self) -> str | None: ...
     @property
     def granule(self) -> int: ...
     @property
@@ -110,6 +113,18 @@ class Create:
     expected: tuple[Digest, ...]
     wanted: str | None
     body: Append | None
+    concat: Concat | None = None
+    """A part, or a final over parts (T-CONCAT-1, T-CONCAT-3)."""
+
+
+def is_part(view: View) -> bool:
+    """Only to be put together with others: it is never complete, and never published (T-CONCAT-2)."""
+    return view.concat == PARTIAL
+
+
+def is_final(view: View) -> bool:
+    """Put together from parts: it takes no bytes from anybody (T-CONCAT-5)."""
+    return view.concat is not None and view.concat != PARTIAL
 
 
 def granule(length: int) -> int:
@@ -138,7 +153,9 @@ def version_problem(detail: str) -> ProblemError:
 
 
 def check_takes_bytes(view: View) -> None:
-    """Refuses a PATCH on an upload that has failed (T-PATCH-1, P-COMPLETE-3)."""
+    """Refuses a PATCH on a final and on an upload that has failed (T-PATCH-1, T-CONCAT-5, P-COMPLETE-3)."""
+    if is_final(view):
+        raise ProblemError("final-upload", "This upload is put together from parts. Send the bytes to those.")
     if view.state == FAILED and view.error == "data-lost":
         raise ProblemError("data-lost", "The server lost bytes of this upload. DELETE it and send the file again.")
     if view.state == FAILED:
@@ -286,6 +303,8 @@ def offer_fields(limits: Limits, granule_: int = SMALLEST_GRANULE) -> dict[str, 
 
 def progress_fields(view: View) -> dict[str, str]:
     """Fields of every answer that concerns a living upload: where it is and until when it is kept."""
+    if is_final(view):  # no offset before it is whole (T-CONCAT-6), and no bytes that would put its end off
+        return {headers.UPLOAD_OFFSET: str(view.prefix)} if view.state == COMPLETE else {}
     found = {headers.UPLOAD_OFFSET: str(view.prefix)}
     if view.expires is not None and view.state in (RECEIVING, FAILED):
         found[headers.UPLOAD_EXPIRES] = fields.format_http_date(view.expires)
@@ -300,17 +319,21 @@ def created_fields(view: View, limits: Limits) -> dict[str, str]:
 
 def state_fields(view: View, missing: list[tuple[int, int]], more: bool, limits: Limits) -> dict[str, str]:
     """Fields of the answer to HEAD (T-HEAD-1, P-STATE-1)."""
-    found = progress_fields(view) | offer_fields(limits, view.granule)
-    if view.length is None:
-        found[headers.UPLOAD_DEFER_LENGTH] = "1"
-    else:
+    found = progress_fields(view)
+    if not is_final(view):
+        found |= offer_fields(limits, view.granule)
+    if view.length is not None:
         found[headers.UPLOAD_LENGTH] = str(view.length)
+    elif not is_final(view):
+        found[headers.UPLOAD_DEFER_LENGTH] = "1"
+    if view.concat is not None:
+        found[headers.UPLOAD_CONCAT] = view.concat
     found[headers.UPLOAD_COMPLETE] = fields.format_boolean(view.state == COMPLETE)
     found[headers.UPLOAD_STATE] = view.state
     found[headers.CACHE_CONTROL] = "no-store"
     if view.metadata is not None:
         found[headers.UPLOAD_METADATA] = view.metadata
-    if missing:
+    if missing and not is_final(view):
         found[headers.UPLOAD_MISSING] = fields.format_missing(missing, more)
     return found | digest_fields(view)
 

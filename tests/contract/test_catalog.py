@@ -156,6 +156,35 @@ async def test_a_length_is_written_down_once(catalog: Catalog) -> None:
     assert await catalog.coming() == 900
 
 
+@pytest.mark.rule("T-CONCAT-2", "T-CONCAT-3")
+async def test_parts_are_known_in_order(catalog: Catalog) -> None:
+    one, two = [await add(catalog, number, concat="partial") for number in (1, 2)]
+    final = fresh(3, concat="final;two one two", length=None)
+    await catalog.create(final, room=0, parts=(two.id, one.id, two.id))
+    assert await catalog.get(final.id) == final
+    assert await catalog.parts(final.id) == [two, one, two]
+    assert await catalog.parts(one.id) == []
+    assert await catalog.finals(two.id) == [final.id]
+    assert await catalog.finals(final.id) == []
+    await become(catalog, final, State.TERMINATED)
+    assert await catalog.finals(two.id) == []
+    assert await catalog.parts(final.id) == []
+
+
+@pytest.mark.rule("T-CONCAT-2")
+async def test_parts_and_finals_expire_in_order(catalog: Catalog) -> None:
+    """A part waits for its final, which waits for the last of its parts."""
+    one = await add(catalog, 1, concat="partial", expires=10.0)
+    two = await add(catalog, 2, concat="partial", expires=30.0)
+    final = fresh(3, concat="final;one two", length=None, expires=20.0)
+    await catalog.create(final, room=None, parts=(one.id, two.id))
+    alone = await add(catalog, 4, concat="partial", expires=10.0)
+    assert await catalog.expired(25.0, 10) == [alone]
+    assert await catalog.expired(30.0, 10) == [alone, final]
+    await become(catalog, final, FAILED, expires=None)
+    assert await catalog.expired(30.0, 10) == [one, alone, two]
+
+
 async def test_an_empty_upload_always_fits(catalog: Catalog) -> None:
     await add(catalog, 1, length=5000)
     await catalog.create(fresh(2, length=0), room=1000)

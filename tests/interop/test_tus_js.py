@@ -129,6 +129,26 @@ def test_uploads_bodies_without_content_length(
     assert same(speaker, result["url"], file)
 
 
+@pytest.mark.rule("T-CONCAT-1", "T-CONCAT-3", "T-CONCAT-4")
+def test_uploads_two_parts_at_once(drive: Drive, speaker: Speaker, file: Path) -> None:
+    """`parallelUploads: 2`: the file is there as soon as the client says so."""
+    result = drive("upload", parallelUploads=2, metadata={"filename": "film.bin"})
+    assert sorted(shape(result)) == sorted(3 * [("POST", 201)] + 2 * [("PATCH", 204)])
+    assert [request["concat"] for request in result["requests"][:-1]] == 4 * ["partial"]
+    assert result["requests"][-1]["concat"].startswith("final;http://")
+    assert same(speaker, result["url"], file)
+    assert speaker.status(result["url"])["name"] == "film.bin"
+
+
+@pytest.mark.rule("T-CONCAT-1", "T-CREATE-3")
+def test_uploads_more_parts_than_there_are_bytes(drive: Drive, speaker: Speaker, tmp_path: Path) -> None:
+    """`parallelUploads: 4` for 3 bytes: three of the parts are empty."""
+    (tmp_path / "tiny").write_bytes(b"abc")
+    result = drive("upload", source="buffer", parallelUploads=4, file=str(tmp_path / "tiny"))
+    assert sum(request["length"] == "0" for request in result["requests"]) == 3
+    assert same(speaker, result["url"], tmp_path / "tiny")
+
+
 def test_resumes_what_it_has_aborted(drive: Drive, speaker: Speaker, file: Path, tmp_path: Path) -> None:
     """The new Upload asks for the offset, and sends nothing again that was acknowledged."""
     result = drive("resume", chunkSize=2 * MIB, abortAt=6 * MIB, storage=str(tmp_path / "urls.json"))

@@ -13,6 +13,7 @@ from holdfast_protocol.server import (
     Limits,
     StoreChunk,
     View,
+    is_part,
     length_unknown,
     read_content_length,
     read_digests,
@@ -35,6 +36,10 @@ def create(fields_: Headers, limits: Limits) -> Create:
             "conflicting-fields",
             "An upload in parallel chunks is created with Upload-Length. To say the length later, create it with tus.",
         )
+    if headers.UPLOAD_CONCAT in fields_:
+        raise ProblemError(
+            "conflicting-fields", "Parallel chunks need no concatenation: send either Upload-Parallel or Upload-Concat."
+        )
     length = read_length(fields_, limits)
     metadata, filename = read_metadata(fields_)
     if read_content_length(fields_) or headers.TRANSFER_ENCODING in fields_:
@@ -55,6 +60,10 @@ def patch(fields_: Headers, view: View, limits: Limits) -> StoreChunk | Complete
         if length or headers.TRANSFER_ENCODING in fields_:
             raise ProblemError(
                 "conflicting-fields", "Complete with an empty body; send the last bytes as a chunk before."
+            )
+        if is_part(view):
+            raise ProblemError(
+                "conflicting-fields", "A part is whole with its last byte. Create the final upload, with Upload-Concat."
             )
         return Complete(read_digests(headers.UPLOAD_DIGEST, fields_))
     return _chunk(fields_, view, limits, length)

@@ -125,8 +125,10 @@ class Catalog(Protocol):
     Any call may raise OSError, `Unavailable`, or `anyio.ClosedResourceError` after `aclose`.
     """
 
-    async def create(self, upload: Upload, *, room: int | None) -> None:
+    async def create(self, upload: Upload, *, room: int | None, parts: Sequence[str] = ()) -> None:
         """Add an upload (with nothing stored yet: `prefix` and `received` are 0) and the event `created`.
+
+        `parts` are the ids of those that a final upload is put together from, in order; one may be there twice.
 
         `room` is how many bytes there are for it and for all that the receiving uploads still have coming;
         this is counted in the same transaction (T-CREATE-2). None: it is not counted. One of length 0 always
@@ -142,6 +144,14 @@ class Catalog(Protocol):
 
         Raises NoRoom, NotReceiving; ValueError if the length is known as another one, or bytes lie beyond it.
         """
+        ...
+
+    async def parts(self, upload_id: str) -> Uploads:
+        """The parts of a final upload, in its order, as they are at this moment."""
+        ...
+
+    async def finals(self, part_id: str) -> Sequence[str]:
+        """The ids of the receiving uploads that this is a part of."""
         ...
 
     async def coming(self) -> int:
@@ -220,7 +230,10 @@ class Catalog(Protocol):
         ...
 
     async def expired(self, now: float, limit: int) -> Uploads:
-        """At most `limit` uploads, receiving, failed or complete, whose `expires` is not after `now`; by `expires`."""
+        """At most `limit` uploads, receiving, failed or complete, whose `expires` is not after `now`; by `expires`.
+
+        Not a part that a receiving final waits for, and not a receiving final of which a part has not expired.
+        """
         ...
 
     async def fence(self, upload_id: str, start: int, end: int, *, now: float) -> int:

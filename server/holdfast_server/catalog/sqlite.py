@@ -91,14 +91,18 @@ class SqliteCatalog:
         # Last, as the last connection to close folds the log back into the file.
         self._committer.join()
 
-    async def create(self, upload: Upload, *, room: int | None) -> None:
+    async def create(self, upload: Upload, *, room: int | None, parts: Sequence[str] = ()) -> None:
+        places = list(enumerate(parts))
         if upload.prefix or upload.received:
             raise ValueError("a new upload has no bytes stored")
 
         def operation(connection: sqlite3.Connection) -> None:
             if room is not None and upload.length:
                 _check_room(connection, upload.length, room)
-            rows.insert(connection, upload)
+            key = rows.insert(connection, upload)
+            connection.executemany(
+                "INSERT INTO part (final, place, part) VALUES (?, ?, ?)", [(key, *each) for each in places]
+            )
             data = {
                 "state": upload.state,
                 "length": upload.length,
@@ -133,6 +137,24 @@ class SqliteCatalog:
 
         return await self._committer.submit(operation)
 
+    async def parts(self, upload_id: str) -> Uploads:
+        return await self._uploads(
+            "JOIN part ON part.part = upload.id WHERE part.final = (SELECT key FROM upload WHERE id = :id)"
+            " ORDER BY part.place",
+            {"id": upload_id},
+        )
+
+    async def finals(self, part_id: str) -> Sequence[str]:
+        def query(connection: sqlite3.Connection) -> Sequence[str]:
+            found = connection.execute(
+                "SELECT DISTINCT id FROM part JOIN upload ON upload.key = part.final"
+                " WHERE part.part = ? AND upload.state = 'receiving'",
+                (part_id,),
+            )
+            return [upload_id for (upload_id,) in found]
+
+        return await self._readers.run(query)
+
     async def coming(self) -> int:
         return await self._readers.run(_coming)
 
@@ -156,7 +178,12 @@ class SqliteCatalog:
 
     async def expired(self, now: float, limit: int) -> Uploads:
         return await self._uploads(
-            "WHERE state IN ('receiving', 'failed', 'complete') AND expires <= :now ORDER BY expires LIMIT :limit",
+            "WHERE state IN ('receiving', 'failed', 'complete') AND expires <= :now"
+            " AND NOT EXISTS (SELECT 1 FROM part JOIN upload AS final ON final.key = part.final"
+            " WHERE part.part = upload.id AND final.state = 'receiving')"
+            " AND NOT EXISTS (SELECT 1 FROM part JOIN upload AS other ON other.id = part.part"
+            " WHERE part.final = upload.key AND upload.state = 'receiving' AND other.expires > :now)"
+            " ORDER BY expires LIMIT :limit",
             {"now": now, "limit": limit},
         )
 

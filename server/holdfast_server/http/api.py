@@ -101,6 +101,7 @@ def _summary(scope: Scope, upload: Upload) -> dict[str, Any]:
         "updated": _time(upload.updated),
         "expires": _time(upload.expires),
         "parallel": upload.parallel,
+        "concat": upload.concat,
         "granule": upload.granule,
         "digests": {digest.algorithm: digest.hex for digest in upload.computed},
         "error": error,

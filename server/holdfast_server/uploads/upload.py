@@ -7,8 +7,8 @@ with a new one.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from holdfast_protocol import server as rules
 from holdfast_protocol.digest import Digest
-from holdfast_protocol.server import LONGEST
 
 
 class State(StrEnum):
@@ -56,6 +56,8 @@ class Upload:
     error: str | None = None
     """The problem code, if it has failed."""
     error_detail: str | None = None
+    concat: str | None = None
+    """`Upload-Concat`, byte for byte as the client sent it."""
 
     @property
     def whole(self) -> bool:
@@ -63,6 +65,16 @@ class Upload:
         return self.received == self.length
 
     @property
+    def partial(self) -> bool:
+        """A part, which is only there to be put together with others."""
+        return rules.is_part(self)
+
+    @property
+    def final(self) -> bool:
+        """Put together from parts."""
+        return rules.is_final(self)
+
+    @property
     def reach(self) -> int:
         """No byte lies here or behind: the length or, while that is not known, the longest upload of all."""
-        return LONGEST if self.length is None else self.length
+        return rules.LONGEST if self.length is None else self.length

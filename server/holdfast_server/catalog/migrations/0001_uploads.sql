@@ -8,6 +8,7 @@ CREATE TABLE upload (
     length INTEGER, -- NULL: not known yet
     parallel INTEGER NOT NULL,
     granule INTEGER NOT NULL,
+    concat TEXT,
     metadata TEXT,
     name TEXT NOT NULL,
     created REAL NOT NULL,
@@ -38,6 +39,16 @@ CREATE TABLE stored (
     stop INTEGER NOT NULL CHECK (start < stop),
     PRIMARY KEY (upload, start)
 ) STRICT, WITHOUT ROWID;
+
+-- Which parts a final upload is put together from. One may be there several times.
+CREATE TABLE part (
+    final INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    part TEXT NOT NULL,
+    PRIMARY KEY (final, place)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX part_by_part ON part (part);
 
 CREATE TABLE event (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
