@@ -38,7 +38,7 @@ def decide_patch(fields_: Headers, view: View, limits: Limits) -> Append | Store
             case headers.MEDIA_CHUNK:
                 return parallel.patch(fields_, view, limits)
             case headers.MEDIA_OFFSET:
-                return tus1.patch(fields_, view)
+                return tus1.patch(fields_, view, limits)
             case other:
                 raise ProblemError(
                     "unsupported-media-type",

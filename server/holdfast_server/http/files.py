@@ -5,15 +5,15 @@ answer becomes fields (`holdfast_protocol.server`). Nothing is decided here.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from starlette.types import Receive, Scope, Send
 
-from holdfast_protocol import dialects, headers
+from holdfast_protocol import concat, dialects, headers
 from holdfast_protocol import server as rules
 from holdfast_protocol.messages import Headers
-from holdfast_protocol.problem import ProblemError
+from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http import downloads
 from holdfast_server.http.answers import answer, head_of, not_allowed
 from holdfast_server.http.body import RequestBody, reading
@@ -35,6 +35,19 @@ def upload_id(scope: Scope) -> str:
 def upload_url(scope: Scope, upload: Upload) -> str:
     """An absolute path (T-CREATE-1), with the prefix where the application is mounted."""
     return f"{scope.get('root_path', '').rstrip('/')}/files/{upload.id}"
+
+
+def _parts(scope: Scope, head: Headers, wanted: rules.Create) -> Sequence[str]:
+    """The ids of the parts of a final. Raises ProblemError 400 (T-CONCAT-3)."""
+    if wanted.concat is None or wanted.concat.urls is None:
+        return ()
+    hosts = [
+        host.strip() for name in (headers.HOST, headers.FORWARDED_HOST) for host in (head.get(name) or "").split(",")
+    ]
+    try:
+        return concat.upload_ids(wanted.concat.urls, scope["path"], hosts)
+    except FieldError as error:
+        raise error.as_problem() from None
 
 
 class Files:
@@ -80,8 +93,9 @@ class Files:
         uploads = self._uploads()
         head = head_of(scope)
         wanted = dialects.decide_create(head, uploads.limits)
+        parts = _parts(scope, head, wanted)
         try:
-            upload = await uploads.create(wanted, lambda: self._body(head, receive))
+            upload = await uploads.create(wanted, lambda: self._body(head, receive), parts)
         except Cut:
             return
         fields = rules.created_fields(upload, uploads.limits)
@@ -92,7 +106,7 @@ class Files:
         upload, missing = await uploads.state(upload_id, rules.MISSING_ON_HEAD)
         fields = rules.state_fields(upload, missing.ranges, missing.more, uploads.limits)
         if upload.state is State.COMPLETE:
-            fields |= downloads.file_fields(upload) | {headers.CONTENT_LENGTH: str(upload.length)}
+            fields |= downloads.file_fields(upload) | {headers.CONTENT_LENGTH: str(upload.reach)}
         await answer(send, 200, fields)
 
     async def _patch(self, upload_id: str, head: Headers, receive: Receive, send: Send) -> None:
