@@ -53,6 +53,7 @@ _MIGRATIONS: Final = (
         PRIMARY KEY (key, start)
     ) STRICT, WITHOUT ROWID;
     """,
+    "ALTER TABLE upload ADD COLUMN expires REAL",
 )
 
 _log = logging.getLogger("holdfast")
@@ -71,6 +72,8 @@ class UploadRecord:
     digest: Digest | None = None
     wire: int = 0
     """Bytes of content that were put on the wire for it, in all processes, when it was last recorded."""
+    expires: float | None = None
+    """When the server will have removed it, seconds since the epoch; None if it did not say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,21 +179,24 @@ class Journal:
 
     def find_upload(self, key: str) -> UploadRecord | None:
         row = self._one(
-            "SELECT key, path, endpoint, url, size, state, digest_algorithm, digest_value, wire"
+            "SELECT key, path, endpoint, url, size, state, digest_algorithm, digest_value, wire, expires"
             " FROM upload WHERE key = ?",
             key,
         )
         if row is None:
             return None
-        key, path, endpoint, url, size, state, algorithm, value, wire = row
+        key, path, endpoint, url, size, state, algorithm, value, wire, expires = row
         digest = Digest(algorithm, value) if algorithm is not None else None
-        return UploadRecord(key, path, endpoint, url, size, state == "done", digest, wire)
+        return UploadRecord(key, path, endpoint, url, size, state == "done", digest, wire, expires)
 
-    def begin_upload(self, key: str, fingerprint: Fingerprint, *, endpoint: str, url: str) -> None:
+    def begin_upload(
+        self, key: str, fingerprint: Fingerprint, *, endpoint: str, url: str, expires: float | None = None
+    ) -> None:
         """Remember the URL of a new upload. On the disk when this returns."""
         now = self._clock()
         self._write(
-            "INSERT OR REPLACE INTO upload VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 0, ?, ?)",
+            "INSERT OR REPLACE INTO upload (key, state, path, endpoint, url, size, mtime_ns, inode, device, edge, wire,"
+            " created, updated, expires) VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
             (
                 key,
                 fingerprint.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
@@ -203,8 +209,13 @@ class Journal:
                 fingerprint.edge,
                 now,
                 now,
+                expires,
             ),
         )
+
+    def keep_upload_until(self, key: str, expires: float) -> None:
+        """The server said until when it keeps this upload: seconds since the epoch."""
+        self._write("UPDATE upload SET expires = ? WHERE key = ?", (expires, key))
 
     def pause_upload(self, key: str, *, wire: int) -> None:
         """The run of an upload has ended before the upload did."""
@@ -217,8 +228,8 @@ class Journal:
         """The upload is complete on the server."""
         algorithm, value = (digest.algorithm, digest.value) if digest is not None else (None, None)
         self._write(
-            "UPDATE upload SET state = 'done', digest_algorithm = ?, digest_value = ?, wire = ?, updated = ?"
-            " WHERE key = ?",
+            "UPDATE upload SET state = 'done', digest_algorithm = ?, digest_value = ?, wire = ?, updated = ?,"
+            " expires = NULL WHERE key = ?",
             (algorithm, value, wire, self._clock(), key),
         )
 
