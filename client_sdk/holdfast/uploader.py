@@ -7,8 +7,10 @@ the server answers goes before it. An upload that cannot be continued is begun a
     run - open, lock, ask what is offered (discovery.py), create or resume
         - parallel.py    one reader, N senders, complete
         - sequential.py  one PATCH at a time (tus); a small file goes with the creation where that is offered
+        - concatenation.py  parts, each sent so, several at a time (tus)
 """
 
+import contextlib
 import math
 import mimetypes
 import time
@@ -19,6 +21,7 @@ import anyio
 from anyio import to_thread
 
 from holdfast._transport import Session
+from holdfast.concatenation import ConcatenationRoad
 from holdfast.discovery import DISCOVERIES
 from holdfast.errors import (
     ConnectionFailed,
@@ -37,10 +40,11 @@ from holdfast.progress import Tracker
 from holdfast.sending import StartAgain, Upload, UploadJob
 from holdfast.sequential import SequentialRoad, arrived_damaged, read_whole
 from holdfast.sources import FileSource, Source
+from holdfast.splitting import Part, split
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Created, Reaction, Refusal
 from holdfast_protocol.digest import Digest
-from holdfast_protocol.discovery import WITH_UPLOAD, Services
+from holdfast_protocol.discovery import CONCATENATION, WITH_UPLOAD, Services
 from holdfast_protocol.messages import Span
 
 CHANGES_FOLLOWED: Final = 5
@@ -115,6 +119,10 @@ class Uploader:
                     return await self._fresh(source, key, lock, metadata)
                 upload = self._upload(source, lock, record.url, key)
                 upload.expires = record.expires
+                if not record.url:
+                    upload.url, self._tracker.size = self._endpoint, source.size
+                    parts = await to_thread.run_sync(self._journal.find_parts, key)
+                    return await self._in_parts(upload, key, metadata, parts)
                 return await self._resumed(upload, key, record)
             except StartAgain as again:
                 await self._abandon(source, key, lock)
@@ -147,6 +155,13 @@ class Uploader:
                 code="upload-too-large",
             )
         as_tus = self._job.dialect == "tus" or (self._job.dialect == "auto" and not services.parallel)
+        if as_tus and services.offers(CONCATENATION) and (parts := split(source.size, self._job.concurrency)):
+            await to_thread.run_sync(
+                lambda: self._journal.begin_upload(
+                    key, source.fingerprint, endpoint=self._endpoint, url="", parts=parts
+                )
+            )
+            return await self._in_parts(upload, key, metadata, parts)
         whole = as_tus and services.offers(WITH_UPLOAD) and 0 < source.size <= SMALL
         created = await self._create(upload, metadata, services, whole=whole)
         upload.url = created.url
@@ -238,6 +253,19 @@ class Uploader:
         digest = await sequential.run()
         return await self._finished(upload, key, digest, "tus")
 
+    async def _in_parts(
+        self, upload: Upload, key: str, metadata: Mapping[str, bytes], parts: tuple[Part, ...]
+    ) -> UploadResult:
+        def keep(part: Part) -> None:
+            self._journal.keep_part(key, part)
+
+        road = ConcatenationRoad(upload, parts, metadata, keep, (await self._offered()).checksum)
+        await road.send()
+        upload.url = await road.join()
+        await to_thread.run_sync(self._journal.join_parts, key, upload.url)
+        await road.check(upload.url)
+        return await self._finished(upload, key, upload.digest(), "tus")
+
     async def _offered(self) -> Services:
         """What the server offers: the same for the whole of this upload, also if the server does not say it well."""
         if self._services is None:
@@ -277,12 +305,13 @@ class Uploader:
         record = await to_thread.run_sync(self._journal.find_upload, key)
         if record is None:
             return
+        parts = await to_thread.run_sync(self._journal.find_parts, key)
         await to_thread.run_sync(self._journal.forget_upload, key)
         with anyio.move_on_after(10):
-            try:
-                await self._upload(source, lock, record.url, key).exchange(protocol.terminate(record.url))
-            except (Refusal, HoldfastError):
-                return
+            for url in [record.url, *(part.url for part in parts)]:
+                with contextlib.suppress(Refusal, HoldfastError):
+                    if url:
+                        await self._upload(source, lock, url, key).exchange(protocol.terminate(url))
 
 
 def described(source: Source, metadata: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -371,7 +371,7 @@ def refused(answer: Response, now: float = 0.0) -> Refusal:
         status=status,
         reaction=reaction,
         code=code,
-        detail=detail if isinstance(detail, str) else "",
+        detail=detail if isinstance(detail, str) else _text(answer),
         retry_after=_lenient(lambda: _retry_after(answer, now)),
         members=members,
         missing=_lenient(lambda: _missing(answer)),
@@ -443,6 +443,14 @@ def _missing(answer: Response) -> Missing | None:
 def _retry_after(answer: Response, now: float) -> float | None:
     value = answer.headers.get(headers.RETRY_AFTER)
     return None if value is None else fields.parse_retry_after(value, now)
+
+
+def _text(answer: Response) -> str:
+    """The first line of an answer in plain text, at most 200 characters: how other servers say why."""
+    if fields.media_type(answer.headers.get(headers.CONTENT_TYPE)) != "text/plain":
+        return ""
+    line = answer.body[:1000].decode("utf-8", "replace").strip().partition("\n")[0][:200]
+    return "".join(char if char.isprintable() else " " for char in line).strip()
 
 
 def _problem(answer: Response) -> dict[str, object]:

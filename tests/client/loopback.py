@@ -34,7 +34,7 @@ class Order:
     method: str
     kind: str
     """cut, stall, lose (carry it out and send no answer), short (send `after` bytes of the answer's body), answer
-    (with `status` and `code`).
+    (with `status` and `code`), hold (carry it out only when `until` is true).
     """
     times: int = 1
     after: int = 0
@@ -44,6 +44,7 @@ class Order:
     fields: dict[str, str] = field(default_factory=dict)
     members: dict[str, object] = field(default_factory=dict)
     when: Callable[["Seen"], bool] = lambda seen: True
+    until: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.loopback.leaving.wait(30)
             self._hang_up()
             return
+        if order is not None and order.kind == "hold":
+            while not order.until() and not self.loopback.leaving.wait(0.01):
+                pass
         body = self._read(seen.length)
         if order is not None and order.kind == "answer":
             said = {headers.CONTENT_TYPE: headers.MEDIA_PROBLEM} if order.code else {}

@@ -401,3 +401,19 @@ def test_the_state_of_what_is_put_together(fields: dict[str, str], said: tuple[i
 
 def test_the_state_of_what_is_put_together_may_be_refused() -> None:
     assert refusal(client.query_final(URL), *problem("gone")).reaction is Reaction.RECREATE
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "detail"),
+    [
+        (
+            "text/plain; charset=utf-8",
+            b"ERR_UPLOAD_NOT_FOUND: upload not found\nmore",
+            "ERR_UPLOAD_NOT_FOUND: upload not found",
+        ),
+        ("text/plain", b"\x1b[2Jno\xff" + b"x" * 500, " [2Jno\ufffd" + "x" * 193),
+        ("text/html", b"<h1>No</h1>", ""),
+    ],
+)
+def test_a_refusal_in_plain_text_is_passed_on(kind: str, body: bytes, detail: str) -> None:
+    assert refusal(client.query(URL), 404, {"Content-Type": kind}, body).detail == detail.strip()
