@@ -98,5 +98,5 @@ $(NODE_MODULES)/.ready: tests/interop/package.json
 	@command -v npm >/dev/null || { echo "make interop needs node and npm; on Debian: apt install nodejs npm" >&2; exit 1; }
 	mkdir -p .cache/interop
 	cp tests/interop/package.json .cache/interop/package.json
-	npm_config_cache=.cache/npm npm install --prefix .cache/interop --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+	npm_config_cache=.cache/npm npm install --prefix .cache/interop --no-package-lock --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@

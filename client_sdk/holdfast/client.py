@@ -41,7 +41,8 @@ class AsyncClient:
 
     `transfers` is how many files are on their way at once, `limit_rate` bytes a second of content for all of them
     together. `headers` are sent to the origin of each transfer's URL, and to no other. `state` is the folder of the
-    journal (else $HOLDFAST_STATE, else the user's state folder).
+    journal (else $HOLDFAST_STATE, else the user's state folder). `override_method` sends PATCH and DELETE as POST with
+    X-HTTP-Method-Override, for networks that block them.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class AsyncClient:
         timeouts: Timeouts | None = None,
         verify: ssl.SSLContext | bool = True,
         state: PathLike | None = None,
+        override_method: bool = False,
     ) -> None:
         if transfers < 1:
             raise UsageError("at least one transfer must be allowed at once")
@@ -62,6 +64,7 @@ class AsyncClient:
         self._timeouts = timeouts
         self._verify = verify
         self._state = state
+        self._override_method = override_method
         self._transport: Transport | None = None
         self._journal: Journal | None = None
         self._group: TaskGroup | None = None
@@ -69,7 +72,7 @@ class AsyncClient:
 
     async def __aenter__(self) -> "AsyncClient":
         self._journal = await to_thread.run_sync(Journal.open, self._state)
-        self._transport = Transport(timeouts=self._timeouts, verify=self._verify)
+        self._transport = Transport(timeouts=self._timeouts, verify=self._verify, override_method=self._override_method)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         return self

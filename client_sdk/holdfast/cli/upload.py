@@ -40,6 +40,7 @@ from holdfast.transfers import Transfer
     help="auto takes parallel chunks if the server speaks them, else tus.",
 )
 @click.option("--header", "headers", type=Header(), multiple=True, help="Sent with each request; may be repeated.")
+@click.option("--override-method", is_flag=True, help="Send PATCH as POST, for networks that block PATCH.")
 @click.option(
     "--on-change",
     type=click.Choice(["fail", "restart"]),
@@ -69,6 +70,7 @@ def upload(
     priority: int,
     protocol: Dialect,
     headers: tuple[tuple[str, str], ...],
+    override_method: bool,
     on_change: OnChange,
     max_attempts: int,
     as_json: bool,
@@ -97,7 +99,7 @@ def upload(
 
     names = [str(file) for file in dict.fromkeys(files)]
     batch = Batch(names, start, lambda result: result.url, event_of, note_of, quiet=quiet, as_json=as_json)
-    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate))
+    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate, override_method=override_method))
 
 
 def note_of(result: UploadResult) -> str | None:
