@@ -2,7 +2,8 @@
 
 Rule of this file: it mends what cannot be mended from inside an ASGI application. uvicorn answers `http.disconnect`
 before it has handed over the bytes that came before the connection was lost, and with them a cut-off request would
-lose what T-PATCH-4 promises to keep. Where another server runs the application, everything else still holds.
+lose what T-PATCH-4 promises to keep. It also puts trailers among the fields of the head, or not, as the request was cut
+into packets; here they are never there. Where another server runs the application, everything else still holds.
 """
 
 from typing import Any
@@ -17,6 +18,11 @@ class HoldfastProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.app = _keeping(self.app)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.parser and not self.parser.should_upgrade():
+            self.headers = []  # what comes now are trailers; the scope keeps the list of the head
 
 
 def _keeping(app: ASGIApp) -> ASGIApp:
