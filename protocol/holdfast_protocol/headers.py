@@ -60,6 +60,7 @@ LAST_MODIFIED: Final = "Last-Modified"
 LOCATION: Final = "Location"
 RANGE: Final = "Range"
 RETRY_AFTER: Final = "Retry-After"
+TRAILER: Final = "Trailer"
 TRANSFER_ENCODING: Final = "Transfer-Encoding"
 
 TUS_PROTOCOL_VERSION: Final = "1.0.0"
