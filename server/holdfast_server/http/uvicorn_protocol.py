@@ -26,7 +26,9 @@ class HoldfastProtocol(HttpToolsProtocol):
         trailers: list[tuple[bytes, bytes]] = []
         self.scope["extensions"] = {TRAILERS: {"fields": trailers}}
         super().on_headers_complete()
-        if not self.parser.should_upgrade():  # there is no body then, and the fields are looked at again
+        if (
+            self.parser is not None and not self.parser.should_upgrade()
+        ):  # there is no body then, and the fields are looked at again
             self.headers = trailers
 
 
