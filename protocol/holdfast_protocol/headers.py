@@ -26,6 +26,8 @@ UPLOAD_COMPLETE: Final = "Upload-Complete"
 
 # the IETF draft
 UPLOAD_DRAFT_INTEROP_VERSION: Final = "Upload-Draft-Interop-Version"
+UPLOAD_INCOMPLETE: Final = "Upload-Incomplete"
+UPLOAD_LIMIT: Final = "Upload-Limit"
 
 # the parallel dialect
 UPLOAD_PARALLEL: Final = "Upload-Parallel"
@@ -61,7 +63,20 @@ LAST_MODIFIED: Final = "Last-Modified"
 LOCATION: Final = "Location"
 RANGE: Final = "Range"
 RETRY_AFTER: Final = "Retry-After"
+TRAILER: Final = "Trailer"
 TRANSFER_ENCODING: Final = "Transfer-Encoding"
+
+# CORS (the Fetch standard)
+ALLOW_HEADERS: Final = "Access-Control-Allow-Headers"
+ALLOW_METHODS: Final = "Access-Control-Allow-Methods"
+ALLOW_ORIGIN: Final = "Access-Control-Allow-Origin"
+AUTHORIZATION: Final = "Authorization"
+EXPOSE_HEADERS: Final = "Access-Control-Expose-Headers"
+MAX_AGE: Final = "Access-Control-Max-Age"
+ORIGIN: Final = "Origin"
+REQUESTED_WITH: Final = "X-Requested-With"
+REQUEST_ID: Final = "X-Request-ID"
+VARY: Final = "Vary"
 
 TUS_PROTOCOL_VERSION: Final = "1.0.0"
 

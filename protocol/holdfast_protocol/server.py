@@ -38,6 +38,8 @@ class Limits:
     """The largest upload, at most `LONGEST`."""
     max_chunk: int
     """The largest chunk of the parallel dialect."""
+    trailers: bool = False
+    """Fields that follow a body can be read (T-TRAILER-1)."""
 
 
 class View(Protocol):
@@ -73,6 +75,8 @@ class Append:
     content_length: int | None
     checksum: Digest | None = None
     """If given, the whole body or nothing (T-CHECKSUM-1)."""
+    trailer: bool = False
+    """The checksum follows the body: the whole body or nothing, too (T-TRAILER-1)."""
     length: int | None = None
     """The length of the upload, if the request says it (T-DEFER-2)."""
     most: int = LONGEST

@@ -5,6 +5,7 @@ Rule of this file: it finds out from the head which dialect a request speaks, an
 
 from holdfast_protocol import fields, headers
 from holdfast_protocol.dialects import parallel, tus1
+from holdfast_protocol.digest import Digest
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_protocol.server import (
@@ -47,6 +48,21 @@ def decide_patch(fields_: Headers, view: View, limits: Limits) -> Append | Store
                 )
     except FieldError as error:
         raise error.as_problem() from None
+
+
+def decide_trailer(trailers: Headers) -> Digest:
+    """The checksum that was announced to follow a body (T-TRAILER-2). Raises ProblemError 400."""
+    try:
+        found = tus1.read_checksum(trailers)
+    except FieldError as error:
+        raise error.as_problem() from None
+    if found is None:
+        raise ProblemError(
+            "missing-field",
+            "Upload-Checksum was announced as a trailer and did not come, so nothing of the body is stored.",
+            {"field": headers.UPLOAD_CHECKSUM},
+        )
+    return found
 
 
 def options_fields(limits: Limits) -> dict[str, str]:

@@ -41,6 +41,9 @@ EXTENSIONS: Final = (
     "concatenation-unfinished",
 )
 
+CHECKSUM_TRAILER: Final = "checksum-trailer"
+"""Offered only where trailers can be read (T-TRAILER-1)."""
+
 
 def require_version(fields_: Headers) -> None:
     """T-VERSION-1: here the field has to be there; `server.check_version` has looked at its value."""
@@ -51,7 +54,7 @@ def require_version(fields_: Headers) -> None:
 def options(limits: Limits) -> dict[str, str]:
     return {
         headers.TUS_VERSION: headers.TUS_PROTOCOL_VERSION,
-        headers.TUS_EXTENSION: ",".join(EXTENSIONS),
+        headers.TUS_EXTENSION: ",".join((*EXTENSIONS, CHECKSUM_TRAILER) if limits.trailers else EXTENSIONS),
         headers.TUS_CHECKSUM_ALGORITHM: ",".join(tus_name(name) for name in available()),
         headers.TUS_MAX_SIZE: str(limits.max_size),
     }
@@ -80,7 +83,8 @@ def create(fields_: Headers, limits: Limits) -> Create:
                 "length-exceeded", f"The upload has {length} bytes; the body has {content_length}.", {"length": length}
             )
         if content_length != 0:
-            body = Append(0, content_length, _checksum(fields_), most=limits.max_size)
+            checksum, trailer = _checksum(fields_, limits)
+            body = Append(0, content_length, checksum, trailer, most=limits.max_size)
     wanted = None if concat is not None else _wanted(fields_)
     return Create(length, False, metadata, filename, expected, wanted, body, concat)
 
@@ -114,9 +118,9 @@ def patch(fields_: Headers, view: View, limits: Limits) -> Append | Acknowledge:
         )
     offset = fields.parse_integer(headers.UPLOAD_OFFSET, raw)
     content_length = read_content_length(fields_)
-    checksum = _checksum(fields_)
+    checksum, trailer = _checksum(fields_, limits)
     length = read_length(fields_, limits) if headers.UPLOAD_LENGTH in fields_ else None
-    wanted = Append(offset, content_length, checksum, length, limits.max_size)
+    wanted = Append(offset, content_length, checksum, trailer, length, limits.max_size)
     check_length(wanted, view)
     if view.state in (VERIFYING, COMPLETE):
         if offset == view.length and content_length == 0:
@@ -129,7 +133,19 @@ def patch(fields_: Headers, view: View, limits: Limits) -> Append | Acknowledge:
     return wanted
 
 
-def _checksum(fields_: Headers) -> Digest | None:
+def _checksum(fields_: Headers, limits: Limits) -> tuple[Digest | None, bool]:
+    """The checksum in the head, and whether the head says that one follows the body."""
+    announced = (fields_.get(headers.TRAILER) or "").split(",")
+    follows = headers.UPLOAD_CHECKSUM.lower() in (name.strip().lower() for name in announced)
+    if follows and headers.UPLOAD_CHECKSUM in fields_:
+        raise ProblemError("conflicting-fields", "Send Upload-Checksum before the body or after it, not both.")
+    if follows and not limits.trailers:
+        raise ProblemError("conflicting-fields", "Trailers cannot be read here; send Upload-Checksum before the body.")
+    return read_checksum(fields_), follows
+
+
+def read_checksum(fields_: Headers) -> Digest | None:
+    """`Upload-Checksum` of a head or of trailers, None if it is not there. Raises FieldError and ProblemError."""
     raw = fields_.one(headers.UPLOAD_CHECKSUM)
     if raw is None:
         return None

@@ -7,6 +7,7 @@ answer becomes fields (`holdfast_protocol.server`). Nothing is decided here.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
@@ -15,7 +16,7 @@ from holdfast_protocol import server as rules
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http import downloads
-from holdfast_server.http.answers import answer, head_of, not_allowed
+from holdfast_server.http.answers import answer, head_of, not_allowed, trailers_of
 from holdfast_server.http.body import RequestBody, reading
 from holdfast_server.settings import Settings
 from holdfast_server.uploads.service import Cut, Uploads
@@ -62,21 +63,21 @@ class Files:
             case "POST":
                 await self._create(scope, receive, send)
             case "OPTIONS":
-                await self._options(send, ("POST", "OPTIONS"))
+                await self._options(scope, send, ("POST", "OPTIONS"))
             case _:
                 raise not_allowed(("POST", "OPTIONS"))
 
     async def upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         if method == "OPTIONS":
-            await self._options(send, ("HEAD", "GET", "PATCH", "DELETE", "OPTIONS"))
+            await self._options(scope, send, ("HEAD", "GET", "PATCH", "DELETE", "OPTIONS"))
             return
         found = upload_id(scope)
         match method:
             case "HEAD":
                 await self._head(found, send)
             case "PATCH":
-                await self._patch(found, head_of(scope), receive, send)
+                await self._patch(found, scope, receive, send)
             case "GET":
                 uploads = self._uploads()
                 await downloads.download(uploads, await uploads.find(found), head_of(scope), send)
@@ -86,16 +87,20 @@ class Files:
             case _:
                 raise not_allowed(("HEAD", "GET", "PATCH", "DELETE", "OPTIONS"))
 
-    async def _options(self, send: Send, methods: tuple[str, ...]) -> None:
-        await answer(send, 204, dialects.options_fields(self._uploads().limits) | {headers.ALLOW: ", ".join(methods)})
+    def _limits(self, scope: Scope) -> rules.Limits:
+        """What is taken, by the server that this request came through."""
+        return replace(self._uploads().limits, trailers=trailers_of(scope) is not None)
+
+    async def _options(self, scope: Scope, send: Send, methods: tuple[str, ...]) -> None:
+        await answer(send, 204, dialects.options_fields(self._limits(scope)) | {headers.ALLOW: ", ".join(methods)})
 
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
         uploads = self._uploads()
         head = head_of(scope)
-        wanted = dialects.decide_create(head, uploads.limits)
+        wanted = dialects.decide_create(head, self._limits(scope))
         parts = _parts(scope, head, wanted)
         try:
-            upload = await uploads.create(wanted, lambda: self._body(head, receive), parts)
+            upload = await uploads.create(wanted, lambda: self._body(scope, head, receive), parts)
         except Cut:
             return
         fields = rules.created_fields(upload, uploads.limits)
@@ -109,11 +114,11 @@ class Files:
             fields |= downloads.file_fields(upload) | {headers.CONTENT_LENGTH: str(upload.reach)}
         await answer(send, 200, fields)
 
-    async def _patch(self, upload_id: str, head: Headers, receive: Receive, send: Send) -> None:
+    async def _patch(self, upload_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         uploads = self._uploads()
         upload = await uploads.find(upload_id)
         try:
-            status, fields = await self._carry_out(uploads, upload, head, receive)
+            status, fields = await self._carry_out(uploads, upload, scope, receive)
         except Cut:
             return
         except ProblemError as problem:
@@ -125,14 +130,15 @@ class Files:
         await answer(send, status, fields)
 
     async def _carry_out(
-        self, uploads: Uploads, upload: Upload, head: Headers, receive: Receive
+        self, uploads: Uploads, upload: Upload, scope: Scope, receive: Receive
     ) -> tuple[int, Mapping[str, str]]:
-        match dialects.decide_patch(head, upload, uploads.limits):
+        head = head_of(scope)
+        match dialects.decide_patch(head, upload, self._limits(scope)):
             case rules.Append() as wanted:
-                async with self._body(head, receive) as body:
+                async with self._body(scope, head, receive) as body:
                     upload = await uploads.append(upload, wanted, body)
             case rules.StoreChunk() as wanted:
-                async with self._body(head, receive) as body:
+                async with self._body(scope, head, receive) as body:
                     upload = await uploads.store_chunk(upload, wanted, body)
             case rules.Complete() as wanted:
                 upload = await uploads.complete(upload, wanted)
@@ -141,5 +147,6 @@ class Files:
                 pass
         return 204, rules.progress_fields(upload)
 
-    def _body(self, head: Headers, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
-        return reading(receive, self._settings.stall_timeout, rules.read_content_length(head))
+    def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
+        expected = rules.read_content_length(head)
+        return reading(receive, self._settings.stall_timeout, expected, trailers_of(scope) or Headers)

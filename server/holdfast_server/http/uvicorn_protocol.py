@@ -1,15 +1,18 @@
-"""uvicorn's HTTP protocol, with nothing lost.
+"""uvicorn's HTTP protocol, with nothing lost, and with trailers.
 
 Rule of this file: it mends what cannot be mended from inside an ASGI application. uvicorn answers `http.disconnect`
 before it has handed over the bytes that came before the connection was lost, and with them a cut-off request would
-lose what T-PATCH-4 promises to keep. It also puts trailers among the fields of the head, or not, as the request was cut
-into packets; here they are never there. Where another server runs the application, everything else still holds.
+lose what T-PATCH-4 promises to keep. And it appends trailers to the header fields of the scope, often before the
+application has seen those, so that nobody could tell them apart (T-TRAILER-1). Where another server runs the
+application, everything else still holds.
 """
 
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from holdfast_server.http.answers import TRAILERS
 
 
 class HoldfastProtocol(HttpToolsProtocol):
@@ -20,9 +23,13 @@ class HoldfastProtocol(HttpToolsProtocol):
         self.app = _keeping(self.app)
 
     def on_headers_complete(self) -> None:
+        trailers: list[tuple[bytes, bytes]] = []
+        self.scope["extensions"] = {TRAILERS: {"fields": trailers}}
         super().on_headers_complete()
-        if self.parser and not self.parser.should_upgrade():
-            self.headers = []  # what comes now are trailers; the scope keeps the list of the head
+        if (
+            self.parser is not None and not self.parser.should_upgrade()
+        ):  # there is no body then, and the fields are looked at again
+            self.headers = trailers
 
 
 def _keeping(app: ASGIApp) -> ASGIApp:

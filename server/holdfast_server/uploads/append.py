@@ -11,12 +11,13 @@ from dataclasses import replace
 import anyio
 
 from holdfast_protocol import server as rules
+from holdfast_protocol.dialects import decide_trailer
 from holdfast_protocol.digest import Hasher, hasher
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import NoRoom
 from holdfast_server.storage.base import Reservation
 from holdfast_server.uploads.core import Core, is_full, no_space
-from holdfast_server.uploads.frontier import Frontier
+from holdfast_server.uploads.frontier import RUN, Frontier
 from holdfast_server.uploads.incoming import Ending, Incoming
 from holdfast_server.uploads.upload import Upload
 from holdfast_server.uploads.writers import Writer, Writers
@@ -56,7 +57,7 @@ async def append(
             stop = taken[0][0] if taken else rules.reach(wanted, fresh)
             stream = _Stream(core, frontier, fresh, wanted, body, reservation, writer, stop)
             await stream.count_room()
-            return await (stream.atomic() if wanted.checksum else stream.keep())
+            return await (stream.atomic() if wanted.checksum or wanted.trailer else stream.keep())
     finally:
         reservation.release()
 
@@ -120,13 +121,16 @@ class _Stream:
     async def atomic(self) -> Upload:
         """With a checksum: all or nothing."""
         checksum = self._wanted.checksum
-        assert checksum is not None
-        computing = hasher(checksum.algorithm)
+        computing = None if checksum is None else hasher(checksum.algorithm)
         while buffers := await self._body.take():
-            await self._store(buffers, (computing,))
+            await self._store(buffers, () if computing is None else (computing,))
             if self._over:
                 raise self._too_far()
         if self._body.ending is Ending.WHOLE:
+            if checksum is None or computing is None:
+                checksum = decide_trailer(self._body.trailers)
+                computing = hasher(checksum.algorithm)
+                await self._read_back(computing)
             if computing.digest() != checksum.value:
                 raise ProblemError(
                     "checksum-mismatch",
@@ -137,6 +141,11 @@ class _Stream:
                 await self._settle_length()
                 await self._commit()
         return self._outcome()
+
+    async def _read_back(self, computing: Hasher) -> None:
+        """What the algorithm is, a trailer says when the bytes are written already (T-TRAILER-2)."""
+        for start in range(self._wanted.offset, self._position, RUN):
+            await self._reservation.digest(start, min(start + RUN, self._position), (computing,))
 
     async def _settle_length(self) -> None:
         """Writes the length down that came with this request (T-DEFER-2)."""
