@@ -88,6 +88,8 @@ class Kept:
     """How many more times a HEAD says that it is still verifying."""
     concat: str | None = None
     """The Upload-Concat with which it was created."""
+    deferred: bool = False
+    """Its length is not known yet."""
 
 
 class Loopback:
@@ -312,6 +314,9 @@ class _Handler(BaseHTTPRequestHandler):
             if body:
                 kept.data[seen.offset : seen.offset + len(body)] = body
                 kept.stored.add(seen.offset, seen.offset + len(body))
+            said = seen.fields.get(headers.UPLOAD_LENGTH.lower())
+            if kept.deferred and said is not None:
+                kept.length, kept.deferred = int(said), False
         return kept
 
     def _check(self, seen: Seen, body: bytes) -> None:
@@ -339,8 +344,10 @@ class _Handler(BaseHTTPRequestHandler):
         if concat is not None and concat.startswith("final;"):
             return self._final(seen, concat, metadata)
         self._check(seen, body)
-        length = int(seen.fields[headers.UPLOAD_LENGTH.lower()])
+        deferred = headers.UPLOAD_DEFER_LENGTH.lower() in seen.fields
+        length = 0 if deferred else int(seen.fields[headers.UPLOAD_LENGTH.lower()])
         kept = Kept(length, metadata, bytearray(length), complete=length == 0, concat=concat)
+        kept.deferred = deferred
         if body:
             kept.data[: len(body)] = body
             kept.stored.add(0, len(body))
@@ -378,6 +385,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _head(self, seen: Seen, body: bytes) -> tuple[int, dict[str, str], bytes]:
         kept = self._kept(seen)
         said = {headers.UPLOAD_LENGTH: str(kept.length), headers.UPLOAD_OFFSET: str(kept.stored.prefix)} | self._offer()
+        if kept.deferred:
+            del said[headers.UPLOAD_LENGTH]
+            said[headers.UPLOAD_DEFER_LENGTH] = "1"
         if kept.concat is not None:
             said[headers.UPLOAD_CONCAT] = kept.concat
         if not self.loopback.parallel:

@@ -11,6 +11,7 @@ import random
 import shutil
 import socket
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import pytest
 from tests.support.process import CommandLine, environment, kill_group
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, scaled
 
 HERE = Path(__file__).parent
 MODULES = HERE.parents[1] / ".cache" / "interop" / "node_modules"
@@ -221,6 +222,26 @@ def test_a_server_that_does_not_know_patch_as_post_is_named(
     done = holdfast_command.run(*command)
     assert done.returncode == 4
     assert "refused (400): Upload-Length or Upload-Defer-Length header required" in done.stderr
+
+
+def test_standard_input_of_unknown_length(
+    foreign: ForeignServer, holdfast_command: CommandLine, make_large: MakeLarge
+) -> None:
+    path = make_large(17 * MIB)
+    with path.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "holdfast.cli", "upload", "-", "--to", foreign.url, "--json"],
+            stdin=file,
+            capture_output=True,
+            text=True,
+            env=environment(holdfast_command.home),
+            timeout=scaled(60),
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    event = json.loads(done.stdout.splitlines()[-1])
+    assert same(event, foreign, path)
+    assert (event["size"], event["chunks"]) == (17 * MIB, 3)
 
 
 def test_an_upload_that_the_server_has_removed_is_begun_anew(
