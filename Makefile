@@ -34,7 +34,7 @@ WANTED := $(HERE)
 endif
 FRESH := $(if $(HERE),$(if $(filter $(WANTED),$(HERE)),$(if $(wildcard $(READY)),$(shell [ "$$(cat $(READY))" = "$(CURDIR)" ] || echo --clear),),--clear),--clear)
 
-.PHONY: help demo test check bench docs constraints interop clean fresh
+.PHONY: help demo test check bench docs conformance constraints interop clean fresh
 
 help: ## this list
 	@echo "Holdfast. Needs Python 3.11 or newer, and nothing else."
@@ -59,6 +59,9 @@ bench: $(READY) ## benchmarks, side by side with tusd if there is one; SIZE=1GiB
 
 docs: $(READY) ## check the documents: links, and that every command and setting they name exists
 	@$(BIN)/python docs/check.py
+
+conformance: $(READY) $(NODE_MODULES)/.ready ## run the conformance suite against Holdfast, tusd and @tus/server, and write docs/conformance.md
+	@$(BIN)/python -m docs.conformance
 
 interop: $(NODE_MODULES)/.ready ## fetch the Node packages that the interop tests use (needs node and npm)
 
@@ -98,5 +101,5 @@ $(NODE_MODULES)/.ready: tests/interop/package.json
 	@command -v npm >/dev/null || { echo "make interop needs node and npm; on Debian: apt install nodejs npm" >&2; exit 1; }
 	mkdir -p .cache/interop
 	cp tests/interop/package.json .cache/interop/package.json
-	npm_config_cache=.cache/npm npm install --prefix .cache/interop --no-package-lock --ignore-scripts --no-audit --no-fund --loglevel=error
+	npm_config_cache=.cache/npm npm install --prefix .cache/interop --no-package-lock --omit=optional --ignore-scripts --no-audit --no-fund --loglevel=error
 	touch $@

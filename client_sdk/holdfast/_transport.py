@@ -20,6 +20,7 @@ import httpx
 
 from holdfast.errors import BrokenProtocol, ConnectionFailed, Stalled, UsageError
 from holdfast.planner import TokenBucket
+from holdfast_protocol import headers as names
 from holdfast_protocol.messages import Headers, Request, Response
 
 PIECE: Final = 256 * 1024
@@ -91,10 +92,22 @@ class Incoming:
 
 
 class Transport:
-    """Connections to servers. Belongs to one event loop; `aclose()` ends all of them."""
+    """Connections to servers. Belongs to one event loop; `aclose()` ends all of them.
 
-    def __init__(self, *, timeouts: Timeouts | None = None, verify: ssl.SSLContext | bool = True) -> None:
+    `override_method` sends PATCH and DELETE as a POST that says so (tus, X-HTTP-Method-Override), for networks that let
+    no other methods through.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeouts: Timeouts | None = None,
+        verify: ssl.SSLContext | bool = True,
+        override_method: bool = False,
+    ) -> None:
         self.timeouts = timeouts or Timeouts()
+        self._override_method = override_method
+        self._asking = anyio.Lock()
         times = self.timeouts
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20)
         self._client = httpx.AsyncClient(
@@ -115,7 +128,9 @@ class Transport:
 
     def session(self, url: str, extra: Mapping[str, str] | None = None) -> "Session":
         """A session for the server of `url`, with header fields for it. Raises UsageError for a bad URL."""
-        return Session(self._client, self.timeouts, url, extra or {})
+        return Session(
+            self._client, self.timeouts, url, extra or {}, asking=self._asking, override_method=self._override_method
+        )
 
 
 class Session:
@@ -124,7 +139,19 @@ class Session:
     `endpoint` is the URL without user name and password; these become a header field for its origin.
     """
 
-    def __init__(self, client: httpx.AsyncClient, timeouts: Timeouts, url: str, extra: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        timeouts: Timeouts,
+        url: str,
+        extra: Mapping[str, str],
+        *,
+        asking: anyio.Lock,
+        override_method: bool = False,
+    ) -> None:
+        self.asking = asking
+        """Held by whoever asks what a server offers, so that transfers which start together ask once."""
+        self._override_method = override_method
         self._client = client
         self._timeouts = timeouts
         self.endpoint, credentials = _split(url)
@@ -139,9 +166,11 @@ class Session:
         *,
         sent: Callable[[int], None] | None = None,
         limit: TokenBucket | None = None,
+        patience: float = 0.0,
     ) -> Result:
         """Carry out an exchange of holdfast_protocol.client. `sent` is told of bytes of the body that went out.
 
+        `patience` is how many seconds longer than usual the answer may take.
         Raises what the exchange raises, and ConnectionFailed, Stalled or BrokenProtocol.
         """
         answer: Response | None = None
@@ -152,22 +181,28 @@ class Session:
                 result: Result = stop.value
                 return result
             content = _outgoing(body, sent, limit) if request.body is not None and body is not None else None
-            async with self.open(request, content) as incoming:
+            async with self.open(request, content, patience=patience) as incoming:
                 answer = await incoming.answer()
 
     @asynccontextmanager
     async def open(
-        self, request: Request, content: AsyncIterator[bytes] | None = None, *, stream: bool = False
+        self,
+        request: Request,
+        content: AsyncIterator[bytes] | None = None,
+        *,
+        stream: bool = False,
+        patience: float = 0.0,
     ) -> AsyncIterator[Incoming]:
         """Send a request and give its answer as it comes. Raises ConnectionFailed, Stalled or BrokenProtocol."""
         ours = _origin(request.url) == self._origin
         sent = {**(self._extra if ours else {}), **request.headers}
-        read = self._timeouts.stall if stream else self._timeouts.response
+        read = self._timeouts.stall if stream else self._timeouts.response + patience
+        method = request.method
+        if self._override_method and method in ("PATCH", "DELETE"):
+            sent[names.METHOD_OVERRIDE], method = method, "POST"
         limits = httpx.Timeout(self._timeouts.stall, connect=self._timeouts.connect, read=read, pool=None)
         try:
-            message = self._client.build_request(
-                request.method, request.url, headers=sent, content=content, timeout=limits
-            )
+            message = self._client.build_request(method, request.url, headers=sent, content=content, timeout=limits)
             response = await self._client.send(message, stream=True, auth=self._auth if ours else None)
         except httpx.HTTPError as error:
             raise _connection_error(error, error.request) from error

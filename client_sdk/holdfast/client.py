@@ -24,6 +24,7 @@ from holdfast.outcome import DownloadResult, UploadResult
 from holdfast.planner import MAX_CONCURRENCY, TokenBucket
 from holdfast.progress import Tracker
 from holdfast.sending import Dialect, OnChange, UploadJob
+from holdfast.streaming import Stream, StreamUploader
 from holdfast.transfers import Queue, Transfer
 from holdfast.uploader import Uploader
 from holdfast_protocol.digest import Digest, available, size
@@ -41,7 +42,8 @@ class AsyncClient:
 
     `transfers` is how many files are on their way at once, `limit_rate` bytes a second of content for all of them
     together. `headers` are sent to the origin of each transfer's URL, and to no other. `state` is the folder of the
-    journal (else $HOLDFAST_STATE, else the user's state folder).
+    journal (else $HOLDFAST_STATE, else the user's state folder). `override_method` sends PATCH and DELETE as POST with
+    X-HTTP-Method-Override, for networks that block them.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class AsyncClient:
         timeouts: Timeouts | None = None,
         verify: ssl.SSLContext | bool = True,
         state: PathLike | None = None,
+        override_method: bool = False,
     ) -> None:
         if transfers < 1:
             raise UsageError("at least one transfer must be allowed at once")
@@ -62,6 +65,7 @@ class AsyncClient:
         self._timeouts = timeouts
         self._verify = verify
         self._state = state
+        self._override_method = override_method
         self._transport: Transport | None = None
         self._journal: Journal | None = None
         self._group: TaskGroup | None = None
@@ -69,7 +73,7 @@ class AsyncClient:
 
     async def __aenter__(self) -> "AsyncClient":
         self._journal = await to_thread.run_sync(Journal.open, self._state)
-        self._transport = Transport(timeouts=self._timeouts, verify=self._verify)
+        self._transport = Transport(timeouts=self._timeouts, verify=self._verify, override_method=self._override_method)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         return self
@@ -138,6 +142,42 @@ class AsyncClient:
         tracker = Tracker(time.monotonic)
         uploader = Uploader(job, session, journal, tracker, self._limit)
         return self._start(str(job.path), tracker, uploader.run, priority)
+
+    def upload_stream(
+        self,
+        stream: Stream,
+        to: str,
+        *,
+        name: str = "stream",
+        metadata: Metadata | None = None,
+        checksum: str = "sha-256",
+        chunk_size: int | None = None,
+        priority: int = 0,
+        max_attempts: int = 10,
+    ) -> Transfer[UploadResult]:
+        """Start sending bytes of which nobody knows how many will come, from an iterable or an asynchronous one.
+
+        For servers with `creation-defer-length` of tus; one chunk of 8 MiB (`chunk_size`, at most 64 MiB) is in memory.
+        `name` is that of the file at the server. A later process cannot go on with it. The other arguments are those of
+        `upload`. Returns at once. Raises UsageError for arguments that make no sense; the transfer raises it if the
+        server takes no such uploads.
+        """
+        if checksum not in available():
+            raise UsageError(f"the checksum {checksum!r} is not known; use one of {', '.join(available())}")
+        if chunk_size is not None and chunk_size < 1:
+            raise UsageError(f"a chunk size of {chunk_size} bytes makes no sense; give at least 1")
+        _check_attempts(max_attempts)
+        job = UploadJob(
+            path=Path(name),
+            metadata=_encoded(metadata or {}),
+            checksum=checksum,
+            chunk_size=chunk_size,
+            max_attempts=max_attempts,
+        )
+        transport, _ = self._ready()
+        tracker = Tracker(time.monotonic)
+        uploader = StreamUploader(job, stream, transport.session(to, self._headers), tracker, self._limit)
+        return self._start(name, tracker, uploader.run, priority)
 
     def download(
         self,

@@ -28,6 +28,7 @@ import platformdirs
 
 from holdfast.errors import HoldfastError, TransferBusy
 from holdfast.sources import Fingerprint
+from holdfast.splitting import Part
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.messages import Span
 
@@ -35,7 +36,7 @@ STATE_VARIABLE: Final = "HOLDFAST_STATE"
 KEEP_DONE: Final = 30 * 86400.0
 """Seconds for which a finished transfer is remembered."""
 
-_MIGRATIONS: Final = (
+MIGRATIONS: Final = (
     """
     CREATE TABLE upload (
         key TEXT PRIMARY KEY, state TEXT NOT NULL, path TEXT NOT NULL, endpoint TEXT NOT NULL, url TEXT NOT NULL,
@@ -53,6 +54,14 @@ _MIGRATIONS: Final = (
         PRIMARY KEY (key, start)
     ) STRICT, WITHOUT ROWID;
     """,
+    "ALTER TABLE upload ADD COLUMN expires REAL",
+    """
+    CREATE TABLE part (
+        key TEXT NOT NULL REFERENCES upload (key) ON DELETE CASCADE, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
+        url TEXT NOT NULL, expires REAL,
+        PRIMARY KEY (key, start)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
 
 _log = logging.getLogger("holdfast")
@@ -66,11 +75,14 @@ class UploadRecord:
     path: str
     endpoint: str
     url: str
+    """Empty as long as it is sent in parts (`Journal.find_parts`)."""
     size: int
     done: bool = False
     digest: Digest | None = None
     wire: int = 0
     """Bytes of content that were put on the wire for it, in all processes, when it was last recorded."""
+    expires: float | None = None
+    """When the server will have removed it, seconds since the epoch; None if it did not say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,35 +188,55 @@ class Journal:
 
     def find_upload(self, key: str) -> UploadRecord | None:
         row = self._one(
-            "SELECT key, path, endpoint, url, size, state, digest_algorithm, digest_value, wire"
+            "SELECT key, path, endpoint, url, size, state, digest_algorithm, digest_value, wire, expires"
             " FROM upload WHERE key = ?",
             key,
         )
         if row is None:
             return None
-        key, path, endpoint, url, size, state, algorithm, value, wire = row
+        key, path, endpoint, url, size, state, algorithm, value, wire, expires = row
         digest = Digest(algorithm, value) if algorithm is not None else None
-        return UploadRecord(key, path, endpoint, url, size, state == "done", digest, wire)
+        return UploadRecord(key, path, endpoint, url, size, state == "done", digest, wire, expires)
 
-    def begin_upload(self, key: str, fingerprint: Fingerprint, *, endpoint: str, url: str) -> None:
-        """Remember the URL of a new upload. On the disk when this returns."""
+    def begin_upload(
+        self,
+        key: str,
+        fingerprint: Fingerprint,
+        *,
+        endpoint: str,
+        url: str,
+        expires: float | None = None,
+        parts: Iterable[Part] = (),
+    ) -> None:
+        """Remember the URL of a new upload, or how a file is cut up, with no URL yet. On the disk when this returns."""
         now = self._clock()
-        self._write(
-            "INSERT OR REPLACE INTO upload VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, 0, ?, ?)",
-            (
-                key,
-                fingerprint.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
-                endpoint,
-                url,
-                fingerprint.size,
-                fingerprint.mtime_ns,
-                _signed(fingerprint.inode),
-                _signed(fingerprint.device),
-                fingerprint.edge,
-                now,
-                now,
-            ),
-        )
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO upload (key, state, path, endpoint, url, size, mtime_ns, inode, device, edge,"
+                " wire, created, updated, expires) VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
+                (
+                    key,
+                    fingerprint.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
+                    endpoint,
+                    url,
+                    fingerprint.size,
+                    fingerprint.mtime_ns,
+                    _signed(fingerprint.inode),
+                    _signed(fingerprint.device),
+                    fingerprint.edge,
+                    now,
+                    now,
+                    expires,
+                ),
+            )
+            db.executemany(
+                "INSERT INTO part VALUES (?, ?, ?, ?, ?)",
+                [(key, part.span.start, part.span.end, part.url, part.expires) for part in parts],
+            )
+
+    def keep_upload_until(self, key: str, expires: float) -> None:
+        """The server said until when it keeps this upload: seconds since the epoch."""
+        self._write("UPDATE upload SET expires = ? WHERE key = ?", (expires, key))
 
     def pause_upload(self, key: str, *, wire: int) -> None:
         """The run of an upload has ended before the upload did."""
@@ -217,14 +249,37 @@ class Journal:
         """The upload is complete on the server."""
         algorithm, value = (digest.algorithm, digest.value) if digest is not None else (None, None)
         self._write(
-            "UPDATE upload SET state = 'done', digest_algorithm = ?, digest_value = ?, wire = ?, updated = ?"
-            " WHERE key = ?",
+            "UPDATE upload SET state = 'done', digest_algorithm = ?, digest_value = ?, wire = ?, updated = ?,"
+            " expires = NULL WHERE key = ?",
             (algorithm, value, wire, self._clock(), key),
         )
 
     def forget_upload(self, key: str) -> None:
         """The URL is of no use any more."""
         self._write("DELETE FROM upload WHERE key = ?", (key,))
+
+    # Uploads in parts
+
+    def find_parts(self, key: str) -> tuple[Part, ...]:
+        """The parts of an upload in their order; none if it has none."""
+        with self._guard:
+            rows = self._db.execute(
+                'SELECT start, "end", url, expires FROM part WHERE key = ? ORDER BY start', (key,)
+            ).fetchall()
+        return tuple(Part(Span(start, end), url, expires) for start, end, url, expires in rows)
+
+    def keep_part(self, key: str, part: Part) -> None:
+        """A part has an upload now, or is kept longer by the server. On the disk when this returns."""
+        self._write(
+            "UPDATE part SET url = ?, expires = ? WHERE key = ? AND start = ?",
+            (part.url, part.expires, key, part.span.start),
+        )
+
+    def join_parts(self, key: str, url: str) -> None:
+        """The parts were put together at `url`."""
+        with self._transaction() as db:
+            db.execute("UPDATE upload SET url = ? WHERE key = ?", (url, key))
+            db.execute("DELETE FROM part WHERE key = ?", (key,))
 
     # Downloads
 
@@ -332,19 +387,19 @@ class Journal:
 
     def _migrate(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > len(_MIGRATIONS):
+        if version > len(MIGRATIONS):
             self._db.close()
             raise HoldfastError(
                 f"the journal in {self._folder} was written by a newer version of holdfast; install that one,"
                 f" or choose another folder with {STATE_VARIABLE}",
                 code="journal-too-new",
             )
-        if version == len(_MIGRATIONS):
+        if version == len(MIGRATIONS):
             return
         with self._atomic() as db:
             # Another process may have been faster; under the write lock the number is the true one.
             (version,) = db.execute("PRAGMA user_version").fetchone()
-            for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
+            for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
                 for statement in script.split(";"):
                     if statement.strip():
                         db.execute(statement)

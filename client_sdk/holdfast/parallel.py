@@ -177,10 +177,11 @@ class ParallelRoad:
             yield view
 
         began = self._clock()
-        await self._upload.exchange(
+        stored = await self._upload.exchange(
             protocol.chunk(self._upload.url, part, proof, now=time.time()), Body(part.length, content)
         )
         now = self._clock()
+        await self._upload.lives_until(stored.expires)
         self._upload.chunks += 1
         self.plan.accepted(part.length, now - began, now)
 

@@ -6,7 +6,7 @@ server is asked what it has. Attempts count only as long as the server accepts n
 
 import random
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -31,6 +31,8 @@ Dialect = Literal["auto", "parallel", "tus"]
 OnChange = Literal["fail", "restart"]
 Result = TypeVar("Result")
 
+EXPIRY_STEP: Final = 60.0
+"""Seconds by which the server's word on expiry must differ from what the journal has to be written down."""
 KEPT: Final = "What the server has is kept; run the same upload again to go on."
 
 
@@ -70,6 +72,7 @@ class Upload:
         source: Source,
         url: str,
         limit: TokenBucket | None,
+        keep_until: Callable[[float], None] = lambda expires: None,
     ) -> None:
         self.job = job
         self.session = session
@@ -78,6 +81,10 @@ class Upload:
         self.source = source
         self.url = url
         self.limit = limit
+        self.keep_until = keep_until
+        """Writes down until when the server keeps the upload; blocks."""
+        self.expires: float | None = None
+        """What was written down last."""
         self.chunks = 0
         self.progress = 0
         """Grows with each thing that the server accepted; attempts are counted against it."""
@@ -90,10 +97,12 @@ class Upload:
     def size(self) -> int:
         return self.source.size
 
-    async def exchange(self, steps: Generator[Request, Response, Result], body: Body | None = None) -> Result:
-        """One exchange, tried once. Raises Refusal, HoldfastError."""
+    async def exchange(
+        self, steps: Generator[Request, Response, Result], body: Body | None = None, *, patience: float = 0.0
+    ) -> Result:
+        """One exchange, tried once; `patience` as in Session.exchange. Raises Refusal, HoldfastError."""
         try:
-            return await self.session.exchange(steps, body, sent=self._sent, limit=self.limit)
+            return await self.session.exchange(steps, body, sent=self._sent, limit=self.limit, patience=patience)
         except ViolationError as error:
             raise from_violation(error, self.url) from error
 
@@ -119,7 +128,15 @@ class Upload:
                 raise BrokenProtocol(f"{self.url} asks for bytes beyond the {self.size} of the file")
             if state.failed:
                 raise StartAgain(VerificationFailed(f"{self.url} did not pass its verification on the server"))
+            await self.lives_until(state.expires)
             return state
+
+    async def lives_until(self, expires: float | None) -> None:
+        """The server said until when it keeps the upload; the journal is told if that is news."""
+        if expires is None or (self.expires is not None and abs(expires - self.expires) < EXPIRY_STEP):
+            return
+        self.expires = expires
+        await to_thread.run_sync(self.keep_until, expires)
 
     async def recover(self, error: Refusal | ConnectionFailed, attempts: Attempts) -> None:
         """Wait as long as this failure asks for. Raises what ends the upload, if it does."""

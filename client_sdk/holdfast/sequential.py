@@ -2,6 +2,7 @@
 
 Rule of this file: bytes go where the server says that the prefix ends, and after any failure it is asked where that
 is. A PATCH that is cut off keeps what arrived, so nothing is kept in memory here: what is needed again is read again.
+A PATCH with a checksum is stored as a whole or not at all; such ones are cut into chunks, and one chunk is in memory.
 """
 
 import time
@@ -12,7 +13,7 @@ from anyio import to_thread
 
 from holdfast._transport import Body
 from holdfast.errors import BrokenProtocol, ConnectionFailed, VerificationFailed
-from holdfast.planner import MIB, TUS_GRANULE
+from holdfast.planner import DEFAULT_CHUNK, MIB, TUS_GRANULE
 from holdfast.progress import State as Stage
 from holdfast.sending import Upload
 from holdfast_protocol import client as protocol
@@ -26,13 +27,20 @@ LONGEST_PATCH: Final = 64 * MIB
 
 
 class SequentialRoad:
-    """Brings what is behind the prefix to the server. `state` is what the server said last."""
+    """Brings what is behind the prefix to the server. `state` is what the server said last.
 
-    def __init__(self, upload: Upload, state: protocol.State) -> None:
+    `checksum` is the algorithm for the checksum of each PATCH, None for none.
+    """
+
+    def __init__(self, upload: Upload, state: protocol.State, checksum: str | None = None) -> None:
         self._upload = upload
         self._state = state
+        self._checksum = checksum
         self._patch = upload.job.chunk_size or LONGEST_PATCH
+        if checksum is not None:
+            self._patch = min(upload.job.chunk_size or DEFAULT_CHUNK, LONGEST_PATCH)
         self._buffer = bytearray(PIECE)
+        self._chunk = bytearray()
 
     async def run(self) -> Digest:
         """Blocks until the upload is complete; the digest of the whole file. Raises HoldfastError, StartAgain."""
@@ -40,6 +48,14 @@ class SequentialRoad:
         upload.tracker.concurrency = 1
         upload.tracker.chunk_size = self._patch
         upload.tracker.enter(Stage.RUNNING)
+        state = await self.send()
+        await upload.hash_up_to(upload.size, self._buffer)
+        upload.check_digest(state.digests)
+        return upload.digest()
+
+    async def send(self) -> protocol.State:
+        """Blocks until the server has all bytes; what it said last. Raises HoldfastError, StartAgain."""
+        upload = self._upload
         attempts = upload.attempts()
         damaged = 0
         state = self._state
@@ -48,6 +64,7 @@ class SequentialRoad:
             await upload.hash_up_to(part.start, self._buffer)
             try:
                 state = await self._append(part)
+                damaged = 0
                 upload.accepted(state.offset)
                 continue
             except ConnectionFailed as error:
@@ -56,32 +73,38 @@ class SequentialRoad:
                 if error.reaction is Reaction.SMALLER and part.length > TUS_GRANULE:
                     self._patch = max(TUS_GRANULE, part.length // 2)
                     upload.tracker.chunk_size = self._patch
+                elif self._checksum is not None and error.status == 400 and error.reaction is Reaction.FAIL:
+                    # It offers checksums and refuses this one; the bytes are worth more than their checksum.
+                    self._checksum = None
                 else:
                     damaged += error.reaction is Reaction.REPEAT
                     if damaged > 1:
-                        raise VerificationFailed(
-                            f"{upload.source.name} arrived damaged twice; something between here and the server"
-                            " changes its bytes"
-                        ) from error
+                        raise arrived_damaged(upload.source.name) from error
                     await upload.recover(error, attempts)
             state = await upload.state(attempts)
             upload.accepted(state.offset)
-        await upload.hash_up_to(upload.size, self._buffer)
-        upload.check_digest(state.digests)
-        return upload.digest()
+        return state
 
     async def _append(self, part: Span) -> protocol.State:
         upload = self._upload
         if part.end == upload.size:
             await to_thread.run_sync(upload.source.check)
-        stored = await upload.exchange(
-            protocol.append(upload.url, part, now=time.time()), Body(part.length, lambda: self._content(part))
-        )
+        proof = None
+        body = Body(part.length, lambda: self._content(part))
+        if self._checksum is not None:
+            proof, body = await read_whole(upload, part, self._view(part.length), self._checksum)
+        stored = await upload.exchange(protocol.append(upload.url, part, checksum=proof, now=time.time()), body)
         offset = stored.offset
         if offset is None or not part.start <= offset <= upload.size or (offset == part.start != part.end):
             raise BrokenProtocol(f"{upload.url} answered {offset} to bytes {part.start} to {part.end}")
         upload.chunks += 1
+        await upload.lives_until(stored.expires)
         return protocol.State(offset, upload.size, complete=offset == upload.size)
+
+    def _view(self, length: int) -> memoryview:
+        if len(self._chunk) < length:
+            self._chunk = bytearray(length)
+        return memoryview(self._chunk)[:length]
 
     async def _content(self, part: Span) -> AsyncIterator[memoryview]:
         at = part.start
@@ -90,3 +113,18 @@ class SequentialRoad:
             await self._upload.read(at, view)
             yield view
             at += len(view)
+
+
+async def read_whole(upload: Upload, part: Span, view: memoryview, algorithm: str | None) -> tuple[Digest | None, Body]:
+    """Read a part of the file into `view`; its digest, and the body of a request with it."""
+    proof = await upload.read(part.start, view, algorithm)
+
+    async def content() -> AsyncIterator[memoryview]:
+        yield view
+
+    return proof, Body(part.length, content)
+
+
+def arrived_damaged(name: str) -> VerificationFailed:
+    """The error for bytes that were refused twice because of their checksum."""
+    return VerificationFailed(f"{name} arrived damaged twice; something between here and the server changes its bytes")

@@ -33,8 +33,15 @@ class Client:
         limit_rate: float | None = None,
         transfers: int = 4,
         state: PathLike | None = None,
+        override_method: bool = False,
     ) -> None:
-        self._client = AsyncClient(headers=headers, limit_rate=limit_rate, transfers=transfers, state=state)
+        self._client = AsyncClient(
+            headers=headers,
+            limit_rate=limit_rate,
+            transfers=transfers,
+            state=state,
+            override_method=override_method,
+        )
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
 
@@ -154,12 +161,13 @@ def upload(
     on_change: OnChange = "fail",
     max_attempts: int = 10,
     progress: Watcher | None = None,
+    override_method: bool = False,
 ) -> UploadResult:
     """Send a file and wait until the server has published it; goes on with what was begun before.
 
     The arguments are those of Client and Client.upload. Raises HoldfastError; see holdfast.errors.
     """
-    with Client(headers=headers, limit_rate=limit_rate, state=state) as client:
+    with Client(headers=headers, limit_rate=limit_rate, state=state, override_method=override_method) as client:
         return client.upload(
             path,
             to,

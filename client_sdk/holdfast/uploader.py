@@ -4,10 +4,14 @@ Rule of this file: a file that is the same (path, size, time, edges) to the same
 the same upload, in whatever process; one that changed is another one. The journal only says where to ask, and what
 the server answers goes before it. An upload that cannot be continued is begun anew once, and not in a circle.
 
-    run - open, lock, create or resume - parallel.py    one reader, N senders, complete
-                                       - sequential.py  one PATCH at a time (tus)
+    run - open, lock, ask what is offered (discovery.py), create or resume
+        - parallel.py    one reader, N senders, complete
+        - sequential.py  one PATCH at a time (tus); a small file goes with the creation where that is offered
+        - concatenation.py  parts, each sent so, several at a time (tus)
 """
 
+import contextlib
+import math
 import mimetypes
 import time
 from collections.abc import Callable, Mapping
@@ -17,22 +21,36 @@ import anyio
 from anyio import to_thread
 
 from holdfast._transport import Session
-from holdfast.errors import ConnectionFailed, HoldfastError, SourceChanged, UsageError, VerificationFailed
+from holdfast.concatenation import ConcatenationRoad
+from holdfast.discovery import DISCOVERIES
+from holdfast.errors import (
+    ConnectionFailed,
+    HoldfastError,
+    ServerRefused,
+    SourceChanged,
+    UsageError,
+    VerificationFailed,
+)
 from holdfast.journal import Journal, TransferLock, UploadRecord, upload_key
 from holdfast.outcome import UploadResult
 from holdfast.parallel import ParallelRoad
-from holdfast.planner import TokenBucket
+from holdfast.planner import MIB, TokenBucket
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.sending import StartAgain, Upload, UploadJob
-from holdfast.sequential import SequentialRoad
+from holdfast.sequential import SequentialRoad, arrived_damaged, read_whole
 from holdfast.sources import FileSource, Source
+from holdfast.splitting import Part, split
 from holdfast_protocol import client as protocol
-from holdfast_protocol.client import Refusal
+from holdfast_protocol.client import Created, Reaction, Refusal
 from holdfast_protocol.digest import Digest
+from holdfast_protocol.discovery import CONCATENATION, WITH_UPLOAD, Services
+from holdfast_protocol.messages import Span
 
 CHANGES_FOLLOWED: Final = 5
 HASH_PIECE: Final = 4 * 1024 * 1024
+SMALL: Final = MIB
+"""Bytes of a file that goes with the creation: what is lost with the answer to it is no more than this."""
 
 
 class Uploader:
@@ -54,6 +72,7 @@ class Uploader:
         self._limit = limit
         self._clock = clock
         self._endpoint = session.endpoint
+        self._services: Services | None = None
 
     async def run(self) -> UploadResult:
         """Send the file, or what the server lacks of it. Raises HoldfastError; see errors.py."""
@@ -91,10 +110,20 @@ class Uploader:
     ) -> UploadResult:
         for last in (False, True):
             record = await to_thread.run_sync(self._journal.find_upload, key)
+            if record is not None and not record.done and (record.expires or math.inf) <= time.time():
+                await to_thread.run_sync(self._journal.forget_upload, key)
+                self._tracker.enter(Stage.STARTING, f"what was begun has expired at {record.url}; it is begun anew")
+                record = None
             try:
                 if record is None:
                     return await self._fresh(source, key, lock, metadata)
-                return await self._resumed(self._upload(source, lock, record.url), key, record)
+                upload = self._upload(source, lock, record.url, key)
+                upload.expires = record.expires
+                if not record.url:
+                    upload.url, self._tracker.size = self._endpoint, source.size
+                    parts = await to_thread.run_sync(self._journal.find_parts, key)
+                    return await self._in_parts(upload, key, metadata, parts)
+                return await self._resumed(upload, key, record)
             except StartAgain as again:
                 await self._abandon(source, key, lock)
                 if last:
@@ -108,31 +137,47 @@ class Uploader:
                 raise
         raise AssertionError("the loop ends by return or raise")
 
-    def _upload(self, source: Source, lock: TransferLock, url: str) -> Upload:
-        return Upload(self._job, self._session, self._tracker, lock, source, url, self._limit)
+    def _upload(self, source: Source, lock: TransferLock, url: str, key: str) -> Upload:
+        def keep(expires: float) -> None:
+            self._journal.keep_upload_until(key, expires)
+
+        return Upload(self._job, self._session, self._tracker, lock, source, url, self._limit, keep)
 
     async def _fresh(self, source: Source, key: str, lock: TransferLock, metadata: Mapping[str, bytes]) -> UploadResult:
-        upload = self._upload(source, lock, self._endpoint)
+        upload = self._upload(source, lock, self._endpoint, key)
         self._tracker.size = source.size
-        attempts = upload.attempts()
-        while True:
-            steps = protocol.create(
-                self._endpoint,
-                source.size,
-                metadata=metadata,
-                parallel=self._job.dialect != "tus",
-                want=self._job.checksum,
-                now=time.time(),
+        services = await self._offered()
+        if services.max_size is not None and source.size > services.max_size:
+            raise ServerRefused(
+                f"{self._endpoint} takes files of at most {services.max_size} bytes, and {source.name} has"
+                f" {source.size}; nothing was sent",
+                status=413,
+                code="upload-too-large",
             )
-            try:
-                created = await upload.exchange(steps)
-                break
-            except (Refusal, ConnectionFailed) as error:
-                await upload.recover(error, attempts)
+        as_tus = self._job.dialect == "tus" or (self._job.dialect == "auto" and not services.parallel)
+        if as_tus and services.offers(CONCATENATION) and (parts := split(source.size, self._job.concurrency)):
+            await to_thread.run_sync(
+                lambda: self._journal.begin_upload(
+                    key, source.fingerprint, endpoint=self._endpoint, url="", parts=parts
+                )
+            )
+            return await self._in_parts(upload, key, metadata, parts)
+        whole = as_tus and services.offers(WITH_UPLOAD) and 0 < source.size <= SMALL
+        created = await self._create(upload, metadata, services, whole=whole)
         upload.url = created.url
+        upload.expires = created.expires
         await to_thread.run_sync(
-            lambda: self._journal.begin_upload(key, source.fingerprint, endpoint=self._endpoint, url=created.url)
+            lambda: self._journal.begin_upload(
+                key, source.fingerprint, endpoint=self._endpoint, url=created.url, expires=created.expires
+            )
         )
+        if whole:
+            upload.chunks += 1
+            if created.said_offset:
+                state = protocol.State(created.offset, source.size, complete=created.offset == source.size)
+            else:
+                state = await upload.state()
+            return await self._send(upload, key, state, begun=True)
         state = protocol.State(
             offset=created.offset,
             length=source.size,
@@ -142,6 +187,37 @@ class Uploader:
             wants=created.wants,
         )
         return await self._send(upload, key, state)
+
+    async def _create(
+        self, upload: Upload, metadata: Mapping[str, bytes], services: Services, *, whole: bool
+    ) -> Created:
+        """Begin the upload, with `whole` together with all its bytes. Raises HoldfastError."""
+        attempts = upload.attempts()
+        damaged = 0
+        content, proof, body = None, None, None
+        while True:
+            if whole:
+                content = Span(0, upload.size)
+                proof, body = await read_whole(
+                    upload, content, memoryview(bytearray(content.length)), services.checksum
+                )
+            steps = protocol.create(
+                self._endpoint,
+                upload.size,
+                metadata=metadata,
+                parallel=self._job.dialect != "tus" and not whole,
+                want=self._job.checksum,
+                content=content,
+                checksum=proof,
+                now=time.time(),
+            )
+            try:
+                return await upload.exchange(steps, body)
+            except (Refusal, ConnectionFailed) as error:
+                damaged += isinstance(error, Refusal) and error.reaction is Reaction.REPEAT
+                if damaged > 1:
+                    raise arrived_damaged(upload.source.name) from error
+                await upload.recover(error, attempts)
 
     async def _resumed(self, upload: Upload, key: str, record: UploadRecord) -> UploadResult:
         self._tracker.size = upload.size
@@ -159,22 +235,42 @@ class Uploader:
             return await self._finished(upload, key, digest, spoken, there=True, wire=record.wire)
         return await self._send(upload, key, state)
 
-    async def _send(self, upload: Upload, key: str, state: protocol.State) -> UploadResult:
+    async def _send(self, upload: Upload, key: str, state: protocol.State, *, begun: bool = False) -> UploadResult:
+        """Bring what is missing. `begun`: what the server has already was sent by this call."""
         if state.offer is None and self._job.dialect == "parallel":
             raise UsageError(f"{self._endpoint} does not speak the parallel dialect; use --protocol auto or tus")
         missing = state.missing.spans if state.missing is not None else protocol.spans_of(upload.size, state.offset)
         stored = upload.size - sum(span.length for span in missing)
         if state.missing is not None and state.missing.more:
             stored = state.offset
-        self._tracker.resumed = stored
+        self._tracker.resumed = 0 if begun else stored
         upload.accepted(stored)
         if state.offer is not None and self._job.dialect != "tus":
             parallel = ParallelRoad(upload, state, self._clock)
             digest = await parallel.run()
             return await self._finished(upload, key, digest, "parallel")
-        sequential = SequentialRoad(upload, state)
+        sequential = SequentialRoad(upload, state, (await self._offered()).checksum)
         digest = await sequential.run()
         return await self._finished(upload, key, digest, "tus")
+
+    async def _in_parts(
+        self, upload: Upload, key: str, metadata: Mapping[str, bytes], parts: tuple[Part, ...]
+    ) -> UploadResult:
+        def keep(part: Part) -> None:
+            self._journal.keep_part(key, part)
+
+        road = ConcatenationRoad(upload, parts, metadata, keep, (await self._offered()).checksum)
+        await road.send()
+        upload.url = await road.join()
+        await to_thread.run_sync(self._journal.join_parts, key, upload.url)
+        await road.check(upload.url)
+        return await self._finished(upload, key, upload.digest(), "tus")
+
+    async def _offered(self) -> Services:
+        """What the server offers: the same for the whole of this upload, also if the server does not say it well."""
+        if self._services is None:
+            self._services = await DISCOVERIES.services(self._session)
+        return self._services
 
     async def _finished(
         self,
@@ -209,12 +305,13 @@ class Uploader:
         record = await to_thread.run_sync(self._journal.find_upload, key)
         if record is None:
             return
+        parts = await to_thread.run_sync(self._journal.find_parts, key)
         await to_thread.run_sync(self._journal.forget_upload, key)
         with anyio.move_on_after(10):
-            try:
-                await self._upload(source, lock, record.url).exchange(protocol.terminate(record.url))
-            except (Refusal, HoldfastError):
-                return
+            for url in [record.url, *(part.url for part in parts)]:
+                with contextlib.suppress(Refusal, HoldfastError):
+                    if url:
+                        await self._upload(source, lock, url, key).exchange(protocol.terminate(url))
 
 
 def described(source: Source, metadata: Mapping[str, bytes]) -> dict[str, bytes]:

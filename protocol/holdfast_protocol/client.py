@@ -7,7 +7,7 @@ say. It raises `Refusal` for an answer that is no success (with the reaction tha
 
 import enum
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -123,6 +123,10 @@ class Created:
     offer: ParallelOffer | None = None
     wants: tuple[str, ...] = ()
     """Digest algorithms that the server wants for chunks, the most wanted first."""
+    expires: float | None = None
+    """When the server removes it if it is not finished: seconds since the epoch by the client's clock."""
+    said_offset: bool = False
+    """The answer had an offset; if not, a body that went with the creation may be stored or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,8 @@ class State:
     wants: tuple[str, ...] = ()
     digests: tuple[Digest, ...] = ()
     """Of the whole file, as far as the server has computed them."""
+    expires: float | None = None
+    """As in Created."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +153,8 @@ class Stored:
     """The answer to bytes that were taken: the contiguous bytes from 0 that are stored, if it said so."""
 
     offset: int | None
+    expires: float | None = None
+    """As in Created."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,28 +168,50 @@ class Completed:
 
 def create(
     endpoint: str,
-    length: int,
+    length: int | None,
     *,
     metadata: Mapping[str, bytes] | None = None,
     parallel: bool = True,
     want: str | None = None,
+    content: Span | None = None,
+    checksum: Digest | None = None,
+    partial: bool = False,
+    final_of: Sequence[str] = (),
     now: float = 0.0,
 ) -> Exchange[Created]:
-    """Begin an upload of `length` bytes (T-CREATE-1, P-CREATE-1).
+    """Begin an upload of `length` bytes (T-CREATE-1, P-CREATE-1); None if that is not known yet (tus,
+    creation-defer-length).
 
-    `want` is the algorithm of the digest that will be asked for at the end (P-DIGEST-2). `now` is the wall
-    clock (seconds since the epoch), against which a date in Retry-After is read, here and below.
+    `want` is the algorithm of the digest that will be asked for at the end (P-DIGEST-2). `content` goes with the
+    creation (tus, creation-with-upload), `checksum` is that of its bytes. `partial` begins a part, and `final_of`
+    puts parts, by their URLs, together (tus, concatenation). `now` is the wall clock (seconds since the epoch),
+    against which a date in Retry-After is read, here and below.
     """
-    sent = _common() | {headers.UPLOAD_LENGTH: str(length), headers.CONTENT_LENGTH: "0"}
+    sent = _common() | {headers.CONTENT_LENGTH: str(content.length if content is not None else 0)}
+    if final_of:
+        # The length follows from the parts and must not be sent (tus, concatenation, Upload-Concat).
+        sent[headers.UPLOAD_CONCAT] = "final;" + " ".join(final_of)
+    elif length is None:
+        sent[headers.UPLOAD_DEFER_LENGTH] = "1"
+    else:
+        sent[headers.UPLOAD_LENGTH] = str(length)
+    if partial:
+        sent[headers.UPLOAD_CONCAT] = "partial"
+    if content is not None:
+        sent[headers.CONTENT_TYPE] = headers.MEDIA_OFFSET
+    if checksum is not None:
+        sent[headers.UPLOAD_CHECKSUM] = fields.format_checksum(checksum)
     if metadata:
         sent[headers.UPLOAD_METADATA] = fields.format_metadata(metadata)
     if parallel:
         sent[headers.UPLOAD_PARALLEL] = fields.format_boolean(True)
         if want is not None:
             sent[headers.WANT_REPR_DIGEST] = fields.format_wants([want])
-    answer = yield Request("POST", endpoint, sent)
+    answer = yield Request("POST", endpoint, sent, content)
     if answer.status not in (200, 201):
         refusal = refused(answer, now)
+        if content is not None and refusal.reaction is Reaction.REPEAT:
+            raise refusal
         if refusal.reaction is Reaction.RETRY and refusal.status not in (501, 505, 507):
             raise refusal
         # There is nothing yet that could be asked, sent smaller or begun again.
@@ -195,7 +225,8 @@ def create(
         raise ViolationError(f"the new upload's URL {url!r} is not one of HTTP")
     with _Reading():
         offer = _offer(answer) if parallel else None
-        return Created(url, _integer(answer, headers.UPLOAD_OFFSET) or 0, offer, _wants(answer))
+        offset = _integer(answer, headers.UPLOAD_OFFSET)
+        return Created(url, offset or 0, offer, _wants(answer), _expires(answer, now), offset is not None)
 
 
 def query(url: str, *, now: float = 0.0) -> Exchange[State]:
@@ -223,7 +254,22 @@ def query(url: str, *, now: float = 0.0) -> Exchange[State]:
             offer=offer,
             wants=_wants(answer),
             digests=digests,
+            expires=_expires(answer, now),
         )
+
+
+def query_final(url: str, *, now: float = 0.0) -> Exchange[tuple[int | None, bool]]:
+    """Ask for the length of an upload that was put together, and whether it is done (tus, concatenation).
+
+    As long as it is not done it has no offset, so `query` cannot be used.
+    """
+    answer = yield Request("HEAD", url, _common())
+    if answer.status not in (200, 204):
+        raise refused(answer, now)
+    with _Reading():
+        length = _integer(answer, headers.UPLOAD_LENGTH)
+        offset = _integer(answer, headers.UPLOAD_OFFSET)
+        return length, offset is not None and offset == length
 
 
 def chunk(url: str, span: Span, digest: Digest, *, now: float = 0.0) -> Exchange[Stored]:
@@ -238,7 +284,7 @@ def chunk(url: str, span: Span, digest: Digest, *, now: float = 0.0) -> Exchange
     if answer.status not in (200, 204):
         raise refused(answer, now)
     with _Reading():
-        return Stored(_integer(answer, headers.UPLOAD_OFFSET))
+        return Stored(_integer(answer, headers.UPLOAD_OFFSET), _expires(answer, now))
 
 
 def complete(url: str, digests: Iterable[Digest] = (), *, now: float = 0.0) -> Exchange[Completed]:
@@ -258,13 +304,23 @@ def complete(url: str, digests: Iterable[Digest] = (), *, now: float = 0.0) -> E
         return Completed(answer.status != 202, _retry_after(answer, now), _digests(answer))
 
 
-def append(url: str, span: Span, *, now: float = 0.0) -> Exchange[Stored]:
-    """Send bytes where the prefix ends, as tus does; what arrives stays, also if the body is cut off."""
+def append(
+    url: str, span: Span, *, checksum: Digest | None = None, length: int | None = None, now: float = 0.0
+) -> Exchange[Stored]:
+    """Send bytes where the prefix ends, as tus does; what arrives stays, also if the body is cut off.
+
+    With `checksum`, that of its bytes, it is stored as a whole or not at all (T-CHECKSUM-1). `length` is that of the
+    whole upload, to be said once if it was not known at the creation.
+    """
     sent = _common() | {
         headers.CONTENT_TYPE: headers.MEDIA_OFFSET,
         headers.UPLOAD_OFFSET: str(span.start),
         headers.CONTENT_LENGTH: str(span.length),
     }
+    if checksum is not None:
+        sent[headers.UPLOAD_CHECKSUM] = fields.format_checksum(checksum)
+    if length is not None:
+        sent[headers.UPLOAD_LENGTH] = str(length)
     answer = yield Request("PATCH", url, sent, span)
     if answer.status not in (200, 204):
         raise refused(answer, now)
@@ -272,7 +328,7 @@ def append(url: str, span: Span, *, now: float = 0.0) -> Exchange[Stored]:
         offset = _integer(answer, headers.UPLOAD_OFFSET)
         if offset is None:
             raise ViolationError(f"the answer to a PATCH has no {headers.UPLOAD_OFFSET}")
-        return Stored(offset)
+        return Stored(offset, _expires(answer, now))
 
 
 def terminate(url: str, *, now: float = 0.0) -> Exchange[None]:
@@ -315,7 +371,7 @@ def refused(answer: Response, now: float = 0.0) -> Refusal:
         status=status,
         reaction=reaction,
         code=code,
-        detail=detail if isinstance(detail, str) else "",
+        detail=detail if isinstance(detail, str) else _text(answer),
         retry_after=_lenient(lambda: _retry_after(answer, now)),
         members=members,
         missing=_lenient(lambda: _missing(answer)),
@@ -351,6 +407,16 @@ def _integer(answer: Response, name: str) -> int | None:
     return None if value is None else fields.parse_integer(name, value)
 
 
+def _expires(answer: Response, now: float) -> float | None:
+    """`Upload-Expires` by the client's clock: if the answer has a Date, clocks that differ do not matter."""
+    said = answer.headers.get(headers.UPLOAD_EXPIRES)
+    expires = fields.parse_http_date(said) if said is not None else None
+    if expires is None:
+        return None
+    date = fields.parse_http_date(answer.headers.get(headers.DATE) or "")
+    return expires if date is None else now + (expires - date)
+
+
 def _offer(answer: Response) -> ParallelOffer | None:
     value = answer.headers.get(headers.UPLOAD_PARALLEL)
     return None if value is None else fields.parse_offer(value)
@@ -377,6 +443,14 @@ def _missing(answer: Response) -> Missing | None:
 def _retry_after(answer: Response, now: float) -> float | None:
     value = answer.headers.get(headers.RETRY_AFTER)
     return None if value is None else fields.parse_retry_after(value, now)
+
+
+def _text(answer: Response) -> str:
+    """The first line of an answer in plain text, at most 200 characters: how other servers say why."""
+    if fields.media_type(answer.headers.get(headers.CONTENT_TYPE)) != "text/plain":
+        return ""
+    line = answer.body[:1000].decode("utf-8", "replace").strip().partition("\n")[0][:200]
+    return "".join(char if char.isprintable() else " " for char in line).strip()
 
 
 def _problem(answer: Response) -> dict[str, object]:

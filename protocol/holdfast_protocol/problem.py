@@ -59,6 +59,7 @@ KINDS: Final[Mapping[str, Kind]] = _kinds(
     ("fenced", 409, "Another request took over this upload"),
     ("data-lost", 409, "Bytes that were stored are gone from the disk of the server"),
     ("upload-failed", 409, "This upload has failed and takes no more bytes"),
+    ("length-unknown", 409, "The length of this upload is not known yet"),
     ("not-finished", 409, "This upload is not finished, so there is nothing to download yet"),
     ("gone", 410, "This upload is no longer here"),
     ("length-required", 411, "This request needs a Content-Length"),

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from holdfast_protocol import fields, headers
+from holdfast_protocol.concat import PARTIAL, Concat
 from holdfast_protocol.digest import Digest, available
 from holdfast_protocol.messages import Headers
-from holdfast_protocol.problem import ProblemError
+from holdfast_protocol.problem import FieldError, ProblemError
 
 SMALLEST_GRANULE = 64 * 1024
 MAX_GRANULES = 1 << 20
@@ -39,6 +40,8 @@ class Limits:
     """The largest chunk of the parallel dialect."""
     max_age: float | None = None
     """Seconds for which an unfinished upload is kept after it was touched; None: for ever."""
+    trailers: bool = False
+    """Fields that follow a body can be read (T-TRAILER-1)."""
 
 
 class View(Protocol):
@@ -47,11 +50,13 @@ class View(Protocol):
     @property
     def state(self) -> str: ...
     @property
-    def length(self) -> int: ...
+    def length(self) -> int | None: ...
     @property
     def prefix(self) -> int: ...
     @property
     def parallel(self) -> bool: ...
+    @property
+    def concat(self) -> str | None: ...
     @property
     def granule(self) -> int: ...
     @property
@@ -74,6 +79,12 @@ class Append:
     """If given, the whole body or nothing (T-CHECKSUM-1)."""
     digests: tuple[Digest, ...] = ()
     """The same, as RFC 9530 digests of the body (I-DIGEST-1)."""
+    trailer: bool = False
+    """The checksum follows the body: the whole body or nothing, too (T-TRAILER-1)."""
+    length: int | None = None
+    """The length of the upload, if the request says it (T-DEFER-2)."""
+    most: int = LONGEST
+    """How far the body may go while the length is not known: the largest upload."""
     completes: bool | None = None
     """Whether this body completes the upload; None: it does if it reaches the length, as tus has it."""
     fails_beyond: bool = False
@@ -82,7 +93,7 @@ class Append:
     @property
     def atomic(self) -> bool:
         """All of the body, verified, or nothing."""
-        return self.checksum is not None or bool(self.digests)
+        return self.checksum is not None or self.trailer or bool(self.digests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +121,8 @@ class Acknowledge:
 class Create:
     """Make a new upload, and store the body that came with it, if one did."""
 
-    length: int
+    length: int | None
+    """None: it is said later (T-DEFER-1)."""
     parallel: bool
     metadata: str | None
     filename: str | None
@@ -118,10 +130,22 @@ class Create:
     expected: tuple[Digest, ...]
     wanted: str | None
     body: Append | None
+    concat: Concat | None = None
+    """A part, or a final over parts (T-CONCAT-1, T-CONCAT-3)."""
 
     def without_body(self) -> "Create":
         """The same, for whoever appends the body in a second step."""
         return replace(self, body=None)
+
+
+def is_part(view: View) -> bool:
+    """Only to be put together with others: it is never complete, and never published (T-CONCAT-2)."""
+    return view.concat == PARTIAL
+
+
+def is_final(view: View) -> bool:
+    """Put together from parts: it takes no bytes from anybody (T-CONCAT-5)."""
+    return view.concat is not None and view.concat != PARTIAL
 
 
 def granule(length: int) -> int:
@@ -150,7 +174,9 @@ def version_problem(detail: str) -> ProblemError:
 
 
 def check_takes_bytes(view: View) -> None:
-    """Refuses a PATCH on an upload that has failed (T-PATCH-1, P-COMPLETE-3)."""
+    """Refuses a PATCH on a final and on an upload that has failed (T-PATCH-1, T-CONCAT-5, P-COMPLETE-3)."""
+    if is_final(view):
+        raise ProblemError("final-upload", "This upload is put together from parts. Send the bytes to those.")
     if view.state == FAILED and view.error == "data-lost":
         raise ProblemError("data-lost", "The server lost bytes of this upload. DELETE it and send the file again.")
     if view.state == FAILED and view.error == "length-exceeded":
@@ -165,12 +191,13 @@ def admit(append: Append, view: View) -> None:
     """Is this where the upload goes on, and does the body fit? To be asked once nobody else writes there."""
     if append.offset != view.prefix:
         raise offset_mismatch(append, view)
+    check_length(append, view)
     if append.content_length is not None:
-        end = append.offset + append.content_length
-        if end > view.length:
-            raise length_exceeded(view)
-        if append.completes and end < view.length:
-            raise inconsistent_length(view.length, end)
+        end, length = append.offset + append.content_length, reach(append, view)
+        if end > length:
+            raise length_exceeded(append, view)
+        if append.completes and end < length and (view.length, append.length) != (None, None):
+            raise inconsistent_length(length, end)
 
 
 def offset_mismatch(append: Append, view: View) -> ProblemError:
@@ -182,7 +209,9 @@ def offset_mismatch(append: Append, view: View) -> ProblemError:
     )
 
 
-def inconsistent_length(length: int, said: int) -> ProblemError:
+def inconsistent_length(length: int | None, said: int) -> ProblemError:
+    if length is None:
+        return ProblemError("length-unknown", "Say how long the file is, with Upload-Length, before it is complete.")
     return ProblemError(
         "inconsistent-upload-length",
         f"The upload has {length} bytes; this request speaks of {said}. The length of an upload never changes.",
@@ -190,9 +219,46 @@ def inconsistent_length(length: int, said: int) -> ProblemError:
     )
 
 
-def length_exceeded(view: View) -> ProblemError:
+def check_length(append: Append, view: View) -> None:
+    """A length is said once and for all, and no stored byte lies beyond it (T-DEFER-2). Raises ProblemError 400."""
+    if append.length is None:
+        return
+    if view.length is not None and view.length != append.length:
+        raise ProblemError(
+            "conflicting-fields",
+            f"The upload has {view.length} bytes, and a length never changes. Leave Upload-Length out.",
+            {"length": view.length},
+        )
+    if append.length < view.prefix:
+        raise ProblemError(
+            "out-of-bounds",
+            f"{view.prefix} bytes of the upload are stored; it cannot have {append.length}.",
+            {"offset": view.prefix},
+        )
+
+
+def reach(append: Append, view: View) -> int:
+    """Where the bytes have to end: at the length, also if only this request says it, or at the largest upload."""
+    if view.length is not None:
+        return view.length
+    return append.most if append.length is None else append.length
+
+
+def length_exceeded(append: Append, view: View) -> ProblemError:
+    """T-PATCH-6."""
+    end = reach(append, view)
+    if view.length is None and append.length is None:
+        return too_large(end)
+    return ProblemError("length-exceeded", f"The upload has {end} bytes; the body goes beyond that.", {"length": end})
+
+
+def too_large(most: int) -> ProblemError:
+    """T-CREATE-2."""
     return ProblemError(
-        "length-exceeded", f"The upload has {view.length} bytes; the body goes beyond that.", {"length": view.length}
+        "upload-too-large",
+        f"This server takes uploads of up to {most} bytes.",
+        {"max-size": most},
+        {headers.TUS_MAX_SIZE: str(most)},
     )
 
 
@@ -207,7 +273,7 @@ def read_metadata(fields_: Headers) -> tuple[str | None, str | None]:
 
 
 def read_length(fields_: Headers, limits: Limits) -> int:
-    """`Upload-Length` of a creation. Raises FieldError and ProblemError."""
+    """`Upload-Length`, where it is needed. Raises FieldError and ProblemError."""
     raw = fields_.one(headers.UPLOAD_LENGTH)
     if raw is None:
         raise ProblemError(
@@ -221,12 +287,29 @@ def read_length(fields_: Headers, limits: Limits) -> int:
 def check_size(length: int, limits: Limits) -> None:
     """T-CREATE-2. Raises ProblemError 413."""
     if length > limits.max_size:
+        raise too_large(limits.max_size)
+
+
+def reads_deferred(fields_: Headers) -> bool:
+    """Is the length to be said later (T-DEFER-1)? Raises FieldError and ProblemError."""
+    raw = fields_.one(headers.UPLOAD_DEFER_LENGTH)
+    if raw is None:
+        return False
+    if raw != "1":
+        raise FieldError(headers.UPLOAD_DEFER_LENGTH, "its only value is 1")
+    if headers.UPLOAD_LENGTH in fields_:
         raise ProblemError(
-            "upload-too-large",
-            f"This server takes uploads of up to {limits.max_size} bytes.",
-            {"max-size": limits.max_size},
-            {headers.TUS_MAX_SIZE: str(limits.max_size)},
+            "conflicting-fields", "Send either Upload-Length or Upload-Defer-Length: 1, not both of them."
         )
+    return True
+
+
+def length_unknown() -> ProblemError:
+    """T-DEFER-4."""
+    return ProblemError(
+        "length-unknown",
+        "Parallel chunks need the length. Send it first, with Upload-Length on a tus PATCH, which may be empty.",
+    )
 
 
 def read_content_length(fields_: Headers) -> int | None:
@@ -266,6 +349,8 @@ def offer_fields(limits: Limits, granule_: int = SMALLEST_GRANULE) -> dict[str, 
 
 def progress_fields(view: View) -> dict[str, str]:
     """Fields of every answer that concerns a living upload: where it is and until when it is kept."""
+    if is_final(view):  # no offset before it is whole (T-CONCAT-6), and no bytes that would put its end off
+        return {headers.UPLOAD_OFFSET: str(view.prefix)} if view.state == COMPLETE else {}
     found = {headers.UPLOAD_OFFSET: str(view.prefix)}
     if view.expires is not None and view.state in (RECEIVING, FAILED):
         found[headers.UPLOAD_EXPIRES] = fields.format_http_date(view.expires)
@@ -280,14 +365,21 @@ def created_fields(view: View, limits: Limits) -> dict[str, str]:
 
 def state_fields(view: View, missing: list[tuple[int, int]], more: bool, limits: Limits) -> dict[str, str]:
     """Fields of the answer to HEAD (T-HEAD-1, P-STATE-1)."""
-    found = progress_fields(view) | offer_fields(limits, view.granule)
-    found[headers.UPLOAD_LENGTH] = str(view.length)
+    found = progress_fields(view)
+    if not is_final(view):
+        found |= offer_fields(limits, view.granule)
+    if view.length is not None:
+        found[headers.UPLOAD_LENGTH] = str(view.length)
+    elif not is_final(view):
+        found[headers.UPLOAD_DEFER_LENGTH] = "1"
+    if view.concat is not None:
+        found[headers.UPLOAD_CONCAT] = view.concat
     found[headers.UPLOAD_COMPLETE] = fields.format_boolean(view.state == COMPLETE)
     found[headers.UPLOAD_STATE] = view.state
     found[headers.CACHE_CONTROL] = "no-store"
     if view.metadata is not None:
         found[headers.UPLOAD_METADATA] = view.metadata
-    if missing:
+    if missing and not is_final(view):
         found[headers.UPLOAD_MISSING] = fields.format_missing(missing, more)
     return found | digest_fields(view)
 

@@ -70,7 +70,7 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
             Route("/health/live", _Endpoint(api.live)),
             Route("/health/ready", _Endpoint(api.ready)),
         ],
-        middleware=[Middleware(Envelope)],
+        middleware=[Middleware(Envelope, cors_origins=settings.cors_origins)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False

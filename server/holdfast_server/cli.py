@@ -112,6 +112,12 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
 @click.option("--stall-timeout", default="60s", type=Duration(), help="End requests of which nothing comes.")
 @click.option("--grace", default="3s", type=Duration(), help="How long requests may go on at SIGTERM.")
 @click.option(
+    "--cors-origin",
+    "cors_origins",
+    multiple=True,
+    help="Origin whose pages may speak to this server, as https://example.org; * for all. Can be given several times.",
+)
+@click.option(
     "--patience", default="10s", type=Duration(), help="How long a completing request waits before it is answered 202."
 )
 def serve(host: str, port: int, workers: int, **values: Any) -> None:

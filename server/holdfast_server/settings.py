@@ -36,5 +36,7 @@ class Settings:
     """A request of which no byte has come for so long is ended; what it brought is kept."""
     grace: float = 3.0
     """At SIGTERM, how long requests in flight may go on."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may speak to this server (`https://example.org`), or `*` for all; none if empty."""
     patience: float = 10.0
     """How long a completing request waits for the verification before it is answered 202."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from holdfast import AsyncClient, Timeouts
+from holdfast.discovery import DISCOVERIES
 from tests.client.loopback import Loopback
 
 MakeFile = Callable[..., Path]
@@ -22,6 +23,12 @@ def make_file(tmp_path: Path, rng: random.Random) -> MakeFile:
         return path
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def strangers() -> None:
+    """A port that an earlier test's server had may belong to another kind of server now."""
+    DISCOVERIES.forget()
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import itertools
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,7 +34,7 @@ class Order:
     method: str
     kind: str
     """cut, stall, lose (carry it out and send no answer), short (send `after` bytes of the answer's body), answer
-    (with `status` and `code`).
+    (with `status` and `code`), hold (carry it out only when `until` is true).
     """
     times: int = 1
     after: int = 0
@@ -43,6 +44,7 @@ class Order:
     fields: dict[str, str] = field(default_factory=dict)
     members: dict[str, object] = field(default_factory=dict)
     when: Callable[["Seen"], bool] = lambda seen: True
+    until: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,18 @@ class Kept:
     """Whether a GET says the digest."""
     verifying: int = 0
     """How many more times a HEAD says that it is still verifying."""
+    concat: str | None = None
+    """The Upload-Concat with which it was created."""
+    deferred: bool = False
+    """Its length is not known yet."""
 
 
 class Loopback:
-    """The server, in threads; used with `with`. `parallel=False` makes it a plain tus server."""
+    """The server, in threads; used with `with`. `parallel=False` makes it a plain tus server.
+
+    `extensions` are those of tus that it says it has, `checksums` what it says of algorithms (by the names of tus), and
+    `max_size` what it says of sizes, `lifetime` for how many seconds it says that an upload is kept.
+    """
 
     def __init__(
         self,
@@ -97,11 +107,19 @@ class Loopback:
         max_chunk: int = 1 << 30,
         missing_on_head: int = 100,
         wants: tuple[str, ...] = ("xxh3-128", "sha-256"),
+        extensions: tuple[str, ...] = ("creation",),
+        checksums: tuple[str, ...] = (),
+        max_size: int | None = None,
+        lifetime: float | None = None,
     ) -> None:
         self.parallel = parallel
         self.offer = ParallelOffer(granule, max_chunk)
         self.missing_on_head = missing_on_head
         self.wants = wants
+        self.extensions = extensions
+        self.checksums = checksums
+        self.max_size = max_size
+        self.lifetime = lifetime
         self.verify_later = False
         self.uploads: dict[str, Kept] = {}
         self.orders: list[Order] = []
@@ -198,7 +216,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing on standard error."""
 
     def do(self) -> None:
-        seen = Seen(self.command, urlsplit(self.path).path, {k.lower(): v for k, v in self.headers.items()})
+        said = {k.lower(): v for k, v in self.headers.items()}
+        seen = Seen(said.get(headers.METHOD_OVERRIDE.lower(), self.command), urlsplit(self.path).path, said)
         order = self.loopback.take_order(seen)
         with self.loopback.guard:
             self.loopback.at_once += 1
@@ -212,17 +231,20 @@ class _Handler(BaseHTTPRequestHandler):
             with self.loopback.guard:
                 self.loopback.at_once -= 1
 
-    do_POST = do_HEAD = do_PATCH = do_DELETE = do_GET = do  # noqa: N815
+    do_POST = do_HEAD = do_PATCH = do_DELETE = do_GET = do_OPTIONS = do  # noqa: N815
 
     def _carry_out(self, seen: Seen, order: Order | None) -> None:
         if order is not None and order.kind in ("cut", "stall"):
             taken = self._read(min(order.after, seen.length))
-            if self._is_append(seen):
+            if self._is_append(seen) and seen.method == "PATCH" and headers.UPLOAD_CHECKSUM.lower() not in seen.fields:
                 self._append(seen, taken)
             if order.kind == "stall":
                 self.loopback.leaving.wait(30)
             self._hang_up()
             return
+        if order is not None and order.kind == "hold":
+            while not order.until() and not self.loopback.leaving.wait(0.01):
+                pass
         body = self._read(seen.length)
         if order is not None and order.kind == "answer":
             said = {headers.CONTENT_TYPE: headers.MEDIA_PROBLEM} if order.code else {}
@@ -255,7 +277,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.shutdown(socket.SHUT_RDWR)
 
     def _answer(self, status: int, fields_: dict[str, str], content: bytes = b"") -> None:
-        self.send_response(status)
+        if headers.DATE in fields_:
+            self.send_response_only(status)
+        else:
+            self.send_response(status)
+        if self.loopback.lifetime is not None:
+            fields_ = {headers.UPLOAD_EXPIRES: fields.format_http_date(time.time() + self.loopback.lifetime)} | fields_
         for name, value in {headers.TUS_RESUMABLE: "1.0.0", **fields_}.items():
             self.send_header(name, value)
         if status != 204 and headers.CONTENT_LENGTH not in fields_:
@@ -278,21 +305,74 @@ class _Handler(BaseHTTPRequestHandler):
     def _append(self, seen: Seen, body: bytes) -> Kept:
         kept = self._kept(seen)
         assert seen.offset is not None
+        self._check(seen, body)
+        if kept.concat is not None and kept.concat.startswith("final"):
+            raise ProblemError("final-upload", "It was put together.")
         with self.loopback.guard:
             if seen.offset != kept.stored.prefix:
                 raise ProblemError("offset-mismatch", "Not here.")
             if body:
                 kept.data[seen.offset : seen.offset + len(body)] = body
                 kept.stored.add(seen.offset, seen.offset + len(body))
+            said = seen.fields.get(headers.UPLOAD_LENGTH.lower())
+            if kept.deferred and said is not None:
+                kept.length, kept.deferred = int(said), False
         return kept
 
+    def _check(self, seen: Seen, body: bytes) -> None:
+        """The checksum of a body, if it has one."""
+        said = seen.fields.get(headers.UPLOAD_CHECKSUM.lower())
+        if said is None:
+            return
+        proof = fields.parse_checksum(said)
+        if said.partition(" ")[0] not in self.loopback.checksums:
+            raise ProblemError("unknown-algorithm", "Not this one.")
+        if digest(proof.algorithm, body) != proof:
+            raise ProblemError("checksum-mismatch", "Damaged.")
+
+    def _options(self, seen: Seen, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        said = {headers.TUS_VERSION: "1.0.0", headers.TUS_EXTENSION: ",".join(self.loopback.extensions)}
+        if self.loopback.checksums:
+            said[headers.TUS_CHECKSUM_ALGORITHM] = ",".join(self.loopback.checksums)
+        if self.loopback.max_size is not None:
+            said[headers.TUS_MAX_SIZE] = str(self.loopback.max_size)
+        return 204, said | self._offer(), b""
+
     def _post(self, seen: Seen, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        length = int(seen.fields[headers.UPLOAD_LENGTH.lower()])
-        key = f"{next(self.loopback.numbers):032x}"
+        concat = seen.fields.get(headers.UPLOAD_CONCAT.lower())
         metadata = seen.fields.get(headers.UPLOAD_METADATA.lower())
-        self.loopback.uploads[key] = Kept(length, metadata, bytearray(length), complete=length == 0)
-        said = {headers.LOCATION: f"/files/{key}", headers.UPLOAD_OFFSET: "0"}
+        if concat is not None and concat.startswith("final;"):
+            return self._final(seen, concat, metadata)
+        self._check(seen, body)
+        deferred = headers.UPLOAD_DEFER_LENGTH.lower() in seen.fields
+        length = 0 if deferred else int(seen.fields[headers.UPLOAD_LENGTH.lower()])
+        kept = Kept(length, metadata, bytearray(length), complete=length == 0, concat=concat)
+        kept.deferred = deferred
+        if body:
+            kept.data[: len(body)] = body
+            kept.stored.add(0, len(body))
+        return self._created(kept, len(body))
+
+    def _created(self, kept: Kept, offset: int) -> tuple[int, dict[str, str], bytes]:
+        with self.loopback.guard:
+            key = f"{next(self.loopback.numbers):032x}"
+            self.loopback.uploads[key] = kept
+        said = {headers.LOCATION: f"/files/{key}", headers.UPLOAD_OFFSET: str(offset)}
         return 201, said | self._offer(), b""
+
+    def _final(self, seen: Seen, concat: str, metadata: str | None) -> tuple[int, dict[str, str], bytes]:
+        parts = [self.loopback.uploads.get(url.rpartition("/")[2]) for url in concat[len("final;") :].split(" ")]
+        if headers.UPLOAD_LENGTH.lower() in seen.fields:
+            raise ProblemError("conflicting-fields", "A final upload has the length of its parts.")
+        data = bytearray()
+        for part in parts:
+            if part is None or part.concat != "partial":
+                raise ProblemError("not-found", "A part is not there.")
+            if part.stored.prefix != part.length:
+                raise ProblemError("missing-ranges", "A part is not finished.")
+            data += part.data
+        kept = Kept(len(data), metadata, data, RangeSet([(0, len(data))]), complete=True, concat=concat)
+        return self._created(kept, len(data))
 
     def _offer(self) -> dict[str, str]:
         if not self.loopback.parallel:
@@ -305,6 +385,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _head(self, seen: Seen, body: bytes) -> tuple[int, dict[str, str], bytes]:
         kept = self._kept(seen)
         said = {headers.UPLOAD_LENGTH: str(kept.length), headers.UPLOAD_OFFSET: str(kept.stored.prefix)} | self._offer()
+        if kept.deferred:
+            del said[headers.UPLOAD_LENGTH]
+            said[headers.UPLOAD_DEFER_LENGTH] = "1"
+        if kept.concat is not None:
+            said[headers.UPLOAD_CONCAT] = kept.concat
         if not self.loopback.parallel:
             return 200, said, b""
         if kept.verifying > 0:

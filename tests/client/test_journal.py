@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import HoldfastError, TransferBusy
-from holdfast.journal import KEEP_DONE, DownloadRecord, Journal, UploadRecord, download_key, upload_key
+from holdfast.journal import KEEP_DONE, MIGRATIONS, DownloadRecord, Journal, UploadRecord, download_key, upload_key
 from holdfast.sources import Fingerprint
+from holdfast.splitting import Part
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.messages import Span
 from tests.support.waiting import scaled
@@ -225,4 +226,45 @@ def test_a_lock_ends_with_its_process_and_the_count_stays(tmp_path: Path) -> Non
     lock = journal.lock(KEY, "film.mkv")
     assert lock.wire == 0
     journal.unlock(KEY, lock)
+    journal.close()
+
+
+def test_parts_of_an_upload(tmp_path: Path) -> None:
+    """They are kept with their URLs until they are put together, and go with their upload."""
+    journal = Journal(tmp_path)
+    cut = (Part(Span(0, 60)), Part(Span(60, 100)))
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="", parts=cut)
+    assert journal.find_parts(KEY) == cut
+    begun = Part(Span(60, 100), "http://host/files/2", 12.5)
+    journal.keep_part(KEY, begun)
+    journal.close()
+    journal = Journal(tmp_path)
+    assert journal.find_parts(KEY) == (cut[0], begun)
+    journal.join_parts(KEY, "http://host/files/3")
+    assert journal.find_parts(KEY) == ()
+    record = journal.find_upload(KEY)
+    assert record is not None
+    assert record.url == "http://host/files/3"
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="", parts=cut)
+    journal.forget_upload(KEY)
+    assert journal.find_parts(KEY) == ()
+    journal.keep_part(KEY, begun)
+    assert journal.find_parts(KEY) == ()
+    journal.close()
+
+
+def test_a_journal_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "journal.db") as db:
+        for statement in MIGRATIONS[0].split(";"):
+            db.execute(statement)
+        values = (KEY, "running", "/a/film.mkv", "e", "u", 100, 5, 1, 3, "ab", None, None, 7, 1.0, 1.0)
+        db.execute("INSERT INTO upload VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    journal = Journal(tmp_path)
+    assert journal.find_upload(KEY) == UploadRecord(KEY, "/a/film.mkv", "e", "u", 100, wire=7)
+    journal.keep_upload_until(KEY, 50.0)
+    record = journal.find_upload(KEY)
+    assert record is not None
+    assert record.expires == 50.0
     journal.close()

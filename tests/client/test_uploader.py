@@ -130,7 +130,7 @@ async def test_missing_credentials_fail_at_once(
         with pytest.raises(holdfast.NotAuthorized, match="Authorization") as caught:
             await client.upload(path, loopback.url)
     assert (caught.value.status, caught.value.retryable) == (status, False)
-    assert len(loopback.seen) == 1
+    assert len(loopback.requests("POST")) == 1
 
 
 async def test_too_large_chunks_are_halved(make_file: MakeFile, make_client: MakeClient, loopback: Loopback) -> None:

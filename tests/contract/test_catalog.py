@@ -122,6 +122,69 @@ async def test_without_a_room_nothing_is_counted(catalog: Catalog) -> None:
     assert await catalog.get(fresh(1).id) is not None
 
 
+@pytest.mark.rule("T-DEFER-2", "T-DEFER-3")
+async def test_a_length_is_written_down_once(catalog: Catalog) -> None:
+    """Until then nothing is counted as coming; then what is missing must fit, and counts."""
+    await catalog.create(fresh(1, length=None), room=0)
+    upload = await catalog.commit(fresh(1).id, [(0, 300)], now=2.0, expires=5.0)
+    assert (upload.length, upload.prefix, upload.whole) == (None, 300, False)
+    assert await catalog.missing(upload.id, 0, 1000, 10) == ([(300, 1000)], False)
+    assert await catalog.coming() == 0
+
+    async def say(length: int, room: int | None = 1000) -> Upload:
+        return await catalog.set_length(upload.id, length, 65536, room=room, now=3.0, expires=6.0)
+
+    with pytest.raises(ValueError, match="stored up to 300"):
+        await say(299)
+    with pytest.raises(base.NoRoom) as caught:
+        await say(1301)
+    assert (caught.value.needed, caught.value.free) == (1001, 1000)
+    await become(catalog, upload, FAILED)
+    with pytest.raises(ValueError, match="bytes are stored"):
+        await catalog.transition(upload.id, sources={FAILED}, to=VERIFYING, now=3.0, expires=None, event="e")
+    with pytest.raises(base.NotReceiving):
+        await say(1300)
+    await become(catalog, upload, RECEIVING)
+    upload = await say(1300)
+    assert (upload.length, upload.updated, upload.expires) == (1300, 3.0, 6.0)
+    assert upload == await catalog.get(upload.id)
+    assert await catalog.coming() == 1000
+    assert await say(1300) == upload
+    with pytest.raises(ValueError, match="the length is 1300 already"):
+        await say(1299)
+    await catalog.commit(upload.id, [(300, 400)], now=4.0, expires=None)
+    assert await catalog.coming() == 900
+
+
+@pytest.mark.rule("T-CONCAT-2", "T-CONCAT-3")
+async def test_parts_are_known_in_order(catalog: Catalog) -> None:
+    one, two = [await add(catalog, number, concat="partial") for number in (1, 2)]
+    final = fresh(3, concat="final;two one two", length=None)
+    await catalog.create(final, room=0, parts=(two.id, one.id, two.id))
+    assert await catalog.get(final.id) == final
+    assert await catalog.parts(final.id) == [two, one, two]
+    assert await catalog.parts(one.id) == []
+    assert await catalog.finals(two.id) == [final.id]
+    assert await catalog.finals(final.id) == []
+    await become(catalog, final, State.TERMINATED)
+    assert await catalog.finals(two.id) == []
+    assert await catalog.parts(final.id) == []
+
+
+@pytest.mark.rule("T-CONCAT-2")
+async def test_parts_and_finals_expire_in_order(catalog: Catalog) -> None:
+    """A part waits for its final, which waits for the last of its parts."""
+    one = await add(catalog, 1, concat="partial", expires=10.0)
+    two = await add(catalog, 2, concat="partial", expires=30.0)
+    final = fresh(3, concat="final;one two", length=None, expires=20.0)
+    await catalog.create(final, room=None, parts=(one.id, two.id))
+    alone = await add(catalog, 4, concat="partial", expires=10.0)
+    assert await catalog.expired(25.0, 10) == [alone]
+    assert await catalog.expired(30.0, 10) == [alone, final]
+    await become(catalog, final, FAILED, expires=None)
+    assert await catalog.expired(30.0, 10) == [one, alone, two]
+
+
 async def test_an_empty_upload_always_fits(catalog: Catalog) -> None:
     await add(catalog, 1, length=5000)
     await catalog.create(fresh(2, length=0), room=1000)

@@ -137,3 +137,27 @@ def test_creation_counts_what_others_have_coming(
         assert speaker.delete(first).status == 204
         speaker.create(24 * MIB)
         assert speaker.chunk(small, 0, rng.randbytes(4 * MIB)).status == 204
+
+
+@pytest.mark.rule("T-DEFER-3")
+def test_an_upload_of_unknown_length_leaves_others_their_room(
+    small_disk: Path, start_server: StartServer, rng: random.Random
+) -> None:
+    """507 on the way, where the room ends that is promised to nobody; what arrived stays, and so does the promise."""
+    server = start_server(data=small_disk / "data")
+    with Speaker(server.url) as speaker:
+        promised = rng.randbytes(20 * MIB)
+        other = speaker.create(len(promised), parallel=False)
+        upload = speaker.url + speaker.post(None, Upload_Defer_Length="1")["location"]
+        data = rng.randbytes(16 * MIB)
+        offset = 0
+        while (answer := speaker.patch(upload, offset, data[offset : offset + MIB])).status == 204:
+            offset += MIB
+        assert_full(answer)
+        assert 4 * MIB <= offset <= 12 * MIB
+        stored = speaker.head(upload).offset
+        assert offset <= stored < offset + MIB
+        assert_full(speaker.patch(upload, stored, b"", Upload_Length=str(stored + 20 * MIB)))
+        assert speaker.patch(other, 0, promised).status == 204
+        assert speaker.patch(upload, stored, b"", Upload_Length=str(stored)).status == 204
+        assert speaker.get(upload).body == data[:stored]

@@ -109,6 +109,15 @@ def test_uploads_a_stream_that_cannot_be_rewound(drive: Drive, speaker: Speaker,
     assert same(speaker, result["url"], file)
 
 
+@pytest.mark.rule("T-DEFER-1", "T-DEFER-2")
+def test_uploads_a_stream_whose_length_it_does_not_know(drive: Drive, speaker: Speaker, file: Path) -> None:
+    """`uploadLengthDeferred`: only the last PATCH says the length."""
+    result = drive("upload", source="deferred", chunkSize=4 * MIB)
+    assert shape(result) == [("POST", 201)] + 6 * [("PATCH", 204)]
+    assert [request["length"] for request in result["requests"]] == 6 * [None] + [str(SIZE)]
+    assert same(speaker, result["url"], file)
+
+
 @pytest.mark.parametrize("chunk_size", [None, 8 * MIB], ids=["whole", "8 MiB"])
 def test_uploads_bodies_without_content_length(
     drive: Drive, speaker: Speaker, file: Path, chunk_size: int | None
@@ -118,6 +127,26 @@ def test_uploads_bodies_without_content_length(
     assert {request["chunked"] for request in result["requests"] if request["method"] == "PATCH"} == {True}
     assert {status for _, status in shape(result)} == {201, 204}
     assert same(speaker, result["url"], file)
+
+
+@pytest.mark.rule("T-CONCAT-1", "T-CONCAT-3", "T-CONCAT-4")
+def test_uploads_two_parts_at_once(drive: Drive, speaker: Speaker, file: Path) -> None:
+    """`parallelUploads: 2`: the file is there as soon as the client says so."""
+    result = drive("upload", parallelUploads=2, metadata={"filename": "film.bin"})
+    assert sorted(shape(result)) == sorted(3 * [("POST", 201)] + 2 * [("PATCH", 204)])
+    assert [request["concat"] for request in result["requests"][:-1]] == 4 * ["partial"]
+    assert result["requests"][-1]["concat"].startswith("final;http://")
+    assert same(speaker, result["url"], file)
+    assert speaker.status(result["url"])["name"] == "film.bin"
+
+
+@pytest.mark.rule("T-CONCAT-1", "T-CREATE-3")
+def test_uploads_more_parts_than_there_are_bytes(drive: Drive, speaker: Speaker, tmp_path: Path) -> None:
+    """`parallelUploads: 4` for 3 bytes: three of the parts are empty."""
+    (tmp_path / "tiny").write_bytes(b"abc")
+    result = drive("upload", source="buffer", parallelUploads=4, file=str(tmp_path / "tiny"))
+    assert sum(request["length"] == "0" for request in result["requests"]) == 3
+    assert same(speaker, result["url"], tmp_path / "tiny")
 
 
 def test_resumes_what_it_has_aborted(drive: Drive, speaker: Speaker, file: Path, tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ function begin(input, options, requests) {
           status: response.getStatus(),
           sent: request.getHeader('Upload-Offset') ?? null,
           offset: response.getHeader('Upload-Offset') ?? null,
+          length: request.getHeader('Upload-Length') ?? null,
+          concat: request.getHeader('Upload-Concat') ?? null,
           chunked: request.getUnderlyingObject().chunkedEncoding,
         })
       },
@@ -36,12 +38,14 @@ function begin(input, options, requests) {
   return { upload, done }
 }
 
-// Where the bytes come from: a file, a stream that cannot be rewound, or a reader of our own whose slices do not tell
-// their size, so that Node sends each of them as a body without Content-Length (Transfer-Encoding: chunked).
+// Where the bytes come from: a file, a buffer, a stream that cannot be rewound, one whose length nobody knows, or a
+// reader of our own whose slices do not tell their size, so that Node sends each of them as a body without
+// Content-Length (Transfer-Encoding: chunked).
 const sources = {
   file: () => [fs.createReadStream(job.file), {}],
-  buffer: () => [fs.readFileSync(job.file), {}],
   stream: () => [fs.createReadStream(job.file).pipe(new PassThrough()), { uploadSize: fs.statSync(job.file).size }],
+  buffer: () => [fs.readFileSync(job.file), {}],
+  deferred: () => [fs.createReadStream(job.file).pipe(new PassThrough()), { uploadLengthDeferred: true }],
   unsized: () => {
     const slice = async (start, end) => {
       return { value: fs.createReadStream(job.file, { start, end: end - 1 }).pipe(new PassThrough()), done: false }
@@ -56,6 +60,7 @@ const scenes = {
     const [input, more] = sources[job.source ?? 'file']()
     const options = { metadata: job.metadata ?? {}, chunkSize: job.chunkSize ?? Infinity, ...more }
     if (job.protocol) options.protocol = job.protocol
+    if (job.parallelUploads) options.parallelUploads = job.parallelUploads
     if (job.duringCreation) options.uploadDataDuringCreation = true
     const { upload, done } = begin(input, options, requests)
     upload.start()

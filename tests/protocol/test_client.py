@@ -335,3 +335,85 @@ def test_the_digest_of_chunks(wants: tuple[str, ...], here: tuple[str, ...], alg
 def test_spans_of_a_file() -> None:
     assert client.spans_of(0) == client.spans_of(5, 5) == ()
     assert client.spans_of(9, 5) == (Span(5, 9),)
+
+
+def test_create_with_content_says_what_it_is() -> None:
+    """tus, creation-with-upload: the media type of a PATCH."""
+    request = asked(client.create(URL, 5, parallel=False, content=Span(0, 5), checksum=digest("sha-256", b"bytes")))
+    assert request.body == Span(0, 5)
+    assert request.headers["Content-Type"] == "application/offset+octet-stream"
+    assert request.headers["Content-Length"] == "5"
+    assert request.headers["Upload-Checksum"].startswith("sha256 ")
+
+
+def test_create_without_a_length_says_so() -> None:
+    request = asked(client.create(URL, None, parallel=False))
+    assert request.headers == {"Tus-Resumable": "1.0.0", "Upload-Defer-Length": "1", "Content-Length": "0"}
+
+
+def test_parts_and_the_whole_of_them() -> None:
+    """tus, concatenation: a part has a length, what is put together must not have one."""
+    part = asked(client.create(URL, 5, parallel=False, partial=True))
+    assert (part.headers["Upload-Concat"], part.headers["Upload-Length"]) == ("partial", "5")
+    whole = asked(client.create(URL, None, parallel=False, metadata={"a": b"b"}, final_of=["http://h/1", "http://h/2"]))
+    assert whole.headers["Upload-Concat"] == "final;http://h/1 http://h/2"
+    assert whole.headers["Upload-Metadata"] == "a Yg=="
+    assert not {"Upload-Length", "Upload-Defer-Length"} & set(whole.headers)
+
+
+def test_append_may_say_a_checksum_and_the_length() -> None:
+    request = asked(client.append(URL, Span(5, 10), checksum=digest("sha", b"bytes"), length=10))
+    assert request.headers["Upload-Checksum"].startswith("sha1 ")
+    assert request.headers["Upload-Length"] == "10"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expires"),
+    [
+        ({}, None),
+        ({"Upload-Expires": "tomorrow"}, None),
+        ({"Upload-Expires": "Sun, 06 Nov 1994 08:49:37 GMT"}, 784111777.0),
+        ({"Upload-Expires": "Sun, 06 Nov 1994 08:49:37 GMT", "Date": "Sun, 06 Nov 1994 08:49:30 GMT"}, 1007.0),
+    ],
+)
+def test_expiry(fields: dict[str, str], expires: float | None) -> None:
+    """With the server's own time it is read as so many seconds from now; the two clocks may differ."""
+    assert (
+        answered(client.append(URL, Span(0, 5), now=1000.0), 204, {"Upload-Offset": "5", **fields}).expires == expires
+    )
+    assert answered(client.create(URL, 5, now=1000.0), 201, {"Location": "/1", **fields}).expires == expires
+    assert answered(client.query(URL, now=1000.0), 200, {"Upload-Offset": "5", **fields}).expires == expires
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({}, (None, False)),
+        ({"Upload-Length": "5"}, (5, False)),
+        ({"Upload-Length": "5", "Upload-Offset": "4"}, (5, False)),
+        ({"Upload-Length": "5", "Upload-Offset": "5"}, (5, True)),
+    ],
+)
+def test_the_state_of_what_is_put_together(fields: dict[str, str], said: tuple[int | None, bool]) -> None:
+    """As long as it is not done it has no offset, and that is no violation."""
+    assert answered(client.query_final(URL), 200, fields) == said
+
+
+def test_the_state_of_what_is_put_together_may_be_refused() -> None:
+    assert refusal(client.query_final(URL), *problem("gone")).reaction is Reaction.RECREATE
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "detail"),
+    [
+        (
+            "text/plain; charset=utf-8",
+            b"ERR_UPLOAD_NOT_FOUND: upload not found\nmore",
+            "ERR_UPLOAD_NOT_FOUND: upload not found",
+        ),
+        ("text/plain", b"\x1b[2Jno\xff" + b"x" * 500, " [2Jno\ufffd" + "x" * 193),
+        ("text/html", b"<h1>No</h1>", ""),
+    ],
+)
+def test_a_refusal_in_plain_text_is_passed_on(kind: str, body: bytes, detail: str) -> None:
+    assert refusal(client.query(URL), 404, {"Content-Type": kind}, body).detail == detail.strip()

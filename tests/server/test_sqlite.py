@@ -164,7 +164,7 @@ async def test_nothing_acknowledged_is_lost_when_the_process_is_killed(
             for upload_id, facts in acknowledged.items():
                 upload = await catalog.get(upload_id)
                 assert upload is not None
-                ranges = await catalog.stored(upload_id, 0, upload.length, PIECES)
+                ranges = await catalog.stored(upload_id, 0, upload.reach, PIECES)
                 offsets = {offset for start, end in ranges for offset in range(start, end, PIECE)}
                 assert {int(fact) * PIECE for fact in facts if fact.isdigit()} <= offsets
                 assert upload.received == len(offsets) * PIECE
@@ -204,7 +204,7 @@ async def test_processes_that_start_together_share_one_catalog(path: Path) -> No
         shared = await catalog.get(fresh(0).id)
         assert shared is not None
         assert (shared.received, shared.prefix) == (PIECE * PIECES, PIECE * PIECES)
-        assert await catalog.stored(shared.id, 0, shared.length, 10) == [(0, shared.length)]
+        assert await catalog.stored(shared.id, 0, shared.reach, 10) == [(0, shared.length)]
         with pytest.raises(NoRoom) as caught:
             await catalog.create(fresh(99, 10**9), room=10**6)
         assert caught.value.free == 10**6 - count * 10 * 70

@@ -47,6 +47,6 @@ async def add(catalog: Catalog, number: int = 1, **changes: Any) -> Upload:
 async def become(catalog: Catalog, upload: Upload, state: State, *, now: float = 50.0, **more: Any) -> Upload:
     """Take an upload to a state from whatever state it is in, with its bytes if the state needs them."""
     if state in (State.VERIFYING, State.COMPLETE):
-        await catalog.commit(upload.id, [(0, upload.length)], now=now, expires=upload.expires)
+        await catalog.commit(upload.id, [(0, upload.reach)], now=now, expires=upload.expires)
     more = {"expires": upload.expires, "event": f"became-{state}"} | more
     return await catalog.transition(upload.id, sources=set(State), to=state, now=now, **more)

@@ -52,19 +52,30 @@ class Batch(Generic[Result]):
         self._paused = False
         self._status = 0
 
-    def run(self, *, headers: Mapping[str, str], limit_rate: float | None, transfers: int = 4) -> int:
+    def run(
+        self,
+        *,
+        headers: Mapping[str, str],
+        limit_rate: float | None,
+        transfers: int = 4,
+        override_method: bool = False,
+    ) -> int:
         """Blocks until all of them have ended; the exit status."""
         show_warnings()
         try:
-            anyio.run(self._main, dict(headers), limit_rate, transfers)
+            anyio.run(self._main, dict(headers), limit_rate, transfers, override_method)
         except UsageError as error:
             raise click.UsageError(error.message) from error
         except HoldfastError as error:
             self._failed(None, error)
         return PAUSED if self._paused else self._status
 
-    async def _main(self, headers: dict[str, str], limit_rate: float | None, transfers: int) -> None:
-        client = AsyncClient(headers=headers, limit_rate=limit_rate, transfers=transfers)
+    async def _main(
+        self, headers: dict[str, str], limit_rate: float | None, transfers: int, override_method: bool
+    ) -> None:
+        client = AsyncClient(
+            headers=headers, limit_rate=limit_rate, transfers=transfers, override_method=override_method
+        )
         with self._screen:
             async with client:
                 started = [(name, self._start(client, name)) for name in self._names]

@@ -133,7 +133,9 @@ class Bars:
     def show(self, name: str, progress: Progress) -> None:
         if name not in self._tasks:
             self._tasks[name] = self._bars.add_task(escape(name.rstrip("/").rpartition("/")[2]), total=None, note="")
-        note = progress.note or ("" if progress.state is State.RUNNING else str(progress.state))
+        # Here only Ctrl-C cancels, and what it cancels goes on with the next run of the command.
+        word = "paused" if progress.state is State.CANCELLED else str(progress.state)
+        note = progress.note or ("" if progress.state is State.RUNNING else word)
         self._bars.update(self._tasks[name], total=progress.size, completed=progress.accepted, note=escape(note))
 
     def say(self, sentence: str) -> None:

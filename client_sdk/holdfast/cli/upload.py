@@ -3,9 +3,14 @@
 Rule of this file: standard output gets the URL of each upload, one a line in the order of the files, and nothing else.
 """
 
+import os
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Final
 
+import anyio
 import click
+from anyio import to_thread
 
 from holdfast.cli.running import Batch
 from holdfast.cli.screen import human
@@ -15,6 +20,8 @@ from holdfast.outcome import UploadResult
 from holdfast.planner import MAX_CONCURRENCY
 from holdfast.sending import Dialect, OnChange
 from holdfast.transfers import Transfer
+
+STDIN_PIECE: Final = 256 * 1024
 
 
 @click.command()
@@ -40,6 +47,7 @@ from holdfast.transfers import Transfer
     help="auto takes parallel chunks if the server speaks them, else tus.",
 )
 @click.option("--header", "headers", type=Header(), multiple=True, help="Sent with each request; may be repeated.")
+@click.option("--override-method", is_flag=True, help="Send PATCH as POST, for networks that block PATCH.")
 @click.option(
     "--on-change",
     type=click.Choice(["fail", "restart"]),
@@ -69,6 +77,7 @@ def upload(
     priority: int,
     protocol: Dialect,
     headers: tuple[tuple[str, str], ...],
+    override_method: bool,
     on_change: OnChange,
     max_attempts: int,
     as_json: bool,
@@ -76,12 +85,24 @@ def upload(
 ) -> None:
     """Send files to a server, and print the URL of each.
 
-    Interrupted by Ctrl-C, a crash or the network, the same command goes on where it stopped.
+    Interrupted by Ctrl-C, a crash or the network, the same command goes on where it stopped. The file - is standard
+    input, of any length; its name at the server is given with --meta filename=NAME.
     """
     if str(protocol) == "ietf":
         raise click.UsageError("this version does not speak the IETF draft as a client; use --protocol auto or tus")
 
     def start(client: AsyncClient, name: str) -> Transfer[UploadResult]:
+        if name == "-":
+            return client.upload_stream(
+                standard_input(),
+                endpoint,
+                name="stdin",
+                metadata=dict(meta),
+                checksum=checksum,
+                chunk_size=chunk_size or None,
+                priority=priority,
+                max_attempts=max_attempts,
+            )
         return client.upload(
             name,
             endpoint,
@@ -97,7 +118,22 @@ def upload(
 
     names = [str(file) for file in dict.fromkeys(files)]
     batch = Batch(names, start, lambda result: result.url, event_of, note_of, quiet=quiet, as_json=as_json)
-    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate))
+    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate, override_method=override_method))
+
+
+async def standard_input() -> AsyncIterator[bytes]:
+    """Bytes as they come. No thread waits in a read for which there is nothing, so that Ctrl-C ends it at once."""
+    waits = True
+    while True:
+        if waits:
+            try:
+                await anyio.wait_readable(0)
+            except PermissionError:
+                waits = False  # a regular file, or one that is always ready
+        piece = await to_thread.run_sync(os.read, 0, STDIN_PIECE)
+        if not piece:
+            return
+        yield piece
 
 
 def note_of(result: UploadResult) -> str | None:

@@ -6,6 +6,7 @@ Rule of this file: it finds out from the head which dialect a request speaks, an
 
 from holdfast_protocol import fields, headers
 from holdfast_protocol.dialects import ietf, parallel, tus1
+from holdfast_protocol.digest import Digest
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_protocol.server import (
@@ -51,7 +52,7 @@ def decide_patch(fields_: Headers, view: View, limits: Limits) -> Append | Store
             case headers.MEDIA_CHUNK:
                 return parallel.patch(fields_, view, limits)
             case headers.MEDIA_OFFSET:
-                return tus1.patch(fields_, view)
+                return tus1.patch(fields_, view, limits)
             case other:
                 raise ProblemError(
                     "unsupported-media-type",
@@ -60,6 +61,21 @@ def decide_patch(fields_: Headers, view: View, limits: Limits) -> Append | Store
                 )
     except FieldError as error:
         raise error.as_problem() from None
+
+
+def decide_trailer(trailers: Headers) -> Digest:
+    """The checksum that was announced to follow a body (T-TRAILER-2). Raises ProblemError 400."""
+    try:
+        found = tus1.read_checksum(trailers)
+    except FieldError as error:
+        raise error.as_problem() from None
+    if found is None:
+        raise ProblemError(
+            "missing-field",
+            "Upload-Checksum was announced as a trailer and did not come, so nothing of the body is stored.",
+            {"field": headers.UPLOAD_CHECKSUM},
+        )
+    return found
 
 
 def options_fields(limits: Limits, fields_: Headers) -> dict[str, str]:

@@ -143,7 +143,7 @@ def create(fields_: Headers, limits: Limits, draft: Draft) -> Create:
     return Create(length, False, metadata, filename, expected, None, None if body == 0 else append)
 
 
-def patch(fields_: Headers, view: View, draft: Draft) -> Append | Complete:
+def patch(fields_: Headers, view: View, limits: Limits, draft: Draft) -> Append | Complete:
     """A PATCH on an upload (I-APPEND-1 to I-APPEND-4, I-LENGTH-1)."""
     media = fields.media_type(fields_.get(headers.CONTENT_TYPE))
     if media != headers.MEDIA_PARTIAL and draft.media_required:
@@ -160,11 +160,21 @@ def patch(fields_: Headers, view: View, draft: Draft) -> Append | Complete:
     if complete is None:
         raise _missing(draft.complete_field, "Say whether the upload is complete with this body")
     said = _integer(fields_, headers.UPLOAD_LENGTH)
-    if said is not None and said != view.length:
+    if said is not None and view.length is not None and said != view.length:
         raise inconsistent_length(view.length, said)
     body = _body_length(fields_)
+    if said is None and complete and view.length is None and body is not None:
+        said = offset + body  # the last bytes say how many there are (I-LENGTH-1)
     digests = read_digests(headers.CONTENT_DIGEST, fields_)
-    append = Append(offset, body, digests=digests, completes=complete, fails_beyond=draft.beyond_fails)
+    append = Append(
+        offset,
+        body,
+        digests=digests,
+        length=said,
+        most=limits.max_size,
+        completes=complete,
+        fails_beyond=draft.beyond_fails,
+    )
     return _again(append, view, draft) if view.state in (VERIFYING, COMPLETE) else append
 
 
@@ -208,11 +218,8 @@ def upload_fields(draft: Draft, view: View, limits: Limits, now: float) -> dict[
 
 def state_fields(draft: Draft, view: View, limits: Limits, now: float) -> dict[str, str]:
     """The answer to HEAD (I-HEAD-1)."""
-    return {
-        **upload_fields(draft, view, limits, now),
-        headers.UPLOAD_LENGTH: str(view.length),
-        headers.CACHE_CONTROL: "no-store",
-    }
+    known = {} if view.length is None else {headers.UPLOAD_LENGTH: str(view.length)}
+    return {**upload_fields(draft, view, limits, now), **known, headers.CACHE_CONTROL: "no-store"}
 
 
 def interim_fields(draft: Draft, others: Mapping[str, str]) -> dict[str, str]:

@@ -13,10 +13,13 @@ from holdfast_protocol.server import (
     Limits,
     StoreChunk,
     View,
+    is_part,
+    length_unknown,
     read_content_length,
     read_digests,
     read_length,
     read_metadata,
+    reads_deferred,
 )
 
 
@@ -28,6 +31,15 @@ def speaks_create(fields_: Headers) -> bool:
 
 def create(fields_: Headers, limits: Limits) -> Create:
     """A POST on the collection (P-CREATE-1, P-DIGEST-1, P-DIGEST-2)."""
+    if reads_deferred(fields_):
+        raise ProblemError(
+            "conflicting-fields",
+            "An upload in parallel chunks is created with Upload-Length. To say the length later, create it with tus.",
+        )
+    if headers.UPLOAD_CONCAT in fields_:
+        raise ProblemError(
+            "conflicting-fields", "Parallel chunks need no concatenation: send either Upload-Parallel or Upload-Concat."
+        )
     length = read_length(fields_, limits)
     metadata, filename = read_metadata(fields_)
     if read_content_length(fields_) or headers.TRANSFER_ENCODING in fields_:
@@ -49,6 +61,10 @@ def patch(fields_: Headers, view: View, limits: Limits) -> StoreChunk | Complete
             raise ProblemError(
                 "conflicting-fields", "Complete with an empty body; send the last bytes as a chunk before."
             )
+        if is_part(view):
+            raise ProblemError(
+                "conflicting-fields", "A part is whole with its last byte. Create the final upload, with Upload-Concat."
+            )
         return Complete(read_digests(headers.UPLOAD_DIGEST, fields_))
     return _chunk(fields_, view, limits, length)
 
@@ -66,6 +82,8 @@ def _chunk(fields_: Headers, view: View, limits: Limits, length: int | None) -> 
     if length == 0:
         raise ProblemError("malformed-field", "A chunk has at least one byte.", {"field": headers.CONTENT_LENGTH})
     end = start + length
+    if view.length is None:
+        raise length_unknown()
     if end > view.length:
         raise ProblemError(
             "out-of-bounds",

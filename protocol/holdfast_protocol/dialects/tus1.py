@@ -1,4 +1,4 @@
-"""tus 1.0.0: core, creation, creation-with-upload, expiration, checksum, termination.
+"""tus 1.0.0 and its extensions.
 
 Rule of this file: a head that speaks tus becomes a decision here (protocol.md, section 2). `FieldError` is raised
 for a malformed field, `ProblemError` for anything else that is wrong.
@@ -7,6 +7,7 @@ for a malformed field, `ProblemError` for anything else that is wrong.
 from typing import Final
 
 from holdfast_protocol import fields, headers
+from holdfast_protocol.concat import Concat, parse_concat
 from holdfast_protocol.digest import Digest, UnknownAlgorithm, available, tus_name
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import ProblemError
@@ -18,15 +19,30 @@ from holdfast_protocol.server import (
     Create,
     Limits,
     View,
+    check_length,
     read_content_length,
     read_digests,
     read_length,
     read_metadata,
+    reads_deferred,
+    too_large,
     unknown_algorithm,
     version_problem,
 )
 
-EXTENSIONS: Final = ("creation", "creation-with-upload", "expiration", "checksum", "termination")
+EXTENSIONS: Final = (
+    "creation",
+    "creation-defer-length",
+    "creation-with-upload",
+    "expiration",
+    "checksum",
+    "termination",
+    "concatenation",
+    "concatenation-unfinished",
+)
+
+CHECKSUM_TRAILER: Final = "checksum-trailer"
+"""Offered only where trailers can be read (T-TRAILER-1)."""
 
 
 def require_version(fields_: Headers) -> None:
@@ -38,34 +54,62 @@ def require_version(fields_: Headers) -> None:
 def options(limits: Limits) -> dict[str, str]:
     return {
         headers.TUS_VERSION: headers.TUS_PROTOCOL_VERSION,
-        headers.TUS_EXTENSION: ",".join(EXTENSIONS),
+        headers.TUS_EXTENSION: ",".join((*EXTENSIONS, CHECKSUM_TRAILER) if limits.trailers else EXTENSIONS),
         headers.TUS_CHECKSUM_ALGORITHM: ",".join(tus_name(name) for name in available()),
         headers.TUS_MAX_SIZE: str(limits.max_size),
     }
 
 
 def create(fields_: Headers, limits: Limits) -> Create:
-    """A POST on the collection (T-CREATE-1 to T-CREATE-4)."""
+    """A POST on the collection (T-CREATE-1 to T-CREATE-4, T-DEFER-1, T-CONCAT-1, T-CONCAT-3)."""
     require_version(fields_)
-    length = read_length(fields_, limits)
+    raw = fields_.one(headers.UPLOAD_CONCAT)
+    concat = None if raw is None else parse_concat(raw)
+    if concat is not None and concat.urls is not None:
+        return _create_final(fields_, concat)
+    length = None if reads_deferred(fields_) else read_length(fields_, limits)
     metadata, filename = read_metadata(fields_)
     expected = read_digests(headers.UPLOAD_DIGEST, fields_)
+    if expected and concat is not None:
+        raise ProblemError("conflicting-fields", "A part is not verified by itself; give the digest with the final.")
     body = None
     if fields.media_type(fields_.get(headers.CONTENT_TYPE)) == headers.MEDIA_OFFSET:
         content_length = read_content_length(fields_)
-        if content_length is not None and content_length > length:
+        most = limits.max_size if length is None else length
+        if content_length is not None and content_length > most:
+            if length is None:
+                raise too_large(most)
             raise ProblemError(
                 "length-exceeded", f"The upload has {length} bytes; the body has {content_length}.", {"length": length}
             )
         if content_length != 0:
-            body = Append(0, content_length, _checksum(fields_))
-    wanted = fields_.get(headers.WANT_REPR_DIGEST)
-    wants = fields.parse_wants(headers.WANT_REPR_DIGEST, wanted) if wanted is not None else ()
-    return Create(length, False, metadata, filename, expected, wants[0] if wants else None, body)
+            checksum, trailer = _checksum(fields_, limits)
+            body = Append(0, content_length, checksum, trailer=trailer, most=limits.max_size)
+    wanted = None if concat is not None else _wanted(fields_)
+    return Create(length, False, metadata, filename, expected, wanted, body, concat)
 
 
-def patch(fields_: Headers, view: View) -> Append | Acknowledge:
-    """A PATCH with the tus media type (T-PATCH-1, T-PATCH-2)."""
+def _create_final(fields_: Headers, concat: Concat) -> Create:
+    """T-CONCAT-3."""
+    for name in (headers.UPLOAD_LENGTH, headers.UPLOAD_DEFER_LENGTH):
+        if name in fields_:
+            raise ProblemError("conflicting-fields", f"The length of a final is that of its parts; leave {name} out.")
+    if read_content_length(fields_) or headers.TRANSFER_ENCODING in fields_:
+        raise ProblemError("conflicting-fields", "A final takes its bytes from its parts; send it without a body.")
+    metadata, filename = read_metadata(fields_)
+    expected = read_digests(headers.UPLOAD_DIGEST, fields_)
+    return Create(None, False, metadata, filename, expected, _wanted(fields_), None, concat)
+
+
+def _wanted(fields_: Headers) -> str | None:
+    """P-DIGEST-2."""
+    raw = fields_.get(headers.WANT_REPR_DIGEST)
+    wants = () if raw is None else fields.parse_wants(headers.WANT_REPR_DIGEST, raw)
+    return wants[0] if wants else None
+
+
+def patch(fields_: Headers, view: View, limits: Limits) -> Append | Acknowledge:
+    """A PATCH with the tus media type (T-PATCH-1, T-PATCH-2, T-DEFER-2)."""
     require_version(fields_)
     raw = fields_.one(headers.UPLOAD_OFFSET)
     if raw is None:
@@ -74,7 +118,10 @@ def patch(fields_: Headers, view: View) -> Append | Acknowledge:
         )
     offset = fields.parse_integer(headers.UPLOAD_OFFSET, raw)
     content_length = read_content_length(fields_)
-    checksum = _checksum(fields_)
+    checksum, trailer = _checksum(fields_, limits)
+    length = read_length(fields_, limits) if headers.UPLOAD_LENGTH in fields_ else None
+    wanted = Append(offset, content_length, checksum, trailer=trailer, length=length, most=limits.max_size)
+    check_length(wanted, view)
     if view.state in (VERIFYING, COMPLETE):
         if offset == view.length and content_length == 0:
             return Acknowledge()
@@ -83,10 +130,22 @@ def patch(fields_: Headers, view: View) -> Append | Acknowledge:
             "All bytes of this upload are here; it takes no more.",
             headers={headers.UPLOAD_OFFSET: str(view.prefix)},
         )
-    return Append(offset, content_length, checksum)
+    return wanted
 
 
-def _checksum(fields_: Headers) -> Digest | None:
+def _checksum(fields_: Headers, limits: Limits) -> tuple[Digest | None, bool]:
+    """The checksum in the head, and whether the head says that one follows the body."""
+    announced = (fields_.get(headers.TRAILER) or "").split(",")
+    follows = headers.UPLOAD_CHECKSUM.lower() in (name.strip().lower() for name in announced)
+    if follows and headers.UPLOAD_CHECKSUM in fields_:
+        raise ProblemError("conflicting-fields", "Send Upload-Checksum before the body or after it, not both.")
+    if follows and not limits.trailers:
+        raise ProblemError("conflicting-fields", "Trailers cannot be read here; send Upload-Checksum before the body.")
+    return read_checksum(fields_), follows
+
+
+def read_checksum(fields_: Headers) -> Digest | None:
+    """`Upload-Checksum` of a head or of trailers, None if it is not there. Raises FieldError and ProblemError."""
     raw = fields_.one(headers.UPLOAD_CHECKSUM)
     if raw is None:
         return None

@@ -125,13 +125,37 @@ class Catalog(Protocol):
     Any call may raise OSError, `Unavailable`, or `anyio.ClosedResourceError` after `aclose`.
     """
 
-    async def create(self, upload: Upload, *, room: int | None) -> None:
+    async def create(self, upload: Upload, *, room: int | None, parts: Sequence[str] = ()) -> None:
         """Add an upload (with nothing stored yet: `prefix` and `received` are 0) and the event `created`.
+
+        `parts` are the ids of those that a final upload is put together from, in order; one may be there twice.
 
         `room` is how many bytes there are for it and for all that the receiving uploads still have coming;
         this is counted in the same transaction (T-CREATE-2). None: it is not counted. One of length 0 always
-        fits. Raises NoRoom, Duplicate; ValueError if the upload claims to have bytes.
+        fits, and so does one whose length is not known. Raises NoRoom, Duplicate; ValueError if the upload claims
+        to have bytes.
         """
+        ...
+
+    async def set_length(
+        self, upload_id: str, length: int, granule: int, *, room: int | None, now: float, expires: float | None
+    ) -> Upload:
+        """Write down how long an upload is, if that is not known yet; `room` as in `create`, for what is missing.
+
+        Raises NoRoom, NotReceiving; ValueError if the length is known as another one, or bytes lie beyond it.
+        """
+        ...
+
+    async def parts(self, upload_id: str) -> Uploads:
+        """The parts of a final upload, in its order, as they are at this moment."""
+        ...
+
+    async def finals(self, part_id: str) -> Sequence[str]:
+        """The ids of the receiving uploads that this is a part of."""
+        ...
+
+    async def coming(self) -> int:
+        """How many bytes all receiving uploads of a known length still have coming."""
         ...
 
     async def get(self, upload_id: str, /) -> Upload | None:
@@ -154,7 +178,7 @@ class Catalog(Protocol):
         ...
 
     async def missing(self, upload_id: str, start: int, end: int, limit: int) -> tuple[Ranges, bool]:
-        """The first `limit` gaps in `[start, end)`, clipped to it and to the length, and whether there are more.
+        """The first `limit` gaps in `[start, end)`, clipped to it and to a known length, and whether there are more.
 
         Reads `limit` ranges and not more, whatever their number. Raises UnknownUpload.
         """
@@ -206,7 +230,10 @@ class Catalog(Protocol):
         ...
 
     async def expired(self, now: float, limit: int) -> Uploads:
-        """At most `limit` uploads, receiving, failed or complete, whose `expires` is not after `now`; by `expires`."""
+        """At most `limit` uploads, receiving, failed or complete, whose `expires` is not after `now`; by `expires`.
+
+        Not a part that a receiving final waits for, and not a receiving final of which a part has not expired.
+        """
         ...
 
     async def fence(self, upload_id: str, start: int, end: int, *, now: float) -> int:

@@ -14,7 +14,7 @@ from holdfast_server.catalog.base import Duplicate, UnknownUpload
 from holdfast_server.uploads.upload import State, Upload
 
 _SNAPSHOT: Final = (
-    "SELECT key, id, state, length, parallel, granule, metadata, name, created, updated, expires,"
+    "SELECT key, id, state, length, parallel, granule, concat, metadata, name, created, updated, expires,"
     " expected, wanted, computed, prefix, received, error, error_detail FROM upload "
 )
 
@@ -38,19 +38,20 @@ def select(connection: sqlite3.Connection, clause: str, values: Mapping[str, obj
     return [_upload(row) for row in connection.execute(_SNAPSHOT + clause, values)]
 
 
-def insert(connection: sqlite3.Connection, upload: Upload) -> None:
-    """Add an upload that has no bytes yet. Raises Duplicate."""
+def insert(connection: sqlite3.Connection, upload: Upload) -> int:
+    """Add an upload that has no bytes yet; its key. Raises Duplicate."""
     try:
-        connection.execute(
-            "INSERT INTO upload (id, state, length, parallel, granule, metadata, name, created, updated,"
+        row = connection.execute(
+            "INSERT INTO upload (id, state, length, parallel, granule, concat, metadata, name, created, updated,"
             " expires, expected, wanted, computed, prefix, received, error, error_detail)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)",
             (
                 upload.id,
                 upload.state,
                 upload.length,
                 upload.parallel,
                 upload.granule,
+                upload.concat,
                 upload.metadata,
                 upload.name,
                 upload.created,
@@ -67,6 +68,8 @@ def insert(connection: sqlite3.Connection, upload: Upload) -> None:
         if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
             raise Duplicate(upload.id) from error
         raise
+    assert row.lastrowid is not None
+    return row.lastrowid
 
 
 def update(connection: sqlite3.Connection, key: int, upload: Upload) -> None:
@@ -103,14 +106,15 @@ def head(connection: sqlite3.Connection, table: Literal["event", "fence"]) -> in
 
 
 def _upload(row: tuple[Any, ...]) -> Upload:
-    _, upload_id, state, length, parallel, granule, metadata, name, created, updated, expires, *rest = row
-    expected, wanted, computed, prefix, received, error, error_detail = rest
+    _, upload_id, state, length, parallel, granule, concat, metadata, name, created, updated, *rest = row
+    expires, expected, wanted, computed, prefix, received, error, error_detail = rest
     return Upload(
         id=upload_id,
         state=State(state),
         length=length,
         parallel=bool(parallel),
         granule=granule,
+        concat=concat,
         metadata=metadata,
         name=name,
         created=created,

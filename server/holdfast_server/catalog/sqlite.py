@@ -18,6 +18,7 @@ import anyio
 import anyio.to_thread
 
 from holdfast_protocol.digest import Digest
+from holdfast_protocol.server import LONGEST
 from holdfast_server.catalog import rows, stored
 from holdfast_server.catalog.base import (
     TOMBSTONES,
@@ -90,17 +91,18 @@ class SqliteCatalog:
         # Last, as the last connection to close folds the log back into the file.
         self._committer.join()
 
-    async def create(self, upload: Upload, *, room: int | None) -> None:
+    async def create(self, upload: Upload, *, room: int | None, parts: Sequence[str] = ()) -> None:
+        places = list(enumerate(parts))
         if upload.prefix or upload.received:
             raise ValueError("a new upload has no bytes stored")
 
         def operation(connection: sqlite3.Connection) -> None:
-            if room is not None and upload.length > 0:
-                billions, units = connection.execute("SELECT billions, units FROM coming").fetchone()
-                free = max(0, room - (billions * _BILLION + units))
-                if upload.length > free:
-                    raise NoRoom(upload.length, free)
-            rows.insert(connection, upload)
+            if room is not None and upload.length:
+                _check_room(connection, upload.length, room)
+            key = rows.insert(connection, upload)
+            connection.executemany(
+                "INSERT INTO part (final, place, part) VALUES (?, ?, ?)", [(key, *each) for each in places]
+            )
             data = {
                 "state": upload.state,
                 "length": upload.length,
@@ -110,6 +112,51 @@ class SqliteCatalog:
             rows.append(connection, upload.id, "created", upload.created, data)
 
         await self._committer.submit(operation, final=upload.state is State.COMPLETE)
+
+    async def set_length(
+        self, upload_id: str, length: int, granule: int, *, room: int | None, now: float, expires: float | None
+    ) -> Upload:
+        def operation(connection: sqlite3.Connection) -> Upload:
+            found = rows.find(connection, upload_id)
+            if found is None or found[1].state is not State.RECEIVING:
+                raise NotReceiving(None if found is None else found[1])
+            key, old = found
+            if old.length not in (None, length):
+                raise ValueError(f"the length is {old.length} already, and cannot become {length}")
+            if old.length is None:
+                _, reach = next(stored.between(connection, key, length, LONGEST, 1), (0, 0))
+                if reach > length:
+                    raise ValueError(f"bytes are stored up to {reach}: the length cannot be {length}")
+                if room is not None and length > old.received:
+                    _check_room(connection, length - old.received, room)
+            connection.execute(
+                "UPDATE upload SET length = ?, granule = ?, updated = ?, expires = ? WHERE key = ?",
+                (length, granule, now, expires, key),
+            )
+            return replace(old, length=length, granule=granule, updated=now, expires=expires)
+
+        return await self._committer.submit(operation)
+
+    async def parts(self, upload_id: str) -> Uploads:
+        return await self._uploads(
+            "JOIN part ON part.part = upload.id WHERE part.final = (SELECT key FROM upload WHERE id = :id)"
+            " ORDER BY part.place",
+            {"id": upload_id},
+        )
+
+    async def finals(self, part_id: str) -> Sequence[str]:
+        def query(connection: sqlite3.Connection) -> Sequence[str]:
+            found = connection.execute(
+                "SELECT DISTINCT id FROM part JOIN upload ON upload.key = part.final"
+                " WHERE part.part = ? AND upload.state = 'receiving'",
+                (part_id,),
+            )
+            return [upload_id for (upload_id,) in found]
+
+        return await self._readers.run(query)
+
+    async def coming(self) -> int:
+        return await self._readers.run(_coming)
 
     async def get(self, upload_id: str, /) -> Upload | None:
         found = await self._readers.run(lambda connection: rows.find(connection, upload_id))
@@ -131,7 +178,12 @@ class SqliteCatalog:
 
     async def expired(self, now: float, limit: int) -> Uploads:
         return await self._uploads(
-            "WHERE state IN ('receiving', 'failed', 'complete') AND expires <= :now ORDER BY expires LIMIT :limit",
+            "WHERE state IN ('receiving', 'failed', 'complete') AND expires <= :now"
+            " AND NOT EXISTS (SELECT 1 FROM part JOIN upload AS final ON final.key = part.final"
+            " WHERE part.part = upload.id AND final.state = 'receiving')"
+            " AND NOT EXISTS (SELECT 1 FROM part JOIN upload AS other ON other.id = part.part"
+            " WHERE part.final = upload.key AND upload.state = 'receiving' AND other.expires > :now)"
+            " ORDER BY expires LIMIT :limit",
             {"now": now, "limit": limit},
         )
 
@@ -156,7 +208,7 @@ class SqliteCatalog:
     async def missing(self, upload_id: str, start: int, end: int, limit: int) -> tuple[Ranges, bool]:
         def query(connection: sqlite3.Connection) -> tuple[Ranges, bool]:
             key, upload = rows.known(connection, upload_id)
-            return stored.gaps(connection, key, max(start, 0), min(end, upload.length), limit)
+            return stored.gaps(connection, key, max(start, 0), min(end, upload.reach), limit)
 
         return await self._readers.run(query)
 
@@ -172,8 +224,8 @@ class SqliteCatalog:
             key, upload = found
             prefix, received = upload.prefix, upload.received
             for start, end in ranges:
-                if not 0 <= start <= end <= upload.length:
-                    raise ValueError(f"[{start}, {end}) is not a range within {upload.length} bytes")
+                if not 0 <= start <= end <= upload.reach:
+                    raise ValueError(f"[{start}, {end}) is not a range within {upload.reach} bytes")
                 if start < end:
                     new, first, last = stored.add(connection, key, start, end)
                     received += new
@@ -312,6 +364,17 @@ class SqliteCatalog:
 
     async def _uploads(self, clause: str, values: dict[str, Any]) -> Uploads:
         return await self._readers.run(lambda connection: rows.select(connection, clause, values))
+
+
+def _coming(connection: sqlite3.Connection) -> int:
+    billions, units = connection.execute("SELECT billions, units FROM coming").fetchone()
+    return int(billions * _BILLION + units)
+
+
+def _check_room(connection: sqlite3.Connection, needed: int, room: int) -> None:
+    free = max(0, room - _coming(connection))
+    if needed > free:
+        raise NoRoom(needed, free)
 
 
 def _open(path: Path) -> tuple[sqlite3.Connection, sqlite3.Connection]:

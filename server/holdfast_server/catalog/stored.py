@@ -66,5 +66,6 @@ def gaps(
 
 
 def drop(connection: sqlite3.Connection, upload: int) -> None:
-    """Forget all ranges of an upload."""
+    """Forget all ranges of an upload, and what it was to be put together from."""
     connection.execute("DELETE FROM stored WHERE upload = ?", (upload,))
+    connection.execute("DELETE FROM part WHERE final = ?", (upload,))

@@ -1,7 +1,7 @@
 """Answers, written to ASGI."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from starlette.types import Scope, Send
@@ -13,9 +13,24 @@ from holdfast_protocol.problem import ProblemError
 NOSNIFF = {headers.CONTENT_TYPE_OPTIONS: "nosniff"}
 
 
+TRAILERS = "holdfast.request.trailers"
+"""The extension of a scope by which a server says that it reads trailers: in its `fields`, a list of pairs of bytes,
+they are once the body has ended (T-TRAILER-1)."""
+
+
 def head_of(scope: Scope) -> Headers:
     """The request's fields. Copied: some servers add trailers to the list of the scope later."""
-    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]])
+    return _fields(scope["headers"])
+
+
+def trailers_of(scope: Scope) -> Callable[[], Headers] | None:
+    """How to ask for the fields behind the body once it has ended; None if this server cannot read them."""
+    extension = scope.get("extensions", {}).get(TRAILERS)
+    return None if extension is None else lambda: _fields(extension["fields"])
+
+
+def _fields(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
+    return Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs])
 
 
 def encode(fields: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

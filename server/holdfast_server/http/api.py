@@ -47,7 +47,7 @@ class Api:
         stored = await uploads.stored(upload, after, limit)
         ends = [ranges[-1][1] for ranges in (missing.ranges, stored) if len(ranges) == limit]
         following = min(ends, default=None)
-        if following is not None and following < upload.length:
+        if following is not None and following < upload.reach:
             # Both lists of a page reach equally far, so that the next page goes on where this one ends.
             missing.ranges[:] = _until(missing.ranges, following)
             stored = _until(stored, following)
@@ -101,6 +101,7 @@ def _summary(scope: Scope, upload: Upload) -> dict[str, Any]:
         "updated": _time(upload.updated),
         "expires": _time(upload.expires),
         "parallel": upload.parallel,
+        "concat": upload.concat,
         "granule": upload.granule,
         "digests": {digest.algorithm: digest.hex for digest in upload.computed},
         "error": error,

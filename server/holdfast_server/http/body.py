@@ -5,7 +5,7 @@ connection is lost while the application is busy; and it reads ahead only so far
 does not read before it is asked for bytes: until then the server has not answered `Expect: 100-continue`.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -13,6 +13,7 @@ import anyio
 from anyio.abc import TaskGroup
 from starlette.types import Receive
 
+from holdfast_protocol.messages import Headers
 from holdfast_server.uploads.incoming import Ending
 
 RUN: Final = 1024 * 1024
@@ -25,7 +26,15 @@ READ_AHEAD: Final = 4 * 1024 * 1024
 class RequestBody:
     """See `Incoming`. Made by `reading`."""
 
-    def __init__(self, receive: Receive, tasks: TaskGroup, stall_timeout: float, expected: int | None) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        tasks: TaskGroup,
+        stall_timeout: float,
+        expected: int | None,
+        trailers: Callable[[], Headers],
+    ) -> None:
+        self._trailers = trailers
         self.ending: Ending | None = None
         self._receive = receive
         self._tasks = tasks
@@ -38,6 +47,10 @@ class RequestBody:
         self._nudged = False
         self._wake = anyio.Event()
         self._room = anyio.Event()
+
+    @property
+    def trailers(self) -> Headers:
+        return self._trailers() if self.ending is Ending.WHOLE else Headers()
 
     async def take(self, patience: float | None = None) -> Sequence[bytes] | None:
         if not self._started:
@@ -105,12 +118,14 @@ class RequestBody:
 
 
 @asynccontextmanager
-async def reading(receive: Receive, stall_timeout: float, expected: int | None) -> AsyncIterator[RequestBody]:
+async def reading(
+    receive: Receive, stall_timeout: float, expected: int | None, trailers: Callable[[], Headers] = Headers
+) -> AsyncIterator[RequestBody]:
     """The body, read by a task that ends with the block. An exception leaves the block as it is, not in a group."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         try:
-            yield RequestBody(receive, tasks, stall_timeout, expected)
+            yield RequestBody(receive, tasks, stall_timeout, expected, trailers)
         except Exception as error:
             failure = error
         tasks.cancel_scope.cancel()

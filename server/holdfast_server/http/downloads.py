@@ -49,22 +49,22 @@ async def download(uploads: Uploads, upload: Upload, head: Headers, send: Send) 
             return
         ranges = _ranges(upload, head)
         if ranges is None:
-            await start(send, 200, {**found, headers.CONTENT_LENGTH: str(upload.length)})
-            await _send(reader, 0, upload.length, send)
+            await start(send, 200, {**found, headers.CONTENT_LENGTH: str(upload.reach)})
+            await _send(reader, 0, upload.reach, send)
             await send({"type": "http.response.body"})
         elif not ranges:
             raise ProblemError(
                 "range-not-satisfiable",
-                f"The file has {upload.length} bytes.",
-                {"length": upload.length},
+                f"The file has {upload.reach} bytes.",
+                {"length": upload.reach},
                 {
                     **{name: value for name, value in found.items() if name != headers.CONTENT_TYPE},
-                    headers.CONTENT_RANGE: fields.format_unsatisfied_range(upload.length),
+                    headers.CONTENT_RANGE: fields.format_unsatisfied_range(upload.reach),
                 },
             )
         elif len(ranges) == 1:
             (first, end) = ranges[0]
-            found[headers.CONTENT_RANGE] = fields.format_content_range(first, end, upload.length)
+            found[headers.CONTENT_RANGE] = fields.format_content_range(first, end, upload.reach)
             await start(send, 206, {**found, headers.CONTENT_LENGTH: str(end - first)})
             await _send(reader, first, end, send)
             await send({"type": "http.response.body"})
@@ -81,7 +81,7 @@ def _ranges(upload: Upload, head: Headers) -> Sequence[tuple[int, int]] | None:
     if condition is not None and condition.strip() != str(entity_tag(upload)):
         # A date is no strong validator here (RFC 9110, section 13.1.5), so only our own tag will do.
         return None
-    return fields.parse_byte_ranges(asked, upload.length)
+    return fields.parse_byte_ranges(asked, upload.reach)
 
 
 def _check_match(upload: Upload, head: Headers) -> None:

@@ -63,7 +63,7 @@ class DraftFiles:
         try:
             async with self._refusing(uploads, draft, upload_id):
                 upload = await uploads.find(upload_id)
-                match ietf.patch(head, upload, draft):
+                match ietf.patch(head, upload, uploads.limits, draft):
                     case rules.Append() as wanted:
                         upload = await self._append(uploads, upload, wanted, interim, head, receive)
                     case rules.Complete() as wanted:

@@ -1,11 +1,12 @@
 """What holds for every request and every answer, whoever makes it.
 
 Rule of this file: the method that counts and the version of tus are settled before anything else is looked at
-(T-METHOD-1, T-VERSION-1), every answer says `Tus-Resumable` (T-VERSION-2), and no error leaves without a problem
-document (V-PROBLEM-1).
+(T-METHOD-1, T-VERSION-1), every answer says `Tus-Resumable` (T-VERSION-2) and what CORS asks for (T-CORS-1), and no
+error leaves without a problem document (V-PROBLEM-1).
 """
 
 import logging
+from collections.abc import Collection
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -15,6 +16,7 @@ from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import CatalogError
 from holdfast_server.http.answers import answer_problem, head_of
+from holdfast_server.http.cors import Cors
 from holdfast_server.uploads.core import is_full, no_space
 
 logger = logging.getLogger(__name__)
@@ -28,8 +30,9 @@ _TUS_RESUMABLE = (headers.TUS_RESUMABLE.lower().encode(), headers.TUS_PROTOCOL_V
 class Envelope:
     """Pure ASGI middleware around everything."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, cors_origins: Collection[str] = ()) -> None:
         self._app = app
+        self._cors = Cors(cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -41,11 +44,12 @@ class Envelope:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", ()), _TUS_RESUMABLE]
+                message["headers"] = [*message.get("headers", ()), _TUS_RESUMABLE, *allowed]
             await send(message)
 
         fields = head_of(scope)
         method = rules.effective_method(scope["method"], fields)
+        allowed = self._cors.fields(method, fields)
         if method != scope["method"]:
             scope = {**scope, "method": method}
         try:

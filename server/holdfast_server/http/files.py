@@ -5,18 +5,19 @@ answer becomes fields (`holdfast_protocol.server`). Nothing is decided here.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
-from holdfast_protocol import dialects, headers
+from holdfast_protocol import concat, dialects, headers
 from holdfast_protocol import server as rules
 from holdfast_protocol.dialects import ietf
 from holdfast_protocol.messages import Headers
-from holdfast_protocol.problem import ProblemError
+from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http import downloads
-from holdfast_server.http.answers import answer, head_of, not_allowed
+from holdfast_server.http.answers import answer, head_of, not_allowed, trailers_of
 from holdfast_server.http.body import RequestBody, reading
 from holdfast_server.http.draft import DraftFiles
 from holdfast_server.settings import Settings
@@ -40,6 +41,19 @@ def upload_url(scope: Scope, upload: Upload) -> str:
     return f"{scope.get('root_path', '').rstrip('/')}/files/{upload.id}"
 
 
+def _parts(scope: Scope, head: Headers, wanted: rules.Create) -> Sequence[str]:
+    """The ids of the parts of a final. Raises ProblemError 400 (T-CONCAT-3)."""
+    if wanted.concat is None or wanted.concat.urls is None:
+        return ()
+    hosts = [
+        host.strip() for name in (headers.HOST, headers.FORWARDED_HOST) for host in (head.get(name) or "").split(",")
+    ]
+    try:
+        return concat.upload_ids(wanted.concat.urls, scope["path"], hosts)
+    except FieldError as error:
+        raise error.as_problem() from None
+
+
 class Files:
     """Both endpoints. `uploads` is there while the application runs."""
 
@@ -57,14 +71,14 @@ class Files:
                 else:
                     await self._create(scope, receive, send)
             case "OPTIONS":
-                await self._options(head_of(scope), send, ("POST", "OPTIONS"))
+                await self._options(scope, send, ("POST", "OPTIONS"))
             case _:
                 raise not_allowed(("POST", "OPTIONS"))
 
     async def upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = scope["method"]
         if method == "OPTIONS":
-            await self._options(head_of(scope), send, _METHODS)
+            await self._options(scope, send, _METHODS)
             return
         found = upload_id(scope)
         spoken = dialects.draft_spoken(method, head_of(scope))
@@ -75,7 +89,7 @@ class Files:
             case "HEAD":
                 await self._head(found, send)
             case "PATCH":
-                await self._patch(found, head_of(scope), receive, send)
+                await self._patch(found, scope, receive, send)
             case "GET":
                 uploads = self._uploads()
                 await downloads.download(uploads, await uploads.find(found), head_of(scope), send)
@@ -98,16 +112,21 @@ class Files:
             case _:
                 raise not_allowed(_METHODS)
 
-    async def _options(self, head: Headers, send: Send, methods: tuple[str, ...]) -> None:
-        fields = dialects.options_fields(self._uploads().limits, head)
+    def _limits(self, scope: Scope) -> rules.Limits:
+        """What is taken, by the server that this request came through."""
+        return replace(self._uploads().limits, trailers=trailers_of(scope) is not None)
+
+    async def _options(self, scope: Scope, send: Send, methods: tuple[str, ...]) -> None:
+        fields = dialects.options_fields(self._limits(scope), head_of(scope))
         await answer(send, 204, fields | {headers.ALLOW: ", ".join(methods)})
 
     async def _create(self, scope: Scope, receive: Receive, send: Send) -> None:
         uploads = self._uploads()
         head = head_of(scope)
-        wanted = dialects.decide_create(head, uploads.limits)
+        wanted = dialects.decide_create(head, self._limits(scope))
+        parts = _parts(scope, head, wanted)
         try:
-            upload = await uploads.create(wanted, lambda: self._body(head, receive))
+            upload = await uploads.create(wanted, lambda: self._body(scope, head, receive), parts)
         except Cut:
             return
         fields = rules.created_fields(upload, uploads.limits)
@@ -118,14 +137,14 @@ class Files:
         upload, missing = await uploads.state(upload_id, rules.MISSING_ON_HEAD)
         fields = rules.state_fields(upload, missing.ranges, missing.more, uploads.limits)
         if upload.state is State.COMPLETE:
-            fields |= downloads.file_fields(upload) | {headers.CONTENT_LENGTH: str(upload.length)}
+            fields |= downloads.file_fields(upload) | {headers.CONTENT_LENGTH: str(upload.reach)}
         await answer(send, 200, fields)
 
-    async def _patch(self, upload_id: str, head: Headers, receive: Receive, send: Send) -> None:
+    async def _patch(self, upload_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         uploads = self._uploads()
         upload = await uploads.find(upload_id)
         try:
-            status, fields = await self._carry_out(uploads, upload, head, receive)
+            status, fields = await self._carry_out(uploads, upload, scope, receive)
         except Cut:
             return
         except ProblemError as problem:
@@ -137,14 +156,15 @@ class Files:
         await answer(send, status, fields)
 
     async def _carry_out(
-        self, uploads: Uploads, upload: Upload, head: Headers, receive: Receive
+        self, uploads: Uploads, upload: Upload, scope: Scope, receive: Receive
     ) -> tuple[int, Mapping[str, str]]:
-        match dialects.decide_patch(head, upload, uploads.limits):
+        head = head_of(scope)
+        match dialects.decide_patch(head, upload, self._limits(scope)):
             case rules.Append() as wanted:
-                async with self._body(head, receive) as body:
+                async with self._body(scope, head, receive) as body:
                     upload = await uploads.append(upload, wanted, body)
             case rules.StoreChunk() as wanted:
-                async with self._body(head, receive) as body:
+                async with self._body(scope, head, receive) as body:
                     upload = await uploads.store_chunk(upload, wanted, body)
             case rules.Complete() as wanted:
                 upload = await uploads.complete(upload, wanted)
@@ -153,5 +173,6 @@ class Files:
                 pass
         return 204, rules.progress_fields(upload)
 
-    def _body(self, head: Headers, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
-        return reading(receive, self._settings.stall_timeout, rules.read_content_length(head))
+    def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
+        expected = rules.read_content_length(head)
+        return reading(receive, self._settings.stall_timeout, expected, trailers_of(scope) or Headers)

@@ -1,10 +1,11 @@
-"""uvicorn's HTTP protocol, with nothing lost.
+"""uvicorn's HTTP protocol, with nothing lost, and with trailers.
 
 Rule of this file: it mends what cannot be mended from inside an ASGI application. uvicorn answers `http.disconnect`
 before it has handed over the bytes that came before the connection was lost, and with them a cut-off request would
-lose what T-PATCH-4 promises to keep. And uvicorn has no interim answers: here is the ASGI extension
-`http.response.informational`, a message with `status` and `headers` that may be sent before `http.response.start`,
-any number of times. Where another server runs the application, everything else still holds.
+lose what T-PATCH-4 promises to keep. It appends trailers to the header fields of the scope, often before the
+application has seen those, so that nobody could tell them apart (T-TRAILER-1). And it has no interim answers: here is
+the ASGI extension `http.response.informational`, a message with `status` and `headers` that may be sent before
+`http.response.start`, any number of times. Where another server runs the application, everything else still holds.
 """
 
 import http
@@ -13,6 +14,8 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from holdfast_server.http.answers import TRAILERS
 
 _INFORMATIONAL = "http.response.informational"
 _NOT_IN_A_FIELD = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -25,6 +28,15 @@ class HoldfastProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.app = _keeping(self.app)
+
+    def on_headers_complete(self) -> None:
+        trailers: list[tuple[bytes, bytes]] = []
+        self.scope["extensions"] = {TRAILERS: {"fields": trailers}}
+        super().on_headers_complete()
+        if (
+            self.parser is not None and not self.parser.should_upgrade()
+        ):  # there is no body then, and the fields are looked at again
+            self.headers = trailers
 
 
 def _keeping(app: ASGIApp) -> ASGIApp:

@@ -60,7 +60,9 @@ class Reservation(Piece, Protocol):
         ...
 
     async def copy(self, scratch: Piece, start: int, end: int) -> None:
-        """Takes `[start, end)` over from a scratch piece of the same storage, without passing it through here."""
+        """Takes `[start, end)` over from another piece of the same storage, without passing it through this process
+        where that can be avoided. Off the event loop, and not to be cancelled: keep the range to some 64 MiB.
+        """
         ...
 
     async def sync(self) -> None:
@@ -100,8 +102,11 @@ class Storage(Protocol):
         """Room for a chunk whose range is reserved by somebody else. Vanishes when released, or with the process."""
         ...
 
-    async def view(self, upload_id: str, name: str) -> Piece | None:
-        """The bytes of an upload, on its way or published, for `read` alone; None if it has none."""
+    async def view(self, upload_id: str, name: str, *, at: int = 0) -> Piece | None:
+        """The bytes of an upload, on its way or published, for `read` alone; None if it has none.
+
+        With `at`, for `Reservation.copy` into another upload: its first byte counts as that one's byte `at`.
+        """
         ...
 
     async def claim_digest(self, upload_id: str) -> Piece | None:

@@ -32,6 +32,8 @@ EVERYTHING = 1 << 60
 """An end beyond every upload: `reserve(id, 0, EVERYTHING)` keeps all writers out."""
 _DIGEST_LOCK = 1 << 61  # one byte far behind the last one stands for the right to compute the digest
 _ID_LENGTH = 32
+_FICLONERANGE = 0x4020940D
+_BLOCK = 4096
 _PIECE = 1 << 20
 _MOST_BUFFERS = 1024  # IOV_MAX on Linux
 
@@ -99,6 +101,9 @@ def _feed(fd: int, offset: int, size: int, hashers: Sequence[Hasher]) -> int:
 
 
 def _copy_all(source: int, source_offset: int, target: int, offset: int, size: int) -> None:
+    # A reflink first: on Btrfs and XFS no byte is moved then. It needs ranges that fall on blocks of the file system.
+    if _clone(source, source_offset, target, offset, size):
+        return
     while size:
         try:
             copied = os.copy_file_range(source, target, size, source_offset, offset)
@@ -109,10 +114,24 @@ def _copy_all(source: int, source_offset: int, target: int, offset: int, size: i
             _write_all(target, offset, [data], ())
             copied = len(data)
         if not copied:
-            raise OSError(errno.EIO, "the scratch piece is shorter than what is to be copied from it")
+            raise OSError(errno.EIO, "the piece is shorter than what is to be copied from it")
         source_offset += copied
         offset += copied
         size -= copied
+
+
+def _clone(source: int, source_offset: int, target: int, offset: int, size: int) -> bool:
+    """Has the target share the source's blocks (ioctl_ficlonerange(2)); False if the file system cannot."""
+    if (source_offset | offset | size) % _BLOCK:
+        return False
+    request = struct.pack("qQQQ", source, source_offset, size, offset)
+    try:
+        fcntl.ioctl(target, _FICLONERANGE, request)
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.ENOSYS):
+            return False
+        raise
+    return True
 
 
 def _sync_directory(path: Path) -> None:
@@ -230,7 +249,7 @@ class LocalReservation(LocalPiece):
 
     async def copy(self, scratch: object, start: int, end: int) -> None:
         if not isinstance(scratch, LocalPiece):
-            raise TypeError("a scratch piece of this storage is needed")
+            raise TypeError("a piece of this storage is needed")
         async with self.in_use() as target:
             await scratch.run(
                 lambda source: _copy_all(source, start - scratch.shift, target, start, end - start),
@@ -301,25 +320,22 @@ class LocalStorage:
 
     def _open_and_lock(self, upload_id: str, start: int, end: int) -> int | None:
         path = self._incoming / upload_id
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
+        while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            if self.durability == "ack":
-                _sync_directory(self._incoming)
-        try:
-            locked = _lock(fd, start, end - start)
-            if locked and not _is_at(fd, path):
-                # Published or removed between the opening and the lock, so this is not the upload any more.
-                os.close(fd)
-                return self._open_and_lock(upload_id, start, end)
-        except OSError:
-            os.close(fd)
-            raise
-        if locked:
-            return fd
-        os.close(fd)
-        return None
+            mine = False
+            try:
+                if self.durability == "ack" and os.fstat(fd).st_size == 0:
+                    # Its name must be on the disk before its first byte is acknowledged, whichever process made it.
+                    _sync_directory(self._incoming)
+                if not _lock(fd, start, end - start):
+                    return None
+                # Published or removed between the opening and the lock, the file is not the upload any more.
+                mine = _is_at(fd, path)
+            finally:
+                if not mine:
+                    os.close(fd)
+            if mine:
+                return fd
 
     def remove_if_empty(self, upload_id: str, fd: int) -> None:
         """A reservation that ends without a byte leaves no file behind, unless somebody else is about to write."""
@@ -340,12 +356,12 @@ class LocalStorage:
             Path(path).unlink()
             return fd
 
-    async def view(self, upload_id: str, name: str) -> LocalPiece | None:
+    async def view(self, upload_id: str, name: str, *, at: int = 0) -> LocalPiece | None:
         # The published one first: whoever was late for its lock may have made an empty file where it was before.
         for path in (self._published(upload_id, name), self._incoming / upload_id):
             fd = await to_thread.run_sync(_open_to_read, path, limiter=self.read_limiter)
             if fd is not None:
-                return LocalPiece(self, fd)
+                return LocalPiece(self, fd, at)
         return None
 
     async def claim_digest(self, upload_id: str) -> LocalPiece | None:

@@ -7,5 +7,6 @@ append      bytes in order, at the prefix
 chunk       a range, whole and verified or not at all
 frontier    the digest of the whole file, computed while it grows
 completion  verify, publish
+concatenation  parts put together to one file
 upkeep      recovery at start, expiry
 """

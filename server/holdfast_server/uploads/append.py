@@ -11,11 +11,13 @@ from dataclasses import replace
 import anyio
 
 from holdfast_protocol import server as rules
+from holdfast_protocol.dialects import decide_trailer
 from holdfast_protocol.digest import Hasher, hasher
 from holdfast_protocol.problem import ProblemError
+from holdfast_server.catalog.base import NoRoom
 from holdfast_server.storage.base import Reservation
 from holdfast_server.uploads.core import Core, is_full, no_space
-from holdfast_server.uploads.frontier import Frontier
+from holdfast_server.uploads.frontier import RUN, Frontier
 from holdfast_server.uploads.incoming import Ending, Incoming
 from holdfast_server.uploads.upload import Upload
 from holdfast_server.uploads.writers import Writer, Writers
@@ -42,7 +44,8 @@ async def append(
     if wanted.offset < upload.prefix:
         rules.admit(wanted, upload)  # a prefix never shrinks: no need to disturb whoever is writing
     core.check_room(1)
-    most = upload.length if wanted.content_length is None else wanted.offset + wanted.content_length
+    reach = rules.reach(wanted, upload)
+    most = reach if wanted.content_length is None else wanted.offset + wanted.content_length
     writer = Writer(upload.id, wanted.offset, max(most, wanted.offset + 1), body.stop, in_order=True)
     reservation = await writers.take_over(upload.id, writer.start, writer.end, fence_from=0)
     try:
@@ -51,9 +54,10 @@ async def append(
             writer.since = await core.catalog.fence_head()
             rules.admit(wanted, fresh)
             await writers.claim_turn(reservation)
-            taken = await core.catalog.stored(upload.id, wanted.offset, fresh.length, 1)
-            stop = taken[0][0] if taken else fresh.length
+            taken = await core.catalog.stored(upload.id, wanted.offset, fresh.reach, 1)
+            stop = taken[0][0] if taken else rules.reach(wanted, fresh)
             stream = _Stream(core, frontier, fresh, wanted, body, reservation, writer, stop)
+            await stream.count_room()
             return await (stream.atomic() if wanted.atomic else stream.keep())
     finally:
         reservation.release()
@@ -82,11 +86,13 @@ class _Stream:
         self._position = self._committed = wanted.offset
         self._reach = wanted.offset  # how far bytes are written, or being written
         self._over = False  # the body goes beyond `stop`
+        self._room: int | None = None  # while the length is not known: bytes that may be stored before the next commit
         self._last = core.monotonic()
         self._flushed: anyio.Event | None = None
 
     async def keep(self) -> Upload:
         """Without a checksum: every byte counts."""
+        await self._settle_length()
         self._writer.flush = self._flush
         self._writer.shrink = self._shrink
         try:
@@ -123,6 +129,11 @@ class _Stream:
             if self._over:
                 raise self._too_far()
         if self._body.ending is Ending.WHOLE:
+            if self._wanted.trailer:
+                checksum = decide_trailer(self._body.trailers)
+                computing = hasher(checksum.algorithm)
+                await self._read_back(computing)
+                digests, hashers = (*digests, checksum), [*hashers, computing]
             if any(computing.digest() != digest.value for digest, computing in zip(digests, hashers, strict=True)):
                 raise ProblemError(
                     "digest-mismatch" if checksum is None else "checksum-mismatch",
@@ -130,8 +141,42 @@ class _Stream:
                     headers=rules.progress_fields(self._upload),
                 )
             with anyio.CancelScope(shield=True):
+                await self._settle_length()
                 await self._commit()
         return self._outcome()
+
+    async def _read_back(self, computing: Hasher) -> None:
+        """What the algorithm is, a trailer says when the bytes are written already (T-TRAILER-2)."""
+        for start in range(self._wanted.offset, self._position, RUN):
+            await self._reservation.digest(start, min(start + RUN, self._position), (computing,))
+
+    async def _settle_length(self) -> None:
+        """Writes the length down that came with this request (T-DEFER-2)."""
+        length = self._wanted.length
+        if length is None or self._upload.length is not None:
+            return
+        core = self._core
+        free = core.storage.room().free - core.settings.min_free
+        try:
+            self._upload = await core.catalog.set_length(
+                self._upload.id,
+                length,
+                rules.granule(length),
+                room=None if core.settings.overcommit else free,
+                now=core.now(),
+                expires=core.expiry(),
+            )
+        except NoRoom as error:
+            raise no_space(error.needed, error.free) from None
+        self._room = None
+
+    async def count_room(self) -> None:
+        """Nothing was set aside for an upload of unknown length, and it must not take what others were promised
+        (T-DEFER-3)."""
+        core = self._core
+        if self._upload.length is None and not core.settings.overcommit:
+            free = core.storage.room().free - core.settings.min_free
+            self._room = max(0, free - await core.catalog.coming())
 
     async def _store(self, buffers: Sequence[bytes], hashers: Sequence[Hasher]) -> None:
         fitting, size = [], 0
@@ -146,6 +191,10 @@ class _Stream:
         if not fitting:
             return
         self._core.check_room(size)
+        if self._room is not None:
+            if size > self._room:
+                raise no_space(size, self._room)
+            self._room -= size
         self._reach = self._position + size
         try:
             await self._reservation.write(self._position, fitting, hashers)
@@ -173,6 +222,8 @@ class _Stream:
             self._committed = position
             self._last = self._core.monotonic()
             self._frontier.advance(self._upload)
+            if self._body.ending is None:
+                await self.count_room()
         if self._flushed is not None and self._body.ending is None:
             self._flushed.set()
             self._flushed = None
@@ -194,19 +245,19 @@ class _Stream:
         await flushed.wait()
 
     def _too_far(self) -> ProblemError:
-        if self._stop < self._upload.length:
+        if self._stop < rules.reach(self._wanted, self._upload):
             problem = ProblemError(
                 "chunk-conflict",
                 f"From {self._stop} on bytes are stored already. Send the ones before, or ask with HEAD.",
                 {"start": self._stop},
             )
         else:
-            problem = rules.length_exceeded(self._upload)
-        problem.headers = rules.progress_fields(self._upload)
+            problem = rules.length_exceeded(self._wanted, self._upload)
+        problem.headers = {**problem.headers, **rules.progress_fields(self._upload)}
         return problem
 
     def _outcome(self) -> Upload:
-        if self._over and self._stop == self._upload.length:
+        if self._over and self._stop == rules.reach(self._wanted, self._upload):
             raise self._too_far()
         if self._over and self._wanted.completes is not None:
             raise rules.offset_mismatch(self._wanted, self._upload)  # go on behind what is stored (I-MIX-2)

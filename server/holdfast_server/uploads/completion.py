@@ -60,6 +60,8 @@ class Completion:
         return upload
 
     async def _begin(self, upload: Upload, digests: tuple[Digest, ...]) -> Upload:
+        if upload.length is None:
+            raise rules.length_unknown()
         if not upload.whole:
             missing, more = await self._core.catalog.missing(upload.id, 0, upload.length, rules.MISSING_ON_HEAD)
             raise ProblemError(
@@ -107,8 +109,8 @@ class Completion:
                 if piece is None:
                     raise FileNotFoundError(upload.name)
                 try:
-                    for start in range(0, upload.length, RUN):
-                        await piece.digest(start, min(start + RUN, upload.length), list(hashers.values()))
+                    for start in range(0, upload.received, RUN):
+                        await piece.digest(start, min(start + RUN, upload.received), list(hashers.values()))
                 finally:
                     piece.release()
             if waiting.cancelled_caught:

@@ -92,7 +92,7 @@ class Frontier:
                     continue
                 if not asked:  # another process follows it: it looks at the prefix when there is a fence
                     asked = True
-                    await self._core.catalog.fence(upload_id, upload.length, upload.length + 1, now=self._core.now())
+                    await self._core.catalog.fence(upload_id, upload.reach, upload.reach + 1, now=self._core.now())
             await anyio.sleep(0.01)
 
     async def _follow(self, upload_id: str) -> None:
@@ -120,7 +120,7 @@ class Frontier:
             return
         hashers = {name: hasher(name) for name in algorithms(upload)}
         done = 0
-        while done < upload.length:
+        while done < upload.reach:
             if done == upload.prefix:
                 if followed is None:
                     raise OSError(f"upload {upload_id} has a hole at {done}")

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Protocol
 
+from holdfast_protocol.messages import Headers
+
 
 class Ending(Enum):
     """How the bytes of a request came to an end."""
@@ -23,6 +25,11 @@ class Incoming(Protocol):
     @property
     def ending(self) -> Ending | None:
         """None while more may come."""
+        ...
+
+    @property
+    def trailers(self) -> Headers:
+        """The fields that came behind the bytes; none before the ending is `WHOLE`, or if they cannot be read."""
         ...
 
     async def take(self, patience: float | None = None) -> Sequence[bytes] | None:

@@ -17,6 +17,7 @@ from holdfast_server.storage.base import Reader, Storage
 from holdfast_server.uploads import append, chunk, upkeep
 from holdfast_server.uploads.append import Cut
 from holdfast_server.uploads.completion import Completion
+from holdfast_server.uploads.concatenation import Concatenation
 from holdfast_server.uploads.core import Core, no_space
 from holdfast_server.uploads.frontier import Frontier
 from holdfast_server.uploads.incoming import Ending, Incoming
@@ -55,10 +56,13 @@ class Uploads:
         self._frontier = Frontier(self._core)
         self._writers = Writers(self._core, self._frontier)
         self._completion = Completion(self._core, self._writers, self._frontier)
-        self._upkeep = upkeep.Upkeep(self._core, self._writers, self._completion)
         self.limits = rules.Limits(
             min(settings.max_size or rules.LONGEST, rules.LONGEST), settings.max_chunk, settings.expire_after
         )
+        self._concatenation = Concatenation(
+            self._core, self._writers, self._frontier, self._completion, self.limits.max_size
+        )
+        self._upkeep = upkeep.Upkeep(self._core, self._writers, self._completion, self._concatenation)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -66,6 +70,7 @@ class Uploads:
         async with anyio.create_task_group() as tasks:
             self._frontier.start(tasks)
             self._completion.start(tasks)
+            self._concatenation.start(tasks)
             await self._upkeep.recover()
             tasks.start_soon(self._upkeep.sweep_forever)
             tasks.start_soon(self._writers.watch)
@@ -78,16 +83,26 @@ class Uploads:
         """The process is about to end: nothing new is begun, and what runs stores what it has. Does not block."""
         self._writers.stop_all()
 
-    async def create(self, wanted: rules.Create, body: Callable[[], AbstractAsyncContextManager[Incoming]]) -> Upload:
-        """Makes an upload, with the body that came with it, if one did. `body` is called only in that case."""
+    async def create(
+        self,
+        wanted: rules.Create,
+        body: Callable[[], AbstractAsyncContextManager[Incoming]],
+        parts: Sequence[str] = (),
+    ) -> Upload:
+        """Makes an upload, with the body that came with it, if one did. `body` is called only in that case.
+
+        `parts` are the ids of those that a final is put together from.
+        """
         self._check_open()
         core, now = self._core, self._core.now()
+        length = await self._concatenation.length(parts) if parts else wanted.length
         upload = Upload(
             id=secrets.token_hex(16),
             state=State.RECEIVING,
-            length=wanted.length,
+            length=length,
             parallel=wanted.parallel,
-            granule=rules.granule(wanted.length),
+            granule=rules.granule(length or 0),
+            concat=None if wanted.concat is None else wanted.concat.raw,
             metadata=wanted.metadata,
             name=safe_name(wanted.filename or ""),
             created=now,
@@ -98,9 +113,11 @@ class Uploads:
         )
         free = core.storage.room().free - core.settings.min_free
         try:
-            await core.catalog.create(upload, room=None if core.settings.overcommit else free)
+            await core.catalog.create(upload, room=None if core.settings.overcommit else free, parts=parts)
         except NoRoom as error:
             raise no_space(error.needed, error.free) from None
+        if upload.final:
+            return await self._concatenation.begin(upload)
         if wanted.body is not None:
             try:
                 async with body() as incoming:
@@ -110,7 +127,7 @@ class Uploads:
                 with anyio.CancelScope(shield=True):
                     await self.terminate(upload.id)
                 raise
-        if upload.length == 0 and not upload.parallel:
+        if upload.length == 0 and not upload.parallel and not upload.partial:
             return await self._completion.complete(upload)
         return upload
 
@@ -122,6 +139,8 @@ class Uploads:
         """The upload, what has arrived in stalled requests included, and the first `limit` ranges that it misses."""
         await self._writers.flush(upload_id)
         upload = await self._core.find(upload_id)
+        if upload.final:
+            upload = await self._concatenation.settle(upload)
         return upload, await self.missing(upload, 0, limit)
 
     async def settled(self, upload_id: str) -> Upload:
@@ -140,15 +159,16 @@ class Uploads:
         return self._core.now()
 
     async def missing(self, upload: Upload, after: int, limit: int) -> Missing:
-        if upload.whole or after >= upload.length:
+        """What is missing from `after` on; nothing that could be told while the length is not known."""
+        if upload.length is None or upload.whole or after >= upload.length:
             return Missing([], False)
         return Missing(*await self._core.catalog.missing(upload.id, after, upload.length, limit))
 
     async def stored(self, upload: Upload, after: int, limit: int) -> Ranges:
         """The first `limit` stored ranges from `after` on."""
-        if after >= upload.length:
+        if after >= upload.reach:
             return []
-        return await self._core.catalog.stored(upload.id, after, upload.length, limit)
+        return await self._core.catalog.stored(upload.id, after, upload.reach, limit)
 
     async def list(self, state: State | None, before: tuple[float, str] | None, limit: int) -> Sequence[Upload]:
         """Newest first; keyset paging by (created, id)."""
@@ -160,6 +180,9 @@ class Uploads:
         return await self._append(upload, wanted, body)
 
     async def _append(self, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
+        if upload.partial:
+            async with self._changing(upload):
+                return await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
         try:
             upload = await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
         except ProblemError as problem:
@@ -192,7 +215,18 @@ class Uploads:
     async def store_chunk(self, upload: Upload, wanted: rules.StoreChunk, body: Incoming) -> Upload:
         """A range, whole and verified or not at all."""
         self._check_open()
-        return await chunk.store(self._core, self._writers, self._frontier, upload, wanted, body)
+        async with self._changing(upload):
+            return await chunk.store(self._core, self._writers, self._frontier, upload, wanted, body)
+
+    @asynccontextmanager
+    async def _changing(self, upload: Upload) -> AsyncIterator[None]:
+        """Bytes of a part may be stored in the block, also if the request is cut off then."""
+        try:
+            yield
+        finally:
+            if upload.partial:
+                with anyio.CancelScope(shield=True):
+                    await self._concatenation.part_changed(upload.id)
 
     async def complete(self, upload: Upload, wanted: rules.Complete) -> Upload:
         """Verifies and publishes; the upload may still be `verifying` when that takes long (P-COMPLETE-4)."""
@@ -203,13 +237,17 @@ class Uploads:
         """Ends an upload, its running requests first (T-DELETE-1)."""
         await self._core.find(upload_id)
         await upkeep.end(self._core, self._writers, upload_id, State.TERMINATED)
+        await self._concatenation.part_changed(upload_id)
 
     def open(self, upload: Upload) -> AbstractAsyncContextManager[Reader]:
         """The published file. Raises ProblemError 409 if there is none yet."""
+        if upload.partial:
+            raise ProblemError("not-finished", "This is a part of a file. Download the upload that it was put into.")
         if upload.state is not State.COMPLETE:
+            length = "as yet unknown" if upload.length is None else upload.length
             raise ProblemError(
                 "not-finished",
-                f"This upload is {upload.state}: {upload.received} of {upload.length} bytes are here.",
+                f"This upload is {upload.state}: {upload.received} of {length} bytes are here.",
             )
         return self._core.storage.open(upload.id, upload.name)
 

@@ -12,6 +12,7 @@ import anyio
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import TOMBSTONES, CatalogError, WrongState
 from holdfast_server.uploads.completion import EVERYTHING, Completion
+from holdfast_server.uploads.concatenation import Concatenation
 from holdfast_server.uploads.core import Core
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import Writers
@@ -26,10 +27,11 @@ _AT_ONCE = 100
 class Upkeep:
     """What nobody asks for and has to be done all the same."""
 
-    def __init__(self, core: Core, writers: Writers, completion: Completion) -> None:
+    def __init__(self, core: Core, writers: Writers, completion: Completion, concatenation: Concatenation) -> None:
         self._core = core
         self._writers = writers
         self._completion = completion
+        self._concatenation = concatenation
 
     async def recover(self) -> None:
         """Brings catalog and storage together. Safe while other processes work on the same data."""
@@ -50,10 +52,13 @@ class Upkeep:
                 self._completion.resume(upload.id)
             elif upload.received:
                 await self._check(upload)
+        for upload in await self._core.catalog.unfinished():
+            if upload.final:
+                await self._concatenation.settle(upload)
 
     async def _check(self, upload: Upload) -> None:
         size = await self._core.storage.size(upload.id, upload.name) or 0
-        gone = await self._core.catalog.stored(upload.id, size, upload.length, 1)
+        gone = await self._core.catalog.stored(upload.id, size, upload.reach, 1)
         if gone:
             logger.error("upload %s has lost bytes that were stored: its file ends at %d", upload.id, size)
             fresh = await self._core.catalog.get(upload.id)

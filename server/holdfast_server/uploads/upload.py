@@ -7,6 +7,7 @@ with a new one.
 from dataclasses import dataclass
 from enum import StrEnum
 
+from holdfast_protocol import server as rules
 from holdfast_protocol.digest import Digest
 
 
@@ -29,7 +30,8 @@ class Upload:
     id: str
     """32 lower-case hexadecimal digits."""
     state: State
-    length: int
+    length: int | None
+    """None while it is not known (T-DEFER-1)."""
     parallel: bool
     """Created for parallel chunks: it is completed by request, not by its last byte."""
     granule: int
@@ -54,8 +56,25 @@ class Upload:
     error: str | None = None
     """The problem code, if it has failed."""
     error_detail: str | None = None
+    concat: str | None = None
+    """`Upload-Concat`, byte for byte as the client sent it."""
 
     @property
     def whole(self) -> bool:
         """Every byte is stored."""
         return self.received == self.length
+
+    @property
+    def partial(self) -> bool:
+        """A part, which is only there to be put together with others."""
+        return rules.is_part(self)
+
+    @property
+    def final(self) -> bool:
+        """Put together from parts."""
+        return rules.is_final(self)
+
+    @property
+    def reach(self) -> int:
+        """No byte lies here or behind: the length or, while that is not known, the longest upload of all."""
+        return rules.LONGEST if self.length is None else self.length

@@ -24,6 +24,7 @@ TURN = 1 << 60
 """One byte behind the end of every upload stands for the right to write in order: who has it moves the prefix on."""
 TAKEOVER = 0.9
 """Seconds that a writer has to let go, once it was asked to (T-PATCH-3)."""
+ASK_INTERVAL = 0.25
 WATCH_INTERVAL = 0.025
 
 
@@ -106,7 +107,7 @@ class Writers:
         fence_start = start if fence_from is None else fence_from
         deadline = self._core.monotonic() + TAKEOVER
         self._fence_here(upload_id, fence_start, end)
-        asked_others = False
+        ask_others = self._core.monotonic()
         pause = 0.002
         while True:
             await anyio.sleep(pause)
@@ -119,8 +120,10 @@ class Writers:
                     "Another request is still writing here and does not react. Try again in a moment.",
                     headers={"Retry-After": "1"},
                 )
-            if not asked_others:
-                asked_others = True
+            if self._core.monotonic() >= ask_others:
+                # Again from time to time: somebody may have taken the range just before he could be asked.
+                ask_others = self._core.monotonic() + ASK_INTERVAL
+                self._fence_here(upload_id, fence_start, end)
                 await self._core.catalog.fence(upload_id, fence_start, end, now=self._core.now())
             pause = min(2 * pause, 0.02)
 

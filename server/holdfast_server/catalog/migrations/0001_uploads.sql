@@ -5,9 +5,10 @@ CREATE TABLE upload (
     key INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     state TEXT NOT NULL,
-    length INTEGER NOT NULL,
+    length INTEGER, -- NULL: not known yet
     parallel INTEGER NOT NULL,
     granule INTEGER NOT NULL,
+    concat TEXT,
     metadata TEXT,
     name TEXT NOT NULL,
     created REAL NOT NULL,
@@ -17,7 +18,7 @@ CREATE TABLE upload (
     wanted TEXT,
     computed TEXT,
     prefix INTEGER NOT NULL,
-    received INTEGER NOT NULL CHECK (received BETWEEN prefix AND length),
+    received INTEGER NOT NULL CHECK (received BETWEEN prefix AND ifnull(length, received)),
     error TEXT,
     error_detail TEXT
 ) STRICT;
@@ -39,6 +40,16 @@ CREATE TABLE stored (
     PRIMARY KEY (upload, start)
 ) STRICT, WITHOUT ROWID;
 
+-- Which parts a final upload is put together from. One may be there several times.
+CREATE TABLE part (
+    final INTEGER NOT NULL,
+    place INTEGER NOT NULL,
+    part TEXT NOT NULL,
+    PRIMARY KEY (final, place)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX part_by_part ON part (part);
+
 CREATE TABLE event (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     upload TEXT NOT NULL,
@@ -57,7 +68,7 @@ CREATE TABLE fence (
 
 CREATE INDEX fence_by_age ON fence (at);
 
--- The bytes that all receiving uploads still have coming: one row, kept by the triggers below, so that asking for it
+-- The bytes that all receiving uploads of a known length still have coming: one row, kept by the triggers below, so that asking for it
 -- costs the same with one upload and with a million. Billions and the rest are summed apart: each length may be near
 -- 10^18, and a handful of those would overflow one 64-bit sum.
 CREATE TABLE coming (
@@ -70,18 +81,18 @@ INSERT INTO coming VALUES (0, 0);
 CREATE TRIGGER coming_more AFTER INSERT ON upload WHEN NEW.state = 'receiving'
 BEGIN
     UPDATE coming SET
-        billions = billions + (NEW.length - NEW.received) / 1000000000,
-        units = units + (NEW.length - NEW.received) % 1000000000;
+        billions = billions + (ifnull(NEW.length, NEW.received) - NEW.received) / 1000000000,
+        units = units + (ifnull(NEW.length, NEW.received) - NEW.received) % 1000000000;
 END;
 
-CREATE TRIGGER coming_less AFTER UPDATE OF state, received ON upload
+CREATE TRIGGER coming_less AFTER UPDATE OF state, length, received ON upload
     WHEN OLD.state = 'receiving' OR NEW.state = 'receiving'
 BEGIN
     UPDATE coming SET
         billions = billions
-            + (NEW.state = 'receiving') * ((NEW.length - NEW.received) / 1000000000)
-            - (OLD.state = 'receiving') * ((OLD.length - OLD.received) / 1000000000),
+            + (NEW.state = 'receiving') * ((ifnull(NEW.length, NEW.received) - NEW.received) / 1000000000)
+            - (OLD.state = 'receiving') * ((ifnull(OLD.length, OLD.received) - OLD.received) / 1000000000),
         units = units
-            + (NEW.state = 'receiving') * ((NEW.length - NEW.received) % 1000000000)
-            - (OLD.state = 'receiving') * ((OLD.length - OLD.received) % 1000000000);
+            + (NEW.state = 'receiving') * ((ifnull(NEW.length, NEW.received) - NEW.received) % 1000000000)
+            - (OLD.state = 'receiving') * ((ifnull(OLD.length, OLD.received) - OLD.received) % 1000000000);
 END;

@@ -1,0 +1,217 @@
+"""Sends a stream of which nobody knows the length: tus 1.0.0, extension `creation-defer-length`.
+
+Rule of this file: one chunk of the stream is in memory, until the server has it; then it is gone. So a failure of the
+network costs nothing, but an upload that the server loses cannot be begun anew, and a later process cannot go on with
+it: nothing of it is in the journal. The length is said with the last PATCH, and only then is the upload complete.
+"""
+
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import TypeAlias
+
+from anyio import to_thread
+
+from holdfast._transport import Body, Session
+from holdfast.discovery import DISCOVERIES
+from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, ServerRefused, UsageError
+from holdfast.journal import TransferLock
+from holdfast.outcome import UploadResult
+from holdfast.planner import DEFAULT_CHUNK, TokenBucket
+from holdfast.progress import State as Stage
+from holdfast.progress import Tracker
+from holdfast.sending import StartAgain, Upload, UploadJob
+from holdfast.sequential import LONGEST_PATCH, arrived_damaged
+from holdfast.sources import Fingerprint, Source
+from holdfast_protocol import client as protocol
+from holdfast_protocol.client import Reaction, Refusal
+from holdfast_protocol.digest import Digest, digest, hasher
+from holdfast_protocol.discovery import DEFER_LENGTH
+from holdfast_protocol.messages import Span
+
+Stream: TypeAlias = AsyncIterable[bytes] | Iterable[bytes]
+
+
+class StreamSource(Source):
+    """What was read of a stream so far. It cannot be read again."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.length = 0
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def size(self) -> int:
+        return self.length
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        return Fingerprint("", self.length, 0, 0, 0, "")
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Not possible."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """A stream is what it is."""
+
+    def close(self) -> None:
+        """It belongs to the caller."""
+
+
+class StreamUploader:
+    """Runs one upload of a stream. `job.path` is what the stream is called."""
+
+    def __init__(
+        self, job: UploadJob, stream: Stream, session: Session, tracker: Tracker, limit: TokenBucket | None = None
+    ) -> None:
+        self._job = job
+        self._stream = stream
+        self._session = session
+        self._tracker = tracker
+        self._source = StreamSource(job.path.name)
+        lock = TransferLock(None, -1, 0)
+        self._upload = Upload(job, session, tracker, lock, self._source, session.endpoint, limit)
+        self._checksum: str | None = None
+        self._chunk = min(job.chunk_size or DEFAULT_CHUNK, LONGEST_PATCH)
+
+    async def run(self) -> UploadResult:
+        """Send the stream to its end. Raises HoldfastError; see errors.py."""
+        try:
+            return await self._run()
+        except StartAgain as again:
+            raise self._lost(again.reason) from again
+
+    async def _run(self) -> UploadResult:
+        upload = self._upload
+        services = await DISCOVERIES.services(self._session)
+        if not services.offers(DEFER_LENGTH):
+            raise UsageError(
+                f"{self._session.endpoint} takes no uploads of unknown length; save {self._source.name} to a file first"
+            )
+        self._checksum = services.checksum
+        await self._create()
+        self._tracker.concurrency = 1
+        self._tracker.chunk_size = self._chunk
+        self._tracker.enter(Stage.RUNNING)
+        whole = hasher(self._job.checksum)
+        async for part, last in self._parts():
+            self._source.length += len(part)
+            if services.max_size is not None and self._source.length > services.max_size:
+                raise ServerRefused(
+                    f"{self._session.endpoint} takes at most {services.max_size} bytes, and {self._source.name}"
+                    " has more",
+                    status=413,
+                    code="upload-too-large",
+                )
+            await to_thread.run_sync(whole.update, part)
+            await self._put(part, last=last)
+        wire = upload.lock.wire
+        size = self._source.length
+        self._tracker.size = size
+        return UploadResult(
+            url=upload.url,
+            path=self._job.path,
+            size=size,
+            digest=Digest(self._job.checksum, whole.digest()),
+            seconds=self._tracker.elapsed,
+            bytes_sent=wire,
+            bytes_resent=max(0, wire - size),
+            bytes_resumed=0,
+            retries=self._tracker.retries,
+            chunks=upload.chunks,
+            concurrency=1,
+            protocol="tus",
+        )
+
+    async def _create(self) -> None:
+        upload = self._upload
+        attempts = upload.attempts()
+        metadata = {"filename": self._source.name.encode("utf-8", "surrogateescape")} | dict(self._job.metadata)
+        while True:
+            steps = protocol.create(upload.url, None, metadata=metadata, parallel=False, now=time.time())
+            try:
+                upload.url = (await upload.exchange(steps)).url
+                return
+            except (Refusal, ConnectionFailed) as error:
+                await upload.recover(error, attempts)
+
+    async def _parts(self) -> AsyncIterator[tuple[memoryview, bool]]:
+        """The stream in chunks, each valid until the next one is asked for, and whether it is the last one."""
+        buffer = bytearray(self._chunk)
+        filled = 0
+        async for piece in _pieces(self._stream):
+            rest = memoryview(piece)
+            while rest:
+                # A full chunk goes only when there is more, so that the last one is known to be the last.
+                if filled == self._chunk:
+                    yield memoryview(buffer), False
+                    filled = 0
+                count = min(len(rest), self._chunk - filled)
+                buffer[filled : filled + count] = rest[:count]
+                filled += count
+                rest = rest[count:]
+        yield memoryview(buffer)[:filled], True
+
+    async def _put(self, data: memoryview, *, last: bool) -> None:
+        """Send a chunk, the newest bytes of the stream, until the server has all of it."""
+        upload = self._upload
+        end = self._source.length
+        start = at = end - len(data)
+        attempts = upload.attempts()
+        damaged = 0
+        while True:
+            part = Span(at, end)
+            view = data[at - start :]
+            proof = None
+            if self._checksum is not None:
+                proof = await to_thread.run_sync(digest, self._checksum, view)
+            steps = protocol.append(upload.url, part, checksum=proof, length=end if last else None, now=time.time())
+            try:
+                stored = await upload.exchange(steps, _body(view))
+                offset = stored.offset
+                if offset is None or not at <= offset <= end or (offset == at != end):
+                    raise BrokenProtocol(f"{upload.url} answered {offset} to bytes {at} to {end}")
+                upload.chunks += 1
+                upload.accepted(offset)
+                if offset == end:
+                    return
+                at = offset
+                continue
+            except (Refusal, ConnectionFailed) as error:
+                damaged += isinstance(error, Refusal) and error.reaction is Reaction.REPEAT
+                if damaged > 1:
+                    raise arrived_damaged(self._source.name) from error
+                await upload.recover(error, attempts)
+            state = await upload.state(attempts)
+            if state.offset < start:
+                raise self._lost(BrokenProtocol(f"{upload.url} went back to {state.offset} from {start} bytes"))
+            upload.accepted(state.offset)
+            at = state.offset
+            if at == end and (not last or state.length == end):
+                return
+
+    def _lost(self, reason: HoldfastError) -> HoldfastError:
+        reason.message = f"{reason.message}; a stream cannot be sent again from its beginning"
+        reason.args = (reason.message,)
+        return reason
+
+
+def _body(view: memoryview) -> Body:
+    async def content() -> AsyncIterator[memoryview]:
+        yield view
+
+    return Body(len(view), content)
+
+
+async def _pieces(stream: Stream) -> AsyncIterator[bytes]:
+    if isinstance(stream, AsyncIterable):
+        async for piece in stream:
+            yield piece
+        return
+    pieces = iter(stream)
+    # Waiting for a pipe must not keep anybody from leaving.
+    while (found := await to_thread.run_sync(next, pieces, None, abandon_on_cancel=True)) is not None:
+        yield found

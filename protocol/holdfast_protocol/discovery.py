@@ -1,0 +1,85 @@
+"""What a server offers beyond the core of tus, found out by OPTIONS.
+
+Rule of this file: what a server says well is believed, and a server that says nothing, or says it badly, is taken for
+plain tus: core and creation. So discovery never fails; at worst the client does less than it could.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast_protocol import fields, headers
+from holdfast_protocol.digest import available, from_tus_name
+from holdfast_protocol.messages import Request, Response
+from holdfast_protocol.problem import FieldError
+
+CREATION: Final = "creation"
+WITH_UPLOAD: Final = "creation-with-upload"
+DEFER_LENGTH: Final = "creation-defer-length"
+CHECKSUM: Final = "checksum"
+CONCATENATION: Final = "concatenation"
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a server offers. The default is the least that this client can work with."""
+
+    extensions: frozenset[str] = frozenset({CREATION})
+    """By their names in tus 1.0.0; `concatenation-unfinished` and others that are not used here among them."""
+    max_size: int | None = None
+    """The longest upload that it takes, in bytes; None if it names none."""
+    checksums: tuple[str, ...] = ()
+    """Algorithms for a PATCH, by the names of V-DIGEST-2: those that can be computed here, the fastest first."""
+    parallel: bool = False
+    """It speaks the parallel dialect (P-OFFER-1)."""
+    lasting: bool = True
+    """The answer is worth remembering. One that asks for patience or for credentials is not."""
+
+    def offers(self, extension: str) -> bool:
+        """Whether it has this extension of tus."""
+        return extension in self.extensions
+
+    @property
+    def checksum(self) -> str | None:
+        """The algorithm to use for each PATCH; None if there is none that both sides have."""
+        return self.checksums[0] if self.checksums else None
+
+
+def discover(endpoint: str) -> Generator[Request, Response, Services]:
+    """Ask what the server of `endpoint` offers. Without `Tus-Resumable`, as tus asks for (OPTIONS). Raises nothing."""
+    answer = yield Request("OPTIONS", endpoint)
+    if answer.status not in (200, 204):
+        passing = answer.status >= 500 or answer.status in (401, 403, 408, 425, 429)
+        return Services(lasting=not passing or answer.status in (501, 505))
+    versions = _names(answer, headers.TUS_VERSION)
+    if versions and headers.TUS_PROTOCOL_VERSION not in versions:
+        return Services()
+    extensions = frozenset(_names(answer, headers.TUS_EXTENSION)) | {CREATION}
+    theirs = {from_tus_name(name.lower()) for name in _names(answer, headers.TUS_CHECKSUM_ALGORITHM)}
+    return Services(
+        extensions=extensions,
+        max_size=_max_size(answer),
+        checksums=tuple(name for name in available() if name in theirs) if CHECKSUM in extensions else (),
+        parallel=_parallel(answer),
+    )
+
+
+def _names(answer: Response, field: str) -> tuple[str, ...]:
+    return tuple(name for each in (answer.headers.get(field) or "").split(",") if (name := each.strip(" \t")))
+
+
+def _max_size(answer: Response) -> int | None:
+    try:
+        value = answer.headers.one(headers.TUS_MAX_SIZE)
+        # A server that takes nothing at all would not be there: 0 is written for "no limit".
+        return (fields.parse_integer(headers.TUS_MAX_SIZE, value) or None) if value is not None else None
+    except FieldError:
+        return None
+
+
+def _parallel(answer: Response) -> bool:
+    value = answer.headers.get(headers.UPLOAD_PARALLEL)
+    try:
+        return value is not None and fields.parse_offer(value) is not None
+    except FieldError:
+        return False

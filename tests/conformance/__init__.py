@@ -1,0 +1,1 @@
+"""The conformance suite: `pytest tests/conformance --server URL` against any server. See docs/conformance.md."""

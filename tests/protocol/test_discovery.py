@@ -1,0 +1,81 @@
+"""Discovery, by values: what is believed of an answer to OPTIONS, and what is passed over."""
+
+import pytest
+
+from holdfast_protocol.discovery import CONCATENATION, Services, discover
+from holdfast_protocol.messages import Headers, Response
+
+URL = "http://host/files"
+
+
+def said(status: int, fields: dict[str, str] | list[tuple[str, str]]) -> Services:
+    steps = discover(URL)
+    next(steps)
+    with pytest.raises(StopIteration) as stop:
+        steps.send(Response(status, Headers(fields)))
+    services: Services = stop.value.value
+    return services
+
+
+def test_options_goes_without_a_version() -> None:
+    """tus 1.0.0, OPTIONS: Tus-Resumable is on every request but this one."""
+    request = next(discover(URL))
+    assert (request.method, request.url, dict(request.headers), request.body) == ("OPTIONS", URL, {}, None)
+
+
+@pytest.mark.parametrize("status", [200, 204])
+def test_a_good_answer(status: int) -> None:
+    services = said(
+        status,
+        {
+            "Tus-Version": "1.0.0,0.2.2",
+            "Tus-Extension": "creation, checksum,concatenation",
+            "Tus-Max-Size": "1000",
+            "Tus-Checksum-Algorithm": "md5,sha1,SHA256,crc32",
+        },
+    )
+    assert services.extensions == {"creation", "checksum", "concatenation"}
+    assert services.offers(CONCATENATION)
+    assert services.max_size == 1000
+    assert services.checksums == ("sha-256", "md5", "sha")
+    assert services.checksum == "sha-256"
+    assert not services.parallel
+    assert services.lasting
+
+
+@pytest.mark.rule("P-OFFER-1")
+def test_the_parallel_dialect_is_seen() -> None:
+    assert said(204, {"Upload-Parallel": "?1;granule=65536;max-chunk=65536"}).parallel
+
+
+@pytest.mark.parametrize(
+    ("fields", "services"),
+    [
+        ({}, Services()),
+        ({"Tus-Version": "2.0.0", "Tus-Extension": "concatenation"}, Services()),
+        ({"Tus-Version": "1.0.0", "Tus-Max-Size": "many"}, Services()),
+        ({"Tus-Max-Size": "0"}, Services()),
+        ([("Tus-Max-Size", "5"), ("Tus-Max-Size", "6")], Services()),
+        ({"Tus-Extension": " ,, "}, Services()),
+        ({"Upload-Parallel": "yes"}, Services()),
+        (
+            {"Tus-Extension": "checksum", "Tus-Checksum-Algorithm": "whirlpool"},
+            Services(frozenset({"creation", "checksum"})),
+        ),
+        ({"Tus-Checksum-Algorithm": "sha1"}, Services()),
+    ],
+)
+def test_what_is_said_badly_is_passed_over(fields: dict[str, str], services: Services) -> None:
+    found = said(204, fields)
+    assert found == services
+    assert found.checksum is None
+
+
+@pytest.mark.parametrize(
+    ("status", "lasting"),
+    [(404, True), (405, True), (501, True), (301, True), (401, False), (429, False), (500, False), (503, False)],
+)
+def test_a_refusal_is_plain_tus(status: int, lasting: bool) -> None:
+    """A server that asks for patience or credentials is asked again by the next upload."""
+    found = said(status, {"Tus-Extension": "concatenation"})
+    assert found == Services(lasting=lasting)
