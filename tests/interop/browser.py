@@ -7,12 +7,14 @@ Rule of this file: Chromium is that of the system (`chromium`, or $CHROMIUM), th
 Every wait is bounded, and when one is in vain the error shows what the browser's console said.
 """
 
+import contextlib
 import functools
 import http.server
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,13 +105,15 @@ class Browser:
         path = chromium()
         assert path is not None
         self.log = home / "browser.log"
+        # Short, because Chromium makes sockets in it, whose paths cannot be long.
+        self._scratch = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 ["node", str(HERE / "browser.cjs"), str(MODULES), path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=environment(home),
+                env={**environment(home), "TMPDIR": self._scratch.name},
                 start_new_session=True,
             )
         self._answers: Queue[bytes] = Queue()
@@ -149,13 +153,20 @@ class Browser:
         return self.log.read_text(errors="replace")[-5000:]
 
     def close(self) -> None:
-        """End the browser with all its processes. Blocks until they are gone."""
+        """End the browser with all its processes. Blocks until they are gone.
+
+        It closes when its input ends. One that does not is killed; Chromium itself ends when its driver is gone.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(scaled(10))
         kill_group(self._process.pid)
         self._process.wait()
         self._reader.join(scaled(10))
-        for stream in (self._process.stdin, self._process.stdout):
-            assert stream is not None
-            stream.close()
+        self._process.stdout.close()
+        self._scratch.cleanup()
 
     def _send(self, command: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None

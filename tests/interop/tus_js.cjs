@@ -1,5 +1,5 @@
 // Drives tus-js-client, unchanged: node tus_js.cjs MODULES JOB
-// JOB is a JSON object {scene, endpoint, file, ...}; the result is one JSON object on standard output.
+// JOB is a JSON object {scene, package, endpoint, file, ...}; the result is one JSON object on standard output.
 // Rule of this file: nothing is judged here. It reports what the client saw; the test decides.
 'use strict'
 
@@ -9,8 +9,11 @@ const path = require('node:path')
 const { PassThrough } = require('node:stream')
 
 const [modules, text] = process.argv.slice(2)
-const tus = createRequire(path.join(modules, 'anywhere.js'))('tus-js-client')
 const job = JSON.parse(text)
+const installed = createRequire(path.join(modules, 'anywhere.js'))
+const tus = installed(job.package)
+// Version 5 has it in a module of its own.
+const FileUrlStorage = tus.FileUrlStorage ?? installed(`${job.package}/node/FileUrlStorage`).FileUrlStorage
 
 // Makes an upload; answers {upload, done}. `requests` collects what was sent and answered, one entry an answer.
 function begin(input, options, requests) {
@@ -69,7 +72,7 @@ const scenes = {
 
   // Aborts once `abortAt` bytes have been acknowledged, and goes on with a new Upload, as in a new process.
   async resume(requests) {
-    const urlStorage = new tus.FileUrlStorage(job.storage)
+    const urlStorage = new FileUrlStorage(job.storage)
     const options = { chunkSize: job.chunkSize, urlStorage, storeFingerprintForResuming: true }
     if (job.protocol) options.protocol = job.protocol
     const first = await new Promise((resolve, reject) => {
