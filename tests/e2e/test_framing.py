@@ -171,8 +171,7 @@ def test_an_upgrade_is_passed_over(connection: Connection, speaker: Speaker) -> 
     patch = head("PATCH", path(url), "Upload-Offset: 0", "Content-Length: 10", *upgrade, *lines(TUS_BODY))
     connection.send(patch + b"01234")
     connection.send(b"56789" + head("GET", path(url), *upgrade) + head("GET", path(url)))
-    connection._method = "PATCH"
-    assert connection.read().status == 204
+    assert connection.read("PATCH").status == 204
     assert [connection.read().body for _ in range(2)] == [b"0123456789"] * 2
 
 

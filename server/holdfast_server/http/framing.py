@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from holdfast_protocol import headers
 from holdfast_protocol.problem import ProblemError
@@ -51,6 +51,7 @@ class FramingProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_timeout = min(head_timeout, 86400.0)  # a timer cannot wait for ever
         self._limit: asyncio.TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None
         self._in_head = False
         self._in_body = False
         self._framing = 0  # bytes that were no body, since the last piece of the message was whole
@@ -63,6 +64,9 @@ class FramingProtocol(HttpToolsProtocol):
         self._bound()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True  # uvicorn tells it only to the newest request
+            self._running.message_event.set()
         super().connection_lost(exc)
         self._unbound()
         self.pipeline.clear()  # nobody is there to be answered
@@ -122,6 +126,10 @@ class FramingProtocol(HttpToolsProtocol):
         if self._in_body:
             self._in_body = False
             super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         last = not self.pipeline
