@@ -223,7 +223,7 @@ def _no_http(rng: Rng, pieces: Pieces, scratch: Scratch) -> Case:
             lines = [*bare, b"Transfer-Encoding: chunked"]
             body = b"0\r\n\r\n"
     wire = b"\r\n".join((b" ".join((method, target, version)), *lines)) + b"\r\n\r\n" + body
-    return Case(f"{request.method} with a bad {what}", wire, "GET", ends=True)
+    return Case(f"{request.method} with a bad {what}", wire, request.method, ends=True)
 
 
 def _cut_head(rng: Rng, pieces: Pieces, scratch: Scratch) -> Case:
