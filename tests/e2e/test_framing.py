@@ -191,6 +191,24 @@ def test_pipelined_requests(connection: Connection, complete: str, count: int) -
     assert answered == count if count == 100 else 100 <= answered < count
 
 
+@pytest.mark.rule("H-PIPE-1")
+def test_a_lost_connection_ends_the_request_that_runs(start_server: StartServer) -> None:
+    """Also when others wait behind it: nothing is written to a connection that is gone."""
+    server = start_server()
+    data = bytes(range(256)) * (64 * 1024)
+    with Speaker(server.url) as speaker:
+        url = speaker.create(len(data), parallel=False)
+        assert speaker.patch(url, 0, data).status == 204
+        for _ in range(5):
+            with Connection(server.url, receive_buffer=65536) as connection:
+                connection.send(3 * head("GET", path(url)))
+                assert connection.read_head().status == 200
+                connection.reset()
+            assert speaker.head(url).status == 200
+    server.stop()
+    assert "Traceback" not in server.read_log()
+
+
 HEADS = {
     "a field": (head("GET", "/files")[:-2] + b"X: ", b"x"),
     "many fields": (head("GET", "/files")[:-2], b"X: y\r\n"),
