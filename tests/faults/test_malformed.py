@@ -151,7 +151,7 @@ def _check_refusal(answer: Answer, case: Case) -> None:
     if case.method != "HEAD":
         assert answer.code in KINDS, answer
         assert KINDS[answer.code or ""].status == answer.status
-    if case.ends:
+    if case.ends and answer.code != "fenced":  # a body that is cut off may have been taken over before (T-PATCH-3)
         assert answer.status in (400, 408, 431), answer
 
 
