@@ -7,7 +7,7 @@ import * as tus4 from 'tus-js-client'
 import * as tus5 from 'tus-js-client-5'
 
 let requests = []
-let current // {url(), pause(), resume(), cancel(), done}
+let current // {pause(), resume(), cancel(), done}
 
 async function fileOf({ source, name, type }) {
   const response = await fetch(source)
@@ -55,7 +55,6 @@ const clients = {
     })
     return {
       done: settled(done),
-      url: () => uppy.getFile(id)?.tus?.uploadUrl,
       pause: () => uppy.pauseAll(),
       resume: () => uppy.resumeAll(),
       cancel: () => uppy.removeFile(id),
@@ -83,7 +82,6 @@ const clients = {
     })
     return {
       done: settled(begun.then(() => done)),
-      url: () => upload.url,
       pause: () => upload.abort(),
       resume: () => upload.start(),
       cancel: () => upload.abort(true),
@@ -96,7 +94,6 @@ window.interop = {
     requests = []
     current = clients[client](await fileOf(file), options)
   },
-  url: () => current.url(),
   pause: () => current.pause(),
   resume: () => current.resume(),
   cancel: () => current.cancel(),

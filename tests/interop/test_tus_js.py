@@ -34,6 +34,7 @@ pytestmark = [
 Drive = Callable[..., Any]
 
 STABLE = pytest.param("tus-js-client", marks=pytest.mark.client(TUS_JS))
+NEXT = pytest.param("tus-js-client-5", marks=pytest.mark.client(TUS_JS_5))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     return path
 
 
-@pytest.fixture(params=[STABLE, pytest.param("tus-js-client-5", marks=pytest.mark.client(TUS_JS_5))])
+@pytest.fixture(params=[STABLE, NEXT])
 def drive(request: pytest.FixtureRequest, server: ServerProcess, file: Path, tmp_path: Path) -> Drive:
     """Plays one scene of tus_js.cjs to its end; what it reported."""
 
@@ -227,6 +228,14 @@ def test_a_file_in_pieces_that_the_client_leaves_open(
     assert (state["state"], state["offset"]) == ("receiving", SIZE)
     fields = {"Content-Type": "application/partial-upload", "Upload-Offset": str(SIZE), "Upload-Complete": "?1"}
     assert speaker.request("PATCH", result["url"], fields, b"").status == 204
+    assert same(speaker, result["url"], file)
+
+
+@pytest.mark.parametrize("drive", [NEXT], indirect=True)
+@DRAFTS
+def test_a_file_in_pieces_that_the_client_completes(drive: Drive, speaker: Speaker, file: Path, protocol: str) -> None:
+    result = drive("upload", protocol=protocol, chunkSize=8 * MIB)
+    assert shape(result) == [("POST", 201), ("PATCH", 201), ("PATCH", 201), ("PATCH", 204)]
     assert same(speaker, result["url"], file)
 
 
