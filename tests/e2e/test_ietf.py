@@ -107,6 +107,17 @@ def test_options_with_a_creation_in_mind_has_no_limits(speaker: Speaker) -> None
         assert answer["tus-version"] == "1.0.0"
 
 
+@pytest.mark.rule("I-LIMIT-2", "T-OPTIONS-1")
+def test_options_of_the_whole_server(speaker: Speaker) -> None:
+    """`OPTIONS *` (RFC 9110, section 9.3.7) is that of the collection; nothing else can be done with `*`."""
+    for fields in (version_field(6), {"Upload-Complete": "?1"}, {}):
+        one, other = (speaker.request("OPTIONS", target, fields) for target in ("*", "/files"))
+        kept = [[each for each in answer.fields if each[0] != "date"] for answer in (one, other)]
+        assert (one.status, kept[0]) == (204, kept[1])
+    for method in ("GET", "POST", "DELETE"):
+        assert speaker.request(method, "*", create(True), b"").verdict == (404, "not-found")
+
+
 @pytest.mark.rule("I-LIMIT-1", "I-LIMIT-2")
 def test_a_limit_is_told_and_kept(start_server: StartServer) -> None:
     server = start_server("--max-size", "1000", "--expire-after", "never")
@@ -152,14 +163,6 @@ def test_lengths_that_contradict_each_other_create_nothing(speaker: Speaker) -> 
         assert answer.json()["type"] == IANA + "inconsistent-upload-length"
         assert "location" not in answer
     assert speaker.request("GET", "/api/uploads?limit=1").json() == before
-
-
-@pytest.mark.rule("I-CREATE-2")
-def test_a_length_that_nobody_knows_is_refused(speaker: Speaker) -> None:
-    assert post(speaker, False, b"part").verdict == (411, "length-required")
-    fields = create(True, Transfer_Encoding="chunked")
-    answer = speaker.request("POST", "/files", fields, chunked(b"whole"))
-    assert answer.verdict == (411, "length-required")
 
 
 @pytest.mark.rule("I-CREATE-2", "I-CREATE-1")

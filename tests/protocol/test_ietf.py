@@ -78,20 +78,29 @@ def test_limits() -> None:
 def test_what_a_creation_asks_for() -> None:
     draft = ietf.NEWEST
     whole = ietf.create(Headers({**COMPLETE, "Content-Length": "5"}), LIMITS, draft)
-    assert (whole.length, whole.body) == (5, Append(0, 5, completes=True, fails_beyond=True))
+    assert (whole.length, whole.body) == (5, Append(0, 5, most=1000, completes=True, fails_beyond=True))
     assert whole.without_body().body is None
     careful = ietf.create(Headers({"Upload-Complete": "?0", "Upload-Length": "5"}), LIMITS, draft)
     assert (careful.length, careful.body) == (5, None)
+
+
+@pytest.mark.rule("I-CREATE-2", "I-LENGTH-4")
+def test_a_creation_that_does_not_say_how_long_the_file_is() -> None:
+    draft = ietf.NEWEST
+    part = ietf.create(Headers({"Upload-Complete": "?0", "Content-Length": "5"}), LIMITS, draft)
+    assert (part.length, part.body) == (None, Append(0, 5, most=1000, completes=False, fails_beyond=True))
+    whole = ietf.create(Headers({**COMPLETE, "Transfer-Encoding": "chunked"}), LIMITS, draft)
+    assert (whole.length, whole.body) == (None, Append(0, None, most=1000, completes=True, fails_beyond=True))
     with pytest.raises(ProblemError) as info:
-        ietf.create(Headers({"Upload-Complete": "?0", "Content-Length": "5"}), LIMITS, draft)
-    assert info.value.code == "length-required"
+        ietf.create(Headers({"Upload-Complete": "?0", "Content-Length": "1001"}), LIMITS, draft)
+    assert info.value.code == "upload-too-large"
 
 
 @pytest.mark.rule("I-VERSION-1")
 def test_version_3_says_it_the_other_way_round() -> None:
     draft = ietf.DRAFTS[3]
     wanted = ietf.create(Headers({"Upload-Incomplete": "?0", "Content-Length": "5"}), LIMITS, draft)
-    assert wanted.body == Append(0, 5, completes=True)
+    assert wanted.body == Append(0, 5, most=1000, completes=True)
     assert draft.complete_field == headers.UPLOAD_INCOMPLETE
     assert (draft.format_complete(True), draft.format_complete(False)) == ("?0", "?1")
 

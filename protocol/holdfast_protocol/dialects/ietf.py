@@ -123,12 +123,10 @@ def create(fields_: Headers, limits: Limits, draft: Draft) -> Create:
     body = _body_length(fields_)
     said = _integer(fields_, headers.UPLOAD_LENGTH)
     length = body if said is None and complete else said
-    if length is None:
-        raise ProblemError(
-            "length-required", "Say how long the file is, with Upload-Length or, if this is all of it, Content-Length."
-        )
-    check_size(length, limits)
-    if body is not None and (body > length or (complete and body != length)):
+    for size in (length, body):
+        if size is not None:
+            check_size(size, limits)
+    if length is not None and body is not None and (body > length or (complete and body != length)):
         raise inconsistent_length(length, body)
     metadata, filename = read_metadata(fields_)
     disposition = fields_.get(headers.CONTENT_DISPOSITION)
@@ -139,12 +137,12 @@ def create(fields_: Headers, limits: Limits, draft: Draft) -> Create:
     if complete:
         # Of a part it would be the digest of that part (RFC 9530, section 3).
         expected += read_digests(headers.REPR_DIGEST, fields_)
-    append = Append(0, body, digests=digests, completes=complete, fails_beyond=draft.beyond_fails)
+    append = Append(0, body, digests=digests, most=limits.max_size, completes=complete, fails_beyond=draft.beyond_fails)
     return Create(length, False, metadata, filename, expected, None, None if body == 0 else append)
 
 
 def patch(fields_: Headers, view: View, limits: Limits, draft: Draft) -> Append | Complete:
-    """A PATCH on an upload (I-APPEND-1 to I-APPEND-4, I-LENGTH-1)."""
+    """A PATCH on an upload (I-APPEND-1 to I-APPEND-4, I-LENGTH-1, I-LENGTH-4)."""
     media = fields.media_type(fields_.get(headers.CONTENT_TYPE))
     if media != headers.MEDIA_PARTIAL and draft.media_required:
         raise ProblemError(
@@ -162,9 +160,11 @@ def patch(fields_: Headers, view: View, limits: Limits, draft: Draft) -> Append 
     said = _integer(fields_, headers.UPLOAD_LENGTH)
     if said is not None and view.length is not None and said != view.length:
         raise inconsistent_length(view.length, said)
+    if said is not None and view.length is None:
+        check_size(said, limits)
     body = _body_length(fields_)
-    if said is None and complete and view.length is None and body is not None:
-        said = offset + body  # the last bytes say how many there are (I-LENGTH-1)
+    if said is None and complete and view.length is None and body is not None and offset + body <= limits.max_size:
+        said = offset + body  # the last bytes say how many there are (I-LENGTH-4)
     digests = read_digests(headers.CONTENT_DIGEST, fields_)
     append = Append(
         offset,
@@ -229,7 +229,7 @@ def interim_fields(draft: Draft, others: Mapping[str, str]) -> dict[str, str]:
 
 def refusal(problem: ProblemError, draft: Draft, limits: Limits, view: View | None) -> ProblemError:
     """The problem as the draft knows it, with the fields that belong to it (I-ANSWER-2). `view`: as it is now."""
-    code = "inconsistent-upload-length" if problem.code == "length-exceeded" else problem.code
+    code = "inconsistent-upload-length" if problem.code in ("length-exceeded", "out-of-bounds") else problem.code
     found: dict[str, str] = {}
     if view is not None:
         # `true` with an error would say that the file was taken in and turned down for good.

@@ -195,12 +195,15 @@ class Uploads:
         if upload.prefix == upload.length:
             return await self._completion.complete(upload)
         if wanted.completes:
+            assert upload.length is not None  # a body that completes says it by its end, if nothing else does
             raise rules.inconsistent_length(upload.length, upload.prefix)
         return upload
 
     async def _invalidate(self, upload_id: str) -> None:
         """I-LENGTH-3."""
-        with suppress(WrongState):  # it was completed or removed meanwhile
+        with suppress(WrongState, ProblemError):  # it was completed or removed meanwhile
+            if (await self._core.find(upload_id)).length is None:
+                return  # only the request contradicts itself
             await self._core.catalog.transition(
                 upload_id,
                 sources={State.RECEIVING},
