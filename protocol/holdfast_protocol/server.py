@@ -178,6 +178,11 @@ def check_takes_bytes(view: View) -> None:
     """Refuses a PATCH on a final and on an upload that has failed (T-PATCH-1, T-CONCAT-5, P-COMPLETE-3)."""
     if is_final(view):
         raise ProblemError("final-upload", "This upload is put together from parts. Send the bytes to those.")
+    check_not_failed(view)
+
+
+def check_not_failed(view: View) -> None:
+    """Refuses what an upload that has failed is of no more use for (P-COMPLETE-3, I-HEAD-1)."""
     if view.state == FAILED and view.error == "data-lost":
         raise ProblemError("data-lost", "The server lost bytes of this upload. DELETE it and send the file again.")
     if view.state == FAILED and view.error == "length-exceeded":

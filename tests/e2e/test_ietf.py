@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Iterator
 
 import pytest
 from tests.conftest import StartServer
@@ -22,6 +23,14 @@ from tests.support.process import ServerProcess
 from tests.support.speaker import TUS, TUS_BODY, Speaker, digest
 from tests.support.waiting import eventually
 from tests.support.wire import Answer, Connection
+
+
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server on which unfinished uploads expire at once."""
+    with ServerProcess(tmp_path_factory.mktemp("forgetful") / "data", expire_after=0.1) as process:
+        yield process
+
 
 LONGEST = 999_999_999_999_999
 EVERY_VERSION = pytest.mark.parametrize("version", VERSIONS)
@@ -354,7 +363,10 @@ def test_a_body_beyond_the_length(speaker: Speaker, version: int, known: bool) -
     assert answer.verdict == (400, "inconsistent-upload-length")
     if version >= 8:
         assert ask(speaker, url, version).status == 409
-        assert patch(speaker, url, answer.offset, b"5", False, version).verdict == (409, "upload-failed")
+        refused = patch(speaker, url, 5, b"5", False, version)
+        assert (*refused.verdict, is_complete(refused, version)) == (409, "upload-failed", False)
+        assert "upload-offset" not in refused
+        assert ask(speaker, url, 6).status == 404
         assert speaker.status(url)["state"] == "failed"
     else:
         offset = ask(speaker, url, version).offset
@@ -529,6 +541,79 @@ def test_verifying_takes_long(start_server: StartServer) -> None:
         assert (answer["retry-after"], is_complete(answer)) == ("1", False)
         assert eventually(lambda: is_complete(ask(speaker, url)))
         assert patch(speaker, url, 4, b"", True).status == 204
+
+
+@EVERY_VERSION
+@pytest.mark.rule("I-ANSWER-3", "I-DIGEST-2")
+def test_an_upload_that_has_failed(speaker: Speaker, version: int) -> None:
+    """There is nothing to go on with, whoever asks and however."""
+    bad = post(speaker, True, b"whole", version, Repr_Digest=digest(b"other"))
+    assert (*bad.verdict, is_complete(bad, version)) == (422, "upload-digest-mismatch", True)
+    status, code = (404, "not-found") if version <= 6 else (409, "upload-failed")
+    assert ask(speaker, bad["location"], version).status == status
+    for offset, body in ((5, b""), (0, b"whole")):
+        answer = patch(speaker, bad["location"], offset, body, True, version)
+        assert (*answer.verdict, is_complete(answer, version)) == (status, code, False)
+        assert "upload-offset" not in answer
+    assert speaker.request("DELETE", bad["location"], version_field(version)).status == 204
+
+
+@EVERY_VERSION
+@pytest.mark.rule("I-ANSWER-3", "T-EXPIRE-2")
+def test_an_upload_that_has_expired(forgetful: ServerProcess, version: int) -> None:
+    with Speaker(forgetful.url) as speaker:
+        url = careful(speaker, 10, version)
+        status = 404 if version <= 6 else 410
+        eventually(lambda: ask(speaker, url, version).status != 204)
+        assert ask(speaker, url, version).status == status
+        answer = patch(speaker, url, 0, b"x", False, version)
+        assert answer.verdict == (status, "not-found" if version <= 6 else "gone")
+        assert "upload-offset" not in answer
+
+
+@EVERY_VERSION
+@pytest.mark.rule("I-HEAD-1", "T-CONCAT-6")
+def test_asking_about_a_final(speaker: Speaker, version: int) -> None:
+    """Before and after its parts are whole: where it is, although it takes no bytes from anybody."""
+    parts = [speaker.create(4, parallel=False, Upload_Concat="partial") for _ in range(2)]
+    assert speaker.patch(parts[0], 0, b"0123").status == 204
+    fields = {**TUS, "Upload-Concat": "final;" + " ".join(parts)}
+    url = speaker.url + speaker.request("POST", "/files", fields, b"")["location"]
+    asked = ask(speaker, url, version)
+    assert (asked.status, asked["upload-length"], is_complete(asked, version)) == (204, "8", False)
+    assert asked.offset < 8
+    assert speaker.patch(parts[1], 0, b"4567").status == 204
+    eventually(lambda: is_complete(ask(speaker, url, version), version))
+    asked = ask(speaker, url, version)
+    assert (asked.status, asked.offset, asked["upload-length"]) == (204, 8, "8")
+    assert patch(speaker, url, 0, b"x", False, version).verdict == (403, "final-upload")
+
+
+@pytest.mark.rule("I-HEAD-4")
+def test_asking_by_get(speaker: Speaker) -> None:
+    """As by HEAD, in the version that knows it; the file comes when there is one."""
+    url = careful(speaker, 10)
+    assert patch(speaker, url, 0, b"01234", False).offset == 5
+    for version in (None, *VERSIONS[:-1]):
+        assert speaker.request("GET", url, version_field(version)).verdict == (409, "not-finished")
+    asked = speaker.request("GET", url, version_field(NEWEST))
+    assert (asked.status, asked.offset, asked["upload-length"], is_complete(asked)) == (204, 5, "10", False)
+    assert set(limits(asked)) == {"max-size", "max-age"}
+    assert asked["cache-control"] == "no-store"
+    assert patch(speaker, url, 5, b"56789", True).status == 204
+    asked = speaker.request("GET", url, version_field(NEWEST))
+    assert (asked.status, asked.offset, asked["upload-length"], is_complete(asked)) == (200, 10, "10", True)
+    assert (asked.body, set(limits(asked))) == (b"0123456789", {"max-size"})
+    assert "upload-offset" not in speaker.get(url)
+    assert speaker.request("GET", "/files/" + 32 * "0", version_field(NEWEST)).verdict == (404, "not-found")
+
+
+@EVERY_VERSION
+@pytest.mark.rule("I-ANSWER-2")
+def test_a_creation_that_is_refused_says_that_it_is(speaker: Speaker, version: int) -> None:
+    """The answer is of this protocol, and not of what became of the file."""
+    answer = post(speaker, True, b"whole", version, Upload_Length="6")
+    assert (answer.status, is_complete(answer, version)) == (400, False)
 
 
 @pytest.mark.rule("I-HEAD-1", "V-ID-1", "T-EXPIRE-2")

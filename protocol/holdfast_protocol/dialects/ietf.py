@@ -57,6 +57,10 @@ class Draft:
     """An empty append to a complete upload is answered with success again, instead of 400."""
     progress: bool = True
     """Interim answers tell the offset while a body arrives."""
+    inactive: str | None = None
+    """The problem that an upload has which failed or expired; None: the one that says so."""
+    asks_by_get: bool = True
+    """The offset can be asked for by GET, too."""
 
     def format_complete(self, complete: bool) -> str:
         return fields.format_boolean(complete != self.inverted)
@@ -76,6 +80,8 @@ DRAFTS: Final[Mapping[int, Draft]] = {
             appended=201,
             beyond_fails=False,
             progress=False,
+            inactive="not-found",
+            asks_by_get=False,
         ),
         Draft(
             5,
@@ -84,6 +90,8 @@ DRAFTS: Final[Mapping[int, Draft]] = {
             asking_refuses=(headers.UPLOAD_OFFSET, headers.UPLOAD_COMPLETE),
             appended=201,
             beyond_fails=False,
+            inactive="not-found",
+            asks_by_get=False,
         ),
         Draft(
             6,
@@ -92,12 +100,17 @@ DRAFTS: Final[Mapping[int, Draft]] = {
             appended=201,
             beyond_fails=False,
             replays=False,
+            inactive="not-found",
+            asks_by_get=False,
         ),
-        Draft(8, replays=False),
+        Draft(8, replays=False, asks_by_get=False),
         Draft(9),
     )
 }
 NEWEST: Final = DRAFTS[max(DRAFTS)]
+
+_INACTIVE: Final = ("upload-failed", "data-lost", "gone")
+"""With these nothing more can be done, so no answer says where to go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +118,8 @@ class Spoken:
     """The version that a request is to be understood in."""
 
     draft: Draft
-    interim: bool
-    """It was named, so the client understands interim answers of status 104 (I-INTERIM-1)."""
+    named: bool
+    """The request names it, so the client understands interim answers of status 104 (I-INTERIM-1)."""
 
 
 def spoken(fields_: Headers) -> Spoken:
@@ -230,11 +243,12 @@ def interim_fields(draft: Draft, others: Mapping[str, str]) -> dict[str, str]:
 def refusal(problem: ProblemError, draft: Draft, limits: Limits, view: View | None) -> ProblemError:
     """The problem as the draft knows it, with the fields that belong to it (I-ANSWER-2). `view`: as it is now."""
     code = "inconsistent-upload-length" if problem.code in ("length-exceeded", "out-of-bounds") else problem.code
-    found: dict[str, str] = {}
+    if code in _INACTIVE:
+        code, view = draft.inactive or code, None
+    # `true` with an error would say that the file was taken in and turned down for good.
+    found = {draft.complete_field: draft.format_complete(code == "upload-digest-mismatch")}
     if view is not None:
-        # `true` with an error would say that the file was taken in and turned down for good.
         found[headers.UPLOAD_OFFSET] = str(view.prefix)  # unless the problem knows better
-        found[draft.complete_field] = draft.format_complete(code == "upload-digest-mismatch")
     if code == "upload-too-large":
         found |= limit_fields(draft, limits, limits.max_age)
     return ProblemError(code, problem.detail, problem.members, {**found, **problem.headers})

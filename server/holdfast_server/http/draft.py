@@ -14,6 +14,7 @@ from holdfast_protocol import server as rules
 from holdfast_protocol.dialects import ietf
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
+from holdfast_server.http import downloads
 from holdfast_server.http.answers import answer, head_of
 from holdfast_server.http.body import RequestBody, reading
 from holdfast_server.http.interim import Interim
@@ -54,8 +55,19 @@ class DraftFiles:
         async with self._refusing(uploads, draft, None):
             ietf.check_asking(head_of(scope), draft)
             upload = await uploads.settled(upload_id)
-            rules.check_takes_bytes(upload)
+            rules.check_not_failed(upload)
         await answer(send, 204, ietf.state_fields(draft, upload, uploads.limits, uploads.now()))
+
+    async def get(self, spoken: ietf.Spoken, upload_id: str, scope: Scope, send: Send) -> None:
+        """Where a complete upload is, comes with the file; where another one is, as with HEAD."""
+        uploads, draft = self._uploads(), spoken.draft
+        async with self._refusing(uploads, draft, None):
+            upload = await uploads.find(upload_id)
+        if upload.state is State.COMPLETE:
+            fields = ietf.state_fields(draft, upload, uploads.limits, uploads.now())
+            await downloads.download(uploads, upload, head_of(scope), send, fields)
+        else:
+            await self.head(spoken, upload_id, scope, send)
 
     async def patch(self, spoken: ietf.Spoken, upload_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         uploads, draft, head = self._uploads(), spoken.draft, head_of(scope)

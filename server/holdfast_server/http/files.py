@@ -105,6 +105,8 @@ class Files:
         match scope["method"]:
             case "HEAD":
                 await self._draft.head(spoken, upload_id, scope, send)
+            case "GET":
+                await self._draft.get(spoken, upload_id, scope, send)
             case "PATCH":
                 await self._draft.patch(spoken, upload_id, scope, receive, send)
             case "DELETE":

@@ -149,6 +149,8 @@ class Uploads:
         Raises ProblemError 404, 410, and 503 `range-busy`.
         """
         upload = await self._core.find(upload_id)
+        if upload.final:
+            return await self._concatenation.settle(upload)
         if upload.state is State.RECEIVING:
             await self._writers.take_turn(upload_id)
             upload = await self._core.find(upload_id)
