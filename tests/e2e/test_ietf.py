@@ -106,6 +106,38 @@ def test_limits_are_told_in_the_words_of_the_version(speaker: Speaker, version: 
         assert 7 * 86400 - 60 < found[age] <= 7 * 86400
 
 
+@pytest.mark.rule("I-LIMIT-3")
+@pytest.mark.parametrize("version", [6, 8, 9])
+def test_limits_do_not_shrink(speaker: Speaker, version: int) -> None:
+    """Not from OPTIONS to the interim answer, the final one, a stored range, and a refusal."""
+    age = "expires" if version == 6 else "max-age"
+    told = [speaker.request("OPTIONS", "/files", version_field(version))]
+    created = post(speaker, False, version=version)
+    url = created["location"]
+    told += [*created.before, created, patch(speaker, url, 0, b"01234", False, version)]
+    refused = patch(speaker, url, 5, b"", False, version, Upload_Length=str(LONGEST))
+    assert refused.verdict == (507, "insufficient-storage")
+    told.append(ask(speaker, url, version))
+    assert len(told) == 5
+    ages = [limits(answer)[age] for answer in told]
+    assert {limits(answer)["max-size"] for answer in told} == {LONGEST}
+    assert ages[0] == 7 * 86400 - 1
+    assert min(ages[1:]) >= ages[0] - 60
+
+
+@pytest.mark.rule("I-LIMIT-3")
+def test_a_refused_append_tells_the_limits_of_its_upload(start_server: StartServer) -> None:
+    server = start_server("--max-size", "1000")
+    with Speaker(server.url) as speaker:
+        url = careful(speaker, 1000)
+        before = limits(ask(speaker, url))
+        open_ended = post(speaker, False)["location"]
+        refused = patch(speaker, open_ended, 0, b"x" * 1001, False)
+        assert refused.verdict == (413, "upload-too-large")
+        assert limits(refused)["max-size"] == before["max-size"] == 1000
+        assert limits(refused)["max-age"] <= 7 * 86400
+
+
 @pytest.mark.rule("I-LIMIT-2")
 def test_options_with_a_creation_in_mind_has_no_limits(speaker: Speaker) -> None:
     assert "upload-limit" not in speaker.request("OPTIONS", "/files", {"Upload-Complete": "?1"})

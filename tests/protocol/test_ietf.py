@@ -115,11 +115,11 @@ def test_version_3_says_it_the_other_way_round() -> None:
 @pytest.mark.rule("I-ANSWER-2", "I-LENGTH-3")
 def test_a_refusal_speaks_the_draft() -> None:
     """A problem of tus becomes that of the draft; what is said of an upload needs one."""
-    problem = ietf.refusal(ProblemError("length-exceeded", "Too long."), ietf.NEWEST, LIMITS, None)
+    problem = ietf.refusal(ProblemError("length-exceeded", "Too long."), ietf.NEWEST, LIMITS, None, 0.0)
     assert (problem.code, problem.status) == ("inconsistent-upload-length", 400)
     assert problem.headers == {"Upload-Complete": "?0"}
-    problem = ietf.refusal(ProblemError("upload-too-large", "Too large."), ietf.NEWEST, LIMITS, None)
-    assert problem.headers == {"Upload-Complete": "?0", "Upload-Limit": "max-size=1000, max-age=60"}
+    problem = ietf.refusal(ProblemError("upload-too-large", "Too large."), ietf.NEWEST, LIMITS, None, 0.0)
+    assert problem.headers == {"Upload-Complete": "?0", "Upload-Limit": "max-size=1000, max-age=59"}
 
 
 @pytest.mark.rule("I-ANSWER-2", "I-ANSWER-3")
@@ -127,7 +127,7 @@ def test_a_refusal_speaks_the_draft() -> None:
 def test_an_upload_that_is_not_active_any_more(code: str) -> None:
     """Versions up to 6 want 404; the detail still says what happened."""
     for version, draft in ietf.DRAFTS.items():
-        problem = ietf.refusal(ProblemError(code, "It was so."), draft, LIMITS, None)
+        problem = ietf.refusal(ProblemError(code, "It was so."), draft, LIMITS, None, 0.0)
         assert problem.code == ("not-found" if version <= 6 else code)
         assert problem.detail == "It was so."
         assert problem.headers == ({"Upload-Incomplete": "?1"} if version == 3 else {"Upload-Complete": "?0"})

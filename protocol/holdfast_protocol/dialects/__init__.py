@@ -85,5 +85,5 @@ def options_fields(limits: Limits, fields_: Headers) -> dict[str, str]:
     """The answer to OPTIONS (T-OPTIONS-1, I-LIMIT-2)."""
     found = tus1.options(limits) | offer_fields(limits)
     if headers.UPLOAD_COMPLETE not in fields_:
-        found |= ietf.limit_fields(ietf.spoken(fields_).draft, limits, limits.max_age)
+        found |= ietf.offered_limits(ietf.spoken(fields_).draft, limits)
     return found

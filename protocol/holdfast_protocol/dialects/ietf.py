@@ -219,13 +219,22 @@ def limit_fields(draft: Draft, limits: Limits, expires_in: float | None) -> dict
     return {headers.UPLOAD_LIMIT: fields.format_limits(found)}
 
 
+def offered_limits(draft: Draft, limits: Limits) -> dict[str, str]:
+    """`Upload-Limit` of an upload that is yet to be made, in whole seconds that it will surely have (I-LIMIT-3)."""
+    return limit_fields(draft, limits, None if limits.max_age is None else limits.max_age - 1)
+
+
+def upload_limits(draft: Draft, view: View, limits: Limits, now: float) -> dict[str, str]:
+    """`Upload-Limit` of an upload. `now` is in seconds since the epoch (I-LIMIT-1)."""
+    return limit_fields(draft, limits, None if view.expires is None else view.expires - now)
+
+
 def upload_fields(draft: Draft, view: View, limits: Limits, now: float) -> dict[str, str]:
     """Where an upload is, for every answer of success. `now` is in seconds since the epoch (I-ANSWER-1)."""
-    expires_in = None if view.expires is None else view.expires - now
     return {
         headers.UPLOAD_OFFSET: str(view.prefix),
         draft.complete_field: draft.format_complete(view.state == COMPLETE),
-        **limit_fields(draft, limits, expires_in),
+        **upload_limits(draft, view, limits, now),
     }
 
 
@@ -240,8 +249,8 @@ def interim_fields(draft: Draft, others: Mapping[str, str]) -> dict[str, str]:
     return {headers.UPLOAD_DRAFT_INTEROP_VERSION: str(draft.version), **others}
 
 
-def refusal(problem: ProblemError, draft: Draft, limits: Limits, view: View | None) -> ProblemError:
-    """The problem as the draft knows it, with the fields that belong to it (I-ANSWER-2). `view`: as it is now."""
+def refusal(problem: ProblemError, draft: Draft, limits: Limits, view: View | None, now: float) -> ProblemError:
+    """The problem as the draft knows it, with the fields that belong to it (I-ANSWER-2). `view`: as it is `now`."""
     code = "inconsistent-upload-length" if problem.code in ("length-exceeded", "out-of-bounds") else problem.code
     if code in _INACTIVE:
         code, view = draft.inactive or code, None
@@ -250,7 +259,7 @@ def refusal(problem: ProblemError, draft: Draft, limits: Limits, view: View | No
     if view is not None:
         found[headers.UPLOAD_OFFSET] = str(view.prefix)  # unless the problem knows better
     if code == "upload-too-large":
-        found |= limit_fields(draft, limits, limits.max_age)
+        found |= offered_limits(draft, limits) if view is None else upload_limits(draft, view, limits, now)
     return ProblemError(code, problem.detail, problem.members, {**found, **problem.headers})
 
 

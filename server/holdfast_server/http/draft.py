@@ -38,7 +38,7 @@ class DraftFiles:
             wanted = ietf.create(head, uploads.limits, draft)
             upload = await uploads.create(wanted.without_body(), lambda: self._body(head, receive))
         location = {headers.LOCATION: self._url(scope, upload)}
-        limits = ietf.limit_fields(draft, uploads.limits, uploads.limits.max_age)
+        limits = ietf.upload_limits(draft, upload, uploads.limits, uploads.now())
         await interim.tell({**location, **limits})
         try:
             if wanted.body is not None:
@@ -118,7 +118,7 @@ class DraftFiles:
                     upload = await uploads.find(upload_id)
                 except ProblemError:
                     location = None  # it is gone
-            refused = ietf.refusal(problem, draft, uploads.limits, upload)
+            refused = ietf.refusal(problem, draft, uploads.limits, upload, uploads.now())
             refused.headers = {**refused.headers, **(location or {})}
             raise refused from error
 
