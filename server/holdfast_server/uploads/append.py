@@ -47,7 +47,7 @@ async def append(
     reach = rules.reach(wanted, upload)
     most = reach if wanted.content_length is None else wanted.offset + wanted.content_length
     writer = Writer(upload.id, wanted.offset, max(most, wanted.offset + 1), body.stop, in_order=True)
-    reservation = await writers.take_over(upload.id, writer.start, writer.end, fence_from=0)
+    reservation = await writers.take_over(upload.id, writer.start, writer.end, fence_from=0, gone=lambda: body.gone)
     try:
         with writers.registered(writer):
             fresh = await core.receiving(upload.id)
