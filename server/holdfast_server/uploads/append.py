@@ -143,9 +143,9 @@ class _Stream:
                     headers=rules.progress_fields(self._upload),
                 )
             with anyio.CancelScope(shield=True):
-                length = self._wanted.length
-                await self._settle_length(self._told_by_the_end() if length is None else length)
+                await self._settle_length(self._wanted.length)
                 await self._commit()
+                await self._settle_length(self._told_by_the_end())
         return self._outcome()
 
     async def _read_back(self, computing: Hasher) -> None:
