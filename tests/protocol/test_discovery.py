@@ -18,9 +18,10 @@ def said(status: int, fields: dict[str, str] | list[tuple[str, str]]) -> Service
 
 
 def test_options_goes_without_a_version() -> None:
-    """tus 1.0.0, OPTIONS: Tus-Resumable is on every request but this one."""
+    """tus 1.0.0, OPTIONS: Tus-Resumable is on every request but this one. The draft wants its own version there."""
     request = next(discover(URL))
-    assert (request.method, request.url, dict(request.headers), request.body) == ("OPTIONS", URL, {}, None)
+    sent = {"Upload-Draft-Interop-Version": "9"}
+    assert (request.method, request.url, dict(request.headers), request.body) == ("OPTIONS", URL, sent, None)
 
 
 @pytest.mark.parametrize("status", [200, 204])
@@ -51,13 +52,13 @@ def test_the_parallel_dialect_is_seen() -> None:
 @pytest.mark.parametrize(
     ("fields", "services"),
     [
-        ({}, Services()),
+        ({}, Services(tus=False)),
         ({"Tus-Version": "2.0.0", "Tus-Extension": "concatenation"}, Services()),
         ({"Tus-Version": "1.0.0", "Tus-Max-Size": "many"}, Services()),
         ({"Tus-Max-Size": "0"}, Services()),
         ([("Tus-Max-Size", "5"), ("Tus-Max-Size", "6")], Services()),
         ({"Tus-Extension": " ,, "}, Services()),
-        ({"Upload-Parallel": "yes"}, Services()),
+        ({"Upload-Parallel": "yes"}, Services(tus=False)),
         (
             {"Tus-Extension": "checksum", "Tus-Checksum-Algorithm": "whirlpool"},
             Services(frozenset({"creation", "checksum"})),
