@@ -58,6 +58,7 @@ def finals(loopback: Loopback) -> list[Seen]:
     return [seen for seen in loopback.requests("POST") if seen.fields.get("upload-concat", "").startswith("final;")]
 
 
+@pytest.mark.rule("G-TUS-17", "G-TUS-18", "G-TUS-19", "G-TUS-20")
 async def test_a_large_file_goes_in_parts(make_large: MakeLarge, make_client: MakeClient, joining: Loopback) -> None:
     size = 5 * SMALLEST + 17
     path = make_large(size)

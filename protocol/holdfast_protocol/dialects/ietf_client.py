@@ -175,13 +175,18 @@ class Guest:
 
     def terminate(self, url: str, *, now: float = 0.0) -> Exchange[None]:
         """Cancel an upload. One that is gone already is no error."""
+        if self._over(now):
+            return
         answer = yield Request("DELETE", url, self._common(self._candidates()[0]))
         if not (200 <= answer.status < 300 or answer.status in (404, 410)):
             raise refused(answer, now)
 
-    def _check_time(self, now: float) -> None:
+    def _over(self, now: float) -> bool:
         """An upload whose time is over is not touched any more (`max-age`)."""
-        if self._ends is not None and now >= self._ends:
+        return self._ends is not None and now >= self._ends
+
+    def _check_time(self, now: float) -> None:
+        if self._over(now):
             raise Refusal(410, Reaction.RECREATE, "gone", "the time that the server gave the upload is over")
 
     def _candidates(self) -> tuple[Draft, ...]:
