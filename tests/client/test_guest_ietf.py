@@ -9,12 +9,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 import holdfast
 from holdfast import AsyncClient, UploadResult
+from holdfast._transport import Transport
 from holdfast.discovery import DISCOVERIES
-from holdfast.sending import Dialect
+from holdfast_protocol.dialects.ietf import DRAFTS
+from holdfast_protocol.dialects.ietf_client import Guest
 from tests.client.draft_loopback import DraftLoopback
 from tests.client.loopback import Loopback, Seen
 from tests.support.process import ServerProcess
@@ -26,6 +29,7 @@ KIB = 1024
 MIB = 1024 * KIB
 MakeFile = Callable[..., Path]
 MakeClient = Callable[..., AsyncClient]
+StartServer = Callable[..., ServerProcess]
 
 
 @pytest.fixture
@@ -668,13 +672,38 @@ async def test_it_is_neither_removed_nor_begun_anew(
         assert list(loopback.uploads) == ["a" * 32]
 
 
-@pytest.mark.parametrize("protocol", ["ietf", "tus"])
+@pytest.mark.rule("G-VERSION-1", "I-VERSION-1", "I-DIGEST-1")
+@pytest.mark.parametrize("version", [3, 5, 6, 8, 9])
 async def test_a_real_server_has_the_file(
-    make_file: MakeFile, make_client: MakeClient, server: ServerProcess, speaker: Speaker, protocol: Dialect
+    make_file: MakeFile, make_client: MakeClient, server: ServerProcess, speaker: Speaker, version: int
 ) -> None:
+    """Ours, in each version."""
     path = make_file(20 * MIB + 4321, "Käse.mkv")
+    transport = Transport()
+    known = Guest(None)
+    known.draft = DRAFTS[version]
+    DISCOVERIES.learn(transport.session(server.url), known)
     async with make_client(timeouts=None) as client:
-        result = await client.upload(path, f"{server.url}/files", protocol=protocol)
-    assert result.protocol == protocol
+        result = await client.upload(path, f"{server.url}/files", protocol="ietf")
+    await transport.aclose()
+    assert (result.protocol, result.chunks, result.retries) == ("ietf", 3, 0)
     assert speaker.get(result.url).body == path.read_bytes()
     assert speaker.status(result.url)["name"] == "Käse.mkv"
+
+
+@pytest.mark.rule("G-IETF-22", "G-IETF-23")
+async def test_a_real_server_that_was_killed_gets_the_rest(
+    make_file: MakeFile, make_client: MakeClient, start_server: StartServer
+) -> None:
+    path = make_file(24 * MIB)
+    server = start_server()
+    async with make_client(timeouts=None, limit_rate=12 * MIB) as client:
+        transfer = client.upload(path, f"{server.url}/files", protocol="ietf")
+        async for progress in transfer:
+            if progress.accepted >= 8 * MIB:
+                break
+        await anyio.to_thread.run_sync(server.restart)
+        result = await transfer
+    assert result.retries >= 1
+    with Speaker(server.url) as speaker:
+        assert speaker.get(result.url).body == path.read_bytes()
