@@ -20,7 +20,7 @@ from holdfast_protocol.dialects.ietf import DRAFTS
 from holdfast_protocol.dialects.ietf_client import Guest
 from tests.client.draft_loopback import DraftLoopback
 from tests.client.loopback import Loopback, Seen
-from tests.support.process import ServerProcess
+from tests.support.process import CommandLine, ServerProcess
 from tests.support.speaker import Speaker
 
 pytestmark = pytest.mark.anyio
@@ -442,12 +442,14 @@ async def test_what_was_cut_off_at_its_very_end_is_completed_without_content(
 async def test_verifying_is_waited_for(make_file: MakeFile, make_client: MakeClient, draft: DraftLoopback) -> None:
     """I-ANSWER-1: 202 with Retry-After, and an empty request asks again."""
     path = make_file(MIB)
-    waiting = {"Upload-Offset": str(MIB), "Upload-Complete": "?0", "Retry-After": "0"}
+    waiting = {"Upload-Offset": str(MIB), "Upload-Complete": "?0", "Retry-After": "1"}
     draft.order("PATCH", "answer", status=202, fields=waiting, when=lambda seen: seen.length == 0, times=2)
     draft.order("PATCH", "cut", after=MIB)
     async with make_client() as client:
-        assert same(await client.upload(path, draft.url, protocol="ietf"), draft, path)
+        result = await client.upload(path, draft.url, protocol="ietf")
+    assert same(result, draft, path)
     assert [seen.length for seen in draft.requests("PATCH")] == [MIB, 0, 0, 0]
+    assert result.seconds >= 2
 
 
 @pytest.mark.rule("G-IETF-19")
@@ -658,7 +660,7 @@ async def test_an_upload_of_another_client_is_gone_on_with(
     "loopback", [Loopback(), Loopback(parallel=False), DraftLoopback()], ids=["parallel", "tus", "ietf"]
 )
 async def test_it_is_neither_removed_nor_begun_anew(
-    make_file: MakeFile, make_client: MakeClient, loopback: Loopback
+    make_file: MakeFile, make_client: MakeClient, loopback: Loopback, tmp_path: Path
 ) -> None:
     path = make_file(MIB)
     with loopback:
@@ -670,6 +672,23 @@ async def test_it_is_neither_removed_nor_begun_anew(
                 await client.upload(path, f"{loopback.url}/{'b' * 32}", resume=True)
         assert {seen.method for seen in loopback.seen} == {"OPTIONS", "HEAD"}
         assert list(loopback.uploads) == ["a" * 32]
+    with sqlite3.connect(tmp_path / "state" / "journal.db") as db:
+        assert db.execute("SELECT * FROM upload").fetchall() == []
+    db.close()
+
+
+@pytest.mark.rule("G-RESUME-1")
+async def test_the_command_line_takes_the_url_of_an_upload(
+    make_file: MakeFile, draft: DraftLoopback, holdfast_command: CommandLine
+) -> None:
+    """It prints that URL, as for an upload of its own."""
+    path = make_file(MIB)
+    other = draft.put("a" * 32, path.read_bytes()[:1000] + bytes(MIB - 1000), stored=[(0, 1000)])
+    command = ("upload", str(path), "--resume", other, "--protocol", "ietf")
+    done = await anyio.to_thread.run_sync(lambda: holdfast_command.run(*command))
+    assert (done.returncode, done.stdout) == (0, f"{other}\n"), done.stderr
+    assert bytes(draft.only().data) == path.read_bytes()
+    assert lengths(draft) == [MIB - 1000]
 
 
 @pytest.mark.rule("G-VERSION-1", "I-VERSION-1", "I-DIGEST-1")
