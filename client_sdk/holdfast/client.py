@@ -144,6 +144,7 @@ class AsyncClient:
             on_change=on_change,
             resume=resume,
             max_attempts=max_attempts,
+            priority=priority,
         )
         transport, journal = self._ready()
         session = transport.session(to, self._headers)
@@ -186,6 +187,7 @@ class AsyncClient:
             chunk_size=chunk_size,
             dialect=protocol,
             max_attempts=max_attempts,
+            priority=priority,
         )
         transport, _ = self._ready()
         tracker = Tracker(time.monotonic)
@@ -227,9 +229,10 @@ class AsyncClient:
             checksum=checksum,
             overwrite=overwrite,
             max_attempts=max_attempts,
+            priority=priority,
         )
         transport, journal = self._ready()
-        session = transport.session(url, self._headers)
+        session = transport.session(url, self._headers, "down")
         tracker = Tracker(time.monotonic)
         downloader = Downloader(job, session, journal, tracker, self._limit)
         return self._start(session.endpoint, tracker, downloader.run, priority)

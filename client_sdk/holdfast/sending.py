@@ -5,8 +5,10 @@ server is asked what it has. Attempts count only as long as the server accepts n
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -52,6 +54,8 @@ class UploadJob:
     """The URL is that of an upload that somebody else began: it is gone on with, and never removed or begun anew."""
     max_attempts: int = 10
     """Failures in a row, without any byte accepted in between, after which the upload fails."""
+    priority: int = 0
+    """Lower numbers go first."""
 
 
 class StartAgain(Exception):  # noqa: N818 - it is no error yet
@@ -97,6 +101,7 @@ class Upload:
         """Grows with each thing that the server accepted; attempts are counted against it."""
         self._backoff = Backoff()
         self._hasher: Hasher = hasher(job.checksum)
+        self._hashing = threading.Lock()
         self.hashed = 0
         """How far the digest of the whole file has come."""
 
@@ -112,6 +117,10 @@ class Upload:
             return await self.session.exchange(steps, body, sent=self._sent, limit=self.limit, patience=patience)
         except ViolationError as error:
             raise from_violation(error, self.url) from error
+
+    def connection(self) -> AbstractAsyncContextManager[None]:
+        """A connection of those that all transfers to this origin share; waits for its turn."""
+        return self.session.limiter.connection(self.job.priority, self.job.concurrency)
 
     def attempts(self) -> Attempts:
         return Attempts(self.job.max_attempts, self.progress)
@@ -143,8 +152,7 @@ class Upload:
 
     async def heard(self, limits: SizeLimits | None, expires: float | None) -> None:
         """What came with an answer: what the server takes, and until when it keeps the upload."""
-        if limits is not None:
-            self.limits = limits
+        self.limits = self.limits.then(limits)
         await self.lives_until(expires)
 
     async def lives_until(self, expires: float | None) -> None:
@@ -158,14 +166,15 @@ class Upload:
         """Wait as long as this failure asks for. Raises what ends the upload, if it does."""
         retry_after = None
         if isinstance(error, Refusal):
-            if error.limits is not None:
-                self.limits = error.limits
+            self.limits = self.limits.then(error.limits)
             if error.final:
                 raise VerificationFailed(
                     f"{self.url} took all of {self.source.name} in and then turned it down"
                     f" ({error.status}: {error.detail or 'it did not say why'}); nothing can be resumed,"
                     " upload it again"
                 ) from error
+            if error.throttled:
+                self.session.limiter.throttled(retry_after=error.retry_after, crowded=error.status == 429)
             if error.reaction is Reaction.RECREATE:
                 raise StartAgain(from_refusal(error, self.url)) from error
             if error.reaction in (Reaction.FAIL, Reaction.SMALLER):
@@ -189,15 +198,23 @@ class Upload:
         self.tracker.tick()
 
     async def read(self, offset: int, view: memoryview, algorithm: str | None = None) -> Digest | None:
-        """Fill `view` from the file, in a thread; hash what the whole digest has not seen yet, and the view."""
+        """Fill `view` from the file, in a thread; hash what the whole digest has not seen yet, and the view.
+
+        Two tasks may read at once: the whole digest goes on with whichever has the bytes that are next, and a
+        run that was left out because the other one was hashing is to be read again (`hash_up_to`).
+        """
         return await to_thread.run_sync(self._read, offset, view, algorithm)
 
     def _read(self, offset: int, view: memoryview, algorithm: str | None) -> Digest | None:
         self.source.read_into(offset, view)
         end = offset + len(view)
-        if offset <= self.hashed < end:
-            self._hasher.update(view[self.hashed - offset :])
-            self.hashed = end
+        if self._hashing.acquire(blocking=False):
+            try:
+                if offset <= self.hashed < end:
+                    self._hasher.update(view[self.hashed - offset :])
+                    self.hashed = end
+            finally:
+                self._hashing.release()
         if algorithm is None:
             return None
         own = hasher(algorithm)
@@ -228,3 +245,4 @@ class Upload:
     def _sent(self, size: int) -> None:
         self.lock.count(size)
         self.tracker.moved(size)
+        self.session.limiter.moved(size)

@@ -49,7 +49,7 @@ class SequentialRoad:
     async def run(self) -> Digest:
         """Blocks until the upload is complete; the digest of the whole file. Raises HoldfastError, StartAgain."""
         upload = self._upload
-        upload.tracker.concurrency = 1
+        upload.tracker.busy(1)
         upload.tracker.chunk_size = self._patch
         upload.tracker.enter(Stage.RUNNING)
         state = await self.send()
@@ -79,7 +79,7 @@ class SequentialRoad:
                 await upload.recover(error, attempts)
             except Refusal as error:
                 if error.reaction is Reaction.SMALLER and part.length > self._least:
-                    upload.limits = error.limits or upload.limits
+                    upload.limits = upload.limits.then(error.limits)
                     self._patch = max(self._least, part.length // 2)
                     upload.tracker.chunk_size = self._patch
                 elif self._checksum is not None and error.status == 400 and error.reaction is Reaction.FAIL:

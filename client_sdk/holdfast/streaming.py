@@ -105,7 +105,7 @@ class StreamUploader:
         else:
             self._checksum = protocol.chunk_algorithm(services.wants) if services.wants else None
             await self._fit(services)
-        self._tracker.concurrency = 1
+        self._tracker.busy(1)
         self._tracker.chunk_size = self._chunk
         self._tracker.enter(Stage.RUNNING)
         whole = hasher(self._job.checksum)
@@ -134,7 +134,7 @@ class StreamUploader:
 
     async def _fit(self, services: Services) -> None:
         """Chunks as the server takes them. Raises ServerRefused if they would not fit into memory."""
-        limits = self._upload.limits = self._upload.limits if self._upload.limits != SizeLimits() else services.limits
+        limits = self._upload.limits = services.limits.then(self._upload.limits)
         if limits.max_append is not None:
             self._chunk = min(self._chunk, limits.max_append)
         if limits.min_append is not None:

@@ -202,7 +202,8 @@ class Uploader:
             )
             return await self._in_parts(upload, key, metadata, parts)
         whole = as_tus and services.offers(WITH_UPLOAD) and 0 < source.size <= SMALL
-        created = await self._create(upload, metadata, services, whole=whole)
+        async with upload.connection():
+            created = await self._create(upload, metadata, services, whole=whole)
         upload.url = created.url
         upload.expires = created.expires
         await to_thread.run_sync(
@@ -235,14 +236,15 @@ class Uploader:
         if (why := services.limits.unmet(upload.size)) is not None:
             raise self._outside(source, why)
         attempts = upload.attempts()
-        while True:
-            try:
-                created = await upload.exchange(guest.create(self._endpoint, metadata=metadata, now=time.time()))
-                break
-            except (Refusal, ConnectionFailed) as error:
-                await upload.recover(error, attempts)
+        async with upload.connection():
+            while True:
+                try:
+                    created = await upload.exchange(guest.create(self._endpoint, metadata=metadata, now=time.time()))
+                    break
+                except (Refusal, ConnectionFailed) as error:
+                    await upload.recover(error, attempts)
         upload.url, upload.expires = created.url, created.expires
-        upload.limits = created.limits or services.limits
+        upload.limits = services.limits.then(created.limits)
         if (why := upload.limits.unmet(upload.size)) is not None:
             await self._remove(upload, created.url)
             raise self._outside(source, why)
@@ -293,7 +295,8 @@ class Uploader:
 
     async def _resumed(self, upload: Upload, key: str, record: UploadRecord) -> UploadResult:
         self._tracker.size = upload.size
-        state = await upload.state()
+        async with upload.connection():
+            state = await upload.state()
         if state.complete:
             digest = record.digest or next(
                 (each for each in state.digests if each.algorithm == self._job.checksum), None
@@ -325,13 +328,15 @@ class Uploader:
             digest = await parallel.run()
             return await self._finished(upload, key, digest, "parallel")
         services = await self._offered()
+        checksum = services.checksum
+        spoken: Spoken = "tus"
         if self._guest is not None:
             DISCOVERIES.learn(self._session, self._guest)
             checksum = protocol.chunk_algorithm(services.wants) if services.wants else None
+            spoken = "ietf"
+        async with upload.connection():
             digest = await SequentialRoad(upload, state, checksum).run()
-            return await self._finished(upload, key, digest, "ietf")
-        digest = await SequentialRoad(upload, state, services.checksum).run()
-        return await self._finished(upload, key, digest, "tus")
+        return await self._finished(upload, key, digest, spoken)
 
     async def _in_parts(
         self, upload: Upload, key: str, metadata: Mapping[str, bytes], parts: tuple[Part, ...]
@@ -375,7 +380,7 @@ class Uploader:
             bytes_resumed=self._tracker.resumed,
             retries=self._tracker.retries,
             chunks=upload.chunks,
-            concurrency=self._tracker.concurrency,
+            concurrency=self._tracker.peak,
             protocol=protocol_name,
             already_there=there,
         )

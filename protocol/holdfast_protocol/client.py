@@ -8,7 +8,7 @@ say. It raises `Refusal` for an answer that is no success (with the reaction tha
 import enum
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -88,6 +88,13 @@ class SizeLimits:
     """The longest body of one request."""
     min_append: int | None = None
     """The shortest body of one request, but for the one that completes the upload."""
+
+    def then(self, newer: "SizeLimits | None") -> "SizeLimits":
+        """These, after an answer that said `newer`; what it did not say stays as it was."""
+        if newer is None:
+            return self
+        said = {name: value for name in self.__slots__ if (value := getattr(newer, name)) is not None}
+        return replace(self, **said)
 
     def unmet(self, size: int) -> str | None:
         """Why a file of `size` bytes cannot be sent within them, in words; None if it can."""

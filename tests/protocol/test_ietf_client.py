@@ -336,3 +336,10 @@ def test_limits_that_are_malformed_count_as_not_sent(value: str) -> None:
 
 def test_limits_as_others_write_them() -> None:
     assert parse_limits("min-size=0,max-size=10;x=1,  expires=5") == {"min-size": 0, "max-size": 10, "expires": 5}
+
+
+@pytest.mark.rule("G-IETF-3")
+def test_what_an_answer_does_not_say_of_limits_stays() -> None:
+    known = SizeLimits(max_size=9, max_append=5)
+    assert known.then(None) == known
+    assert known.then(SizeLimits(max_append=4, min_append=0)) == SizeLimits(9, None, 4, 0)
