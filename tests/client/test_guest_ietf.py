@@ -1,5 +1,5 @@
 """Our client at servers of the IETF draft: the rules that the draft has for clients, and what is chosen where it lets
-choose (protocol.md, section 7).
+choose (protocol.md, section 8).
 """
 
 import hashlib
