@@ -96,6 +96,38 @@ const scenes = {
     return { aborted: first, previous: previous.length, url: await done }
   },
 
+  // Aborts once `abortAt` bytes have been acknowledged, and leaves the rest to others.
+  async start(requests) {
+    const url = await new Promise((resolve, reject) => {
+      const { upload, done } = begin(
+        fs.createReadStream(job.file),
+        {
+          chunkSize: job.chunkSize,
+          metadata: job.metadata ?? {},
+          ...(job.protocol ? { protocol: job.protocol } : {}),
+          onChunkComplete: (size, accepted) => {
+            if (accepted >= job.abortAt) upload.abort().then(() => resolve(upload.url), reject)
+          },
+        },
+        requests,
+      )
+      done.then(() => reject(new Error('it was done before it could be aborted')), reject)
+      upload.start()
+    })
+    return { url }
+  },
+
+  // Goes on with an upload that others began, by its URL.
+  async finish(requests) {
+    const { upload, done } = begin(
+      sources[job.source ?? 'file']()[0],
+      { uploadUrl: job.url, chunkSize: job.chunkSize ?? Infinity, ...(job.protocol ? { protocol: job.protocol } : {}) },
+      requests,
+    )
+    upload.start()
+    return { url: await done }
+  },
+
   // Aborts in the middle of a request, and terminates the upload on the server.
   async terminate(requests) {
     const url = await new Promise((resolve, reject) => {
