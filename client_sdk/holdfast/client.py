@@ -136,6 +136,7 @@ class AsyncClient:
             dialect=protocol,
             on_change=on_change,
             max_attempts=max_attempts,
+            priority=priority,
         )
         transport, journal = self._ready()
         session = transport.session(to, self._headers)
@@ -173,6 +174,7 @@ class AsyncClient:
             checksum=checksum,
             chunk_size=chunk_size,
             max_attempts=max_attempts,
+            priority=priority,
         )
         transport, _ = self._ready()
         tracker = Tracker(time.monotonic)
@@ -214,9 +216,10 @@ class AsyncClient:
             checksum=checksum,
             overwrite=overwrite,
             max_attempts=max_attempts,
+            priority=priority,
         )
         transport, journal = self._ready()
-        session = transport.session(url, self._headers)
+        session = transport.session(url, self._headers, "down")
         tracker = Tracker(time.monotonic)
         downloader = Downloader(job, session, journal, tracker, self._limit)
         return self._start(session.endpoint, tracker, downloader.run, priority)

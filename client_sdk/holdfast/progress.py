@@ -162,6 +162,8 @@ class Tracker:
         self.wire = 0
         self.retries = 0
         self.concurrency = 0
+        self.peak = 0
+        """The most connections that were busy at once."""
         self.chunk_size = 0
         self.note: str | None = None
         self.latest = Latest(self.snapshot)
@@ -186,6 +188,12 @@ class Tracker:
         """`size` bytes went over the wire."""
         self.wire += size
         self._meter.add(size)
+        self.latest.changed()
+
+    def busy(self, connections: int) -> None:
+        """So many connections carry bytes of this transfer now."""
+        self.concurrency = connections
+        self.peak = max(self.peak, connections)
         self.latest.changed()
 
     def tick(self) -> None:

@@ -5,8 +5,10 @@ server is asked what it has. Attempts count only as long as the server accepts n
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -50,6 +52,8 @@ class UploadJob:
     on_change: OnChange = "fail"
     max_attempts: int = 10
     """Failures in a row, without any byte accepted in between, after which the upload fails."""
+    priority: int = 0
+    """Lower numbers go first."""
 
 
 class StartAgain(Exception):  # noqa: N818 - it is no error yet
@@ -90,6 +94,7 @@ class Upload:
         """Grows with each thing that the server accepted; attempts are counted against it."""
         self._backoff = Backoff()
         self._hasher: Hasher = hasher(job.checksum)
+        self._hashing = threading.Lock()
         self.hashed = 0
         """How far the digest of the whole file has come."""
 
@@ -105,6 +110,10 @@ class Upload:
             return await self.session.exchange(steps, body, sent=self._sent, limit=self.limit, patience=patience)
         except ViolationError as error:
             raise from_violation(error, self.url) from error
+
+    def connection(self) -> AbstractAsyncContextManager[None]:
+        """A connection of those that all transfers to this origin share; waits for its turn."""
+        return self.session.limiter.connection(self.job.priority, self.job.concurrency)
 
     def attempts(self) -> Attempts:
         return Attempts(self.job.max_attempts, self.progress)
@@ -142,6 +151,8 @@ class Upload:
         """Wait as long as this failure asks for. Raises what ends the upload, if it does."""
         retry_after = None
         if isinstance(error, Refusal):
+            if error.throttled:
+                self.session.limiter.throttled(retry_after=error.retry_after, crowded=error.status == 429)
             if error.reaction is Reaction.RECREATE:
                 raise StartAgain(from_refusal(error, self.url)) from error
             if error.reaction in (Reaction.FAIL, Reaction.SMALLER):
@@ -165,15 +176,23 @@ class Upload:
         self.tracker.tick()
 
     async def read(self, offset: int, view: memoryview, algorithm: str | None = None) -> Digest | None:
-        """Fill `view` from the file, in a thread; hash what the whole digest has not seen yet, and the view."""
+        """Fill `view` from the file, in a thread; hash what the whole digest has not seen yet, and the view.
+
+        Two tasks may read at once: the whole digest goes on with whichever has the bytes that are next, and a
+        run that was left out because the other one was hashing is to be read again (`hash_up_to`).
+        """
         return await to_thread.run_sync(self._read, offset, view, algorithm)
 
     def _read(self, offset: int, view: memoryview, algorithm: str | None) -> Digest | None:
         self.source.read_into(offset, view)
         end = offset + len(view)
-        if offset <= self.hashed < end:
-            self._hasher.update(view[self.hashed - offset :])
-            self.hashed = end
+        if self._hashing.acquire(blocking=False):
+            try:
+                if offset <= self.hashed < end:
+                    self._hasher.update(view[self.hashed - offset :])
+                    self.hashed = end
+            finally:
+                self._hashing.release()
         if algorithm is None:
             return None
         own = hasher(algorithm)
@@ -204,3 +223,4 @@ class Upload:
     def _sent(self, size: int) -> None:
         self.lock.count(size)
         self.tracker.moved(size)
+        self.session.limiter.moved(size)

@@ -45,7 +45,7 @@ class SequentialRoad:
     async def run(self) -> Digest:
         """Blocks until the upload is complete; the digest of the whole file. Raises HoldfastError, StartAgain."""
         upload = self._upload
-        upload.tracker.concurrency = 1
+        upload.tracker.busy(1)
         upload.tracker.chunk_size = self._patch
         upload.tracker.enter(Stage.RUNNING)
         state = await self.send()

@@ -93,7 +93,7 @@ class StreamUploader:
             )
         self._checksum = services.checksum
         await self._create()
-        self._tracker.concurrency = 1
+        self._tracker.busy(1)
         self._tracker.chunk_size = self._chunk
         self._tracker.enter(Stage.RUNNING)
         whole = hasher(self._job.checksum)

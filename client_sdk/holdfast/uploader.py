@@ -163,7 +163,8 @@ class Uploader:
             )
             return await self._in_parts(upload, key, metadata, parts)
         whole = as_tus and services.offers(WITH_UPLOAD) and 0 < source.size <= SMALL
-        created = await self._create(upload, metadata, services, whole=whole)
+        async with upload.connection():
+            created = await self._create(upload, metadata, services, whole=whole)
         upload.url = created.url
         upload.expires = created.expires
         await to_thread.run_sync(
@@ -221,7 +222,8 @@ class Uploader:
 
     async def _resumed(self, upload: Upload, key: str, record: UploadRecord) -> UploadResult:
         self._tracker.size = upload.size
-        state = await upload.state()
+        async with upload.connection():
+            state = await upload.state()
         if state.complete:
             digest = record.digest or next(
                 (each for each in state.digests if each.algorithm == self._job.checksum), None
@@ -250,7 +252,8 @@ class Uploader:
             digest = await parallel.run()
             return await self._finished(upload, key, digest, "parallel")
         sequential = SequentialRoad(upload, state, (await self._offered()).checksum)
-        digest = await sequential.run()
+        async with upload.connection():
+            digest = await sequential.run()
         return await self._finished(upload, key, digest, "tus")
 
     async def _in_parts(
@@ -295,7 +298,7 @@ class Uploader:
             bytes_resumed=self._tracker.resumed,
             retries=self._tracker.retries,
             chunks=upload.chunks,
-            concurrency=self._tracker.concurrency,
+            concurrency=self._tracker.peak,
             protocol=protocol_name,
             already_there=there,
         )

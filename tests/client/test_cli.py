@@ -202,11 +202,11 @@ def test_sizes(text: str, size: int) -> None:
 
 
 def stalled_upload(command: CommandLine, loopback: Loopback, path: Path) -> "subprocess.Popen[str]":
-    """An upload of which the last chunk does not move; all others are stored."""
+    """An upload of which the last chunk does not move; all others are stored. No other connection helps it out."""
     last = path.stat().st_size - 65536
     loopback.order("PATCH", "stall", after=1000, when=lambda seen: seen.offset == last)
     process = subprocess.Popen(
-        [*COMMAND, "upload", str(path), "--to", loopback.url, "--chunk-size", "65536", "--json"],
+        [*COMMAND, "upload", str(path), "--to", loopback.url, "--chunk-size", "65536", "--concurrency", "1", "--json"],
         env=environment(command.home),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

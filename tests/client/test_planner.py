@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import UsageError
-from holdfast.planner import Attempts, Backoff, Plan, TokenBucket, aligned, pieces
+from holdfast.planner import Attempts, Backoff, Controller, Plan, TokenBucket, aligned, pieces
 from holdfast_protocol.messages import Span
 
 MIB = 1024 * 1024
@@ -13,42 +13,46 @@ GRANULE = 65536
 
 
 @given(
-    length=st.integers(0, 1 << 42),
+    left=st.integers(1, 1 << 42),
     granule=st.sampled_from([1, GRANULE, 5 * MIB]),
     granules=st.integers(1, 1000),
     chunk_size=st.none() | st.integers(1, 1 << 32),
     concurrency=st.none() | st.integers(1, 64),
 )
 def test_chunks_are_what_the_server_takes(
-    length: int, granule: int, granules: int, chunk_size: int | None, concurrency: int | None
+    left: int, granule: int, granules: int, chunk_size: int | None, concurrency: int | None
 ) -> None:
-    plan = Plan(length, granule=granule, max_chunk=granule * granules, chunk_size=chunk_size, concurrency=concurrency)
-    assert plan.chunk_size % granule == 0
-    assert granule <= plan.chunk_size <= granule * granules
-    assert 1 <= plan.concurrency <= (concurrency or 4)
-    assert (plan.concurrency - 1) * plan.chunk_size < max(length, 1), "no more connections than chunks"
+    plan = Plan(
+        Controller(0.0), granule=granule, max_chunk=granule * granules, chunk_size=chunk_size, concurrency=concurrency
+    )
+    assert plan.chunk_size(left) % granule == 0
+    assert granule <= plan.chunk_size(left) <= granule * granules
+    assert plan.concurrency == (concurrency or 8)
 
 
-@pytest.mark.parametrize(
-    ("length", "chunk", "connections"),
-    [(0, GRANULE, 1), (1, GRANULE, 1), (MIB, 2 * GRANULE, 4), (64 * MIB, 8 * MIB, 4), (1 << 40, 8 * MIB, 4)],
-)
-def test_a_file_gives_two_chunks_for_each_connection(length: int, chunk: int, connections: int) -> None:
-    plan = Plan(length, granule=GRANULE, max_chunk=64 * MIB)
-    assert (plan.chunk_size, plan.concurrency) == (chunk, connections)
+@pytest.mark.parametrize(("left", "chunk"), [(1, MIB), (16 * MIB, MIB), (24 * MIB, 3 * MIB // 2), (1 << 40, 2 * MIB)])
+def test_towards_the_end_chunks_get_smaller(left: int, chunk: int) -> None:
+    """What is left is shared by all connections, in two goes at least."""
+    assert Plan(Controller(0.0), granule=GRANULE, max_chunk=64 * MIB).chunk_size(left) == chunk
 
 
 def test_sizes_are_halved_down_to_the_granule() -> None:
-    plan = Plan(MIB, granule=GRANULE, max_chunk=MIB, chunk_size=3 * GRANULE)
+    plan = Plan(Controller(0.0), granule=GRANULE, max_chunk=MIB, chunk_size=3 * GRANULE)
     assert plan.too_large(3 * GRANULE)
-    assert plan.chunk_size == GRANULE
+    assert plan.chunk_size(MIB) == GRANULE
     assert not plan.too_large(GRANULE)
+
+
+def test_what_one_upload_learns_of_the_largest_chunk_holds_for_the_next() -> None:
+    controller = Controller(0.0)
+    assert Plan(controller, granule=GRANULE).too_large(2 * MIB)
+    assert Plan(controller, granule=GRANULE).chunk_size(1 << 30) == MIB
 
 
 @pytest.mark.parametrize("bad", [{"chunk_size": 0}, {"concurrency": 0}, {"concurrency": 65}])
 def test_what_makes_no_sense_is_refused(bad: dict[str, int]) -> None:
     with pytest.raises(UsageError):
-        Plan(MIB, granule=GRANULE, **bad)
+        Plan(Controller(0.0), granule=GRANULE, **bad)
 
 
 @given(failures=st.integers(1, 10_000), rand=st.floats(0, 1, exclude_max=True))
