@@ -52,7 +52,7 @@ def test_offsets_never_decrease(draft: Draft) -> None:
     assert draft.append(upload, 0, DATA[:100_000]).status < 300
     tell()
     assert draft.append(upload, 5, b"x").status == 409
-    with under_way(draft, upload, 150_000, offset=tell()) as connection:
+    with under_way(draft, upload, 200_000, offset=tell()) as connection:
         connection.send(DATA[100_000:180_000])
         tell()
         connection.reset()
