@@ -21,7 +21,7 @@ import httpx
 
 from holdfast.errors import BrokenProtocol, ConnectionFailed, Stalled, UsageError
 from holdfast.limiter import Direction, Limiter, Limiters, Origin
-from holdfast.planner import TokenBucket
+from holdfast.planner import Share
 from holdfast_protocol import headers as names
 from holdfast_protocol.messages import Headers, Request, Response
 
@@ -177,7 +177,7 @@ class Session:
         body: Body | None = None,
         *,
         sent: Callable[[int], None] | None = None,
-        limit: TokenBucket | None = None,
+        share: Share | None = None,
         patience: float = 0.0,
     ) -> Result:
         """Carry out an exchange of holdfast_protocol.client. `sent` is told of bytes of the body that went out.
@@ -193,7 +193,7 @@ class Session:
                 result: Result = stop.value
                 return result
             content = (
-                _outgoing(body, sent, limit, self.limiter) if request.body is not None and body is not None else None
+                _outgoing(body, sent, share, self.limiter) if request.body is not None and body is not None else None
             )
             async with self.open(request, content, patience=patience) as incoming:
                 answer = await incoming.answer()
@@ -239,16 +239,16 @@ def _direct(verify: ssl.SSLContext | bool, limits: httpx.Limits) -> httpx.AsyncH
 
 
 async def _outgoing(
-    body: Body, sent: Callable[[int], None] | None, limit: TokenBucket | None, limiter: Limiter
+    body: Body, sent: Callable[[int], None] | None, share: Share | None, limiter: Limiter
 ) -> AsyncIterator[bytes]:
     async for whole in body.pieces():
         view = memoryview(whole)
-        step = PIECE if limit is None else limit.slice
-        for start in range(0, len(view), step):
-            piece = view[start : start + step]
-            if limit is not None and (wait := limit.take(len(piece))) > 0:
-                limiter.controller.held()
-                await anyio.sleep(wait)
+        start = 0
+        while start < len(view):
+            piece = view[start : start + ((share and share.slice) or PIECE)]
+            start += len(piece)
+            if share is not None:
+                await limiter.held_to(share, len(piece))
             # Counted before it goes: a failure in the middle must not make bytes on the wire look unsent.
             if sent is not None:
                 sent(len(piece))

@@ -67,7 +67,7 @@ class PartUpload(Upload):
     def __init__(self, whole: Upload, part: Part, keep: Callable[[float], None], grew: Callable[[int], None]) -> None:
         source = PartSource(whole.source, part.span)
         super().__init__(
-            whole.job, whole.session, whole.tracker, whole.lock, source, part.url, whole.limit, keep_until=keep
+            whole.job, whole.session, whole.tracker, whole.lock, source, part.url, whole.share, keep_until=keep
         )
         self.span = part.span
         self.expires = part.expires
@@ -115,7 +115,7 @@ class ConcatenationRoad:
     async def send(self) -> None:
         """Blocks until the server has every part. Raises HoldfastError, StartAgain."""
         self._upload.tracker.chunk_size = max(part.span.length for part in self._parts.values())
-        self._upload.tracker.enter(Stage.RUNNING)
+        self._upload.tracker.enter(Stage.IN_PROGRESS)
         self._failure = None
         queue = deque(sorted(self._parts))
         async with anyio.create_task_group() as group:
@@ -221,7 +221,7 @@ class ConcatenationRoad:
                 if last:
                     raise
                 upload.tracker.retries += 1
-                upload.tracker.enter(Stage.RUNNING, f"{again.reason.message}; this part is begun anew")
+                upload.tracker.enter(Stage.IN_PROGRESS, f"{again.reason.message}; this part is begun anew")
                 self._stored[start] = 0
                 self._parts[start] = Part(part.span)
             else:

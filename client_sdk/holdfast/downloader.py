@@ -23,7 +23,7 @@ from holdfast._transport import Incoming, Session
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, TargetExists, VerificationFailed
 from holdfast.journal import DownloadRecord, Journal, TransferLock, download_key
 from holdfast.outcome import DownloadResult, from_refusal, from_violation, gave_up
-from holdfast.planner import MIB, MOST_CONNECTIONS, Attempts, Backoff, Plan, TokenBucket
+from holdfast.planner import MIB, MOST_CONNECTIONS, Attempts, Backoff, Plan, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.targets import PartFile
@@ -54,8 +54,6 @@ class DownloadJob:
     """What the file must have, beside what the server says."""
     overwrite: bool = False
     max_attempts: int = 10
-    priority: int = 0
-    """Lower numbers go first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +105,14 @@ class Downloader:
         session: Session,
         journal: Journal,
         tracker: Tracker,
-        limit: TokenBucket | None = None,
+        share: Share,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
         self._session = session
         self._journal = journal
         self._tracker = tracker
-        self._limit = limit
+        self._share = share
         self._clock = clock
         self._backoff = Backoff()
         self._url = session.endpoint
@@ -243,7 +241,7 @@ class Downloader:
         run.missing.reverse()
         left = sum(span.length for span in run.missing)
         workers = min(self._job.segments or MOST_CONNECTIONS, -(-left // plan.chunk_size(1)))
-        self._tracker.enter(Stage.RUNNING)
+        self._tracker.enter(Stage.IN_PROGRESS)
         async with anyio.create_task_group() as group:
             for _ in range(workers):
                 group.start_soon(self._worker, run, plan, group.cancel_scope)
@@ -254,7 +252,7 @@ class Downloader:
         attempts = self._attempts()
         try:
             while run.missing:
-                async with self._session.limiter.connection(self._job.priority, self._job.segments):
+                async with self._session.limiter.connection(self._share.priority, self._job.segments):
                     span = run.cut(plan)
                     if span is not None:
                         run.busy += 1
@@ -317,7 +315,7 @@ class Downloader:
         """The whole file in one answer, from the start; after a failure from the start again."""
         attempts = self._attempts()
         self._tracker.busy(1)
-        self._tracker.enter(Stage.RUNNING)
+        self._tracker.enter(Stage.IN_PROGRESS)
         while True:
             self._tracker.accepted = 0
             try:
@@ -338,16 +336,13 @@ class Downloader:
                 await self._recover(error, attempts)
 
     async def _take(self, part: PartFile, at: int, piece: bytes) -> None:
-        if self._limit is not None and (wait := self._limit.take(len(piece))) > 0:
-            self._session.limiter.controller.held()
-            await anyio.sleep(wait)
+        await self._session.limiter.held_to(self._share, len(piece))
         await to_thread.run_sync(part.write, at, piece)
         self._lock.count(len(piece))
         self._tracker.accepted += len(piece)
         self._tracker.moved(len(piece))
         self._session.limiter.moved(len(piece))
-        if self._tracker.state is Stage.WAITING:
-            self._tracker.enter(Stage.RUNNING)
+        self._tracker.go_on()
 
     async def _verify(self, run: _Run) -> Digest | None:
         """Read all of it back and compare with every digest that is known of it."""
@@ -405,7 +400,7 @@ class Downloader:
         if isinstance(error, Refusal) and error.throttled:
             self._session.limiter.throttled(retry_after=told, crowded=error.status == 429)
         delay = self._backoff.delay(attempts.failures, random.random(), told)  # noqa: S311 - jitter
-        self._tracker.enter(Stage.WAITING, f"{final.message}; again in {delay:.1f} s")
+        self._tracker.enter(Stage.IN_PROGRESS, f"{final.message}; again in {delay:.1f} s")
         await anyio.sleep(delay)
 
     def _attempts(self) -> Attempts:

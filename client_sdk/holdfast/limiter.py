@@ -10,14 +10,17 @@ import itertools
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import anyio
 
-from holdfast.planner import Controller
+from holdfast.planner import Controller, Share
 
 Origin: TypeAlias = tuple[str, str | None, int | None]
 Direction = Literal["up", "down"]
+
+LOOK: Final = 0.25
+"""Seconds after which whoever waits for a rate limit looks whether it was changed."""
 
 
 class Limiter:
@@ -57,6 +60,13 @@ class Limiter:
             yield
         finally:
             self._leave()
+
+    async def held_to(self, share: Share, size: int) -> None:
+        """Wait until `size` bytes may move by the rate limits of a transfer, also if those are changed meanwhile."""
+        tickets = share.book(size)
+        while (wait := share.wait(tickets)) > 0:
+            self.controller.held()
+            await anyio.sleep(min(wait, LOOK))
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:

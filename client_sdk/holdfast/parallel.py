@@ -94,7 +94,7 @@ class ParallelRoad:
     async def run(self) -> Digest:
         """Blocks until the upload is complete; the digest of the whole file. Raises HoldfastError, StartAgain."""
         upload = self._upload
-        upload.tracker.enter(Stage.RUNNING)
+        upload.tracker.enter(Stage.IN_PROGRESS)
         await self._fill(self._state)
         upload.tracker.enter(Stage.VERIFYING)
         await upload.hash_up_to(upload.size, bytearray(HASH_PIECE))
@@ -318,8 +318,7 @@ class ParallelRoad:
             left += (Span(start, end) for start, end in lacking.within(part.start, part.end))
             for start, end in lacking.missing(part.start, part.end):
                 self._has(Span(start, end))
-        if self._upload.tracker.state is Stage.WAITING:
-            self._upload.tracker.enter(Stage.RUNNING)
+        self._upload.tracker.go_on()
         return left
 
     def _has(self, part: Span) -> None:

@@ -20,7 +20,7 @@ from holdfast._transport import Body, Session
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.journal import TransferLock
 from holdfast.outcome import from_refusal, from_violation, gave_up
-from holdfast.planner import Attempts, Backoff, TokenBucket
+from holdfast.planner import Attempts, Backoff, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.sources import Source
@@ -52,8 +52,6 @@ class UploadJob:
     on_change: OnChange = "fail"
     max_attempts: int = 10
     """Failures in a row, without any byte accepted in between, after which the upload fails."""
-    priority: int = 0
-    """Lower numbers go first."""
 
 
 class StartAgain(Exception):  # noqa: N818 - it is no error yet
@@ -75,7 +73,7 @@ class Upload:
         lock: TransferLock,
         source: Source,
         url: str,
-        limit: TokenBucket | None,
+        share: Share,
         keep_until: Callable[[float], None] = lambda expires: None,
     ) -> None:
         self.job = job
@@ -84,7 +82,7 @@ class Upload:
         self.lock = lock
         self.source = source
         self.url = url
-        self.limit = limit
+        self.share = share
         self.keep_until = keep_until
         """Writes down until when the server keeps the upload; blocks."""
         self.expires: float | None = None
@@ -107,13 +105,13 @@ class Upload:
     ) -> Result:
         """One exchange, tried once; `patience` as in Session.exchange. Raises Refusal, HoldfastError."""
         try:
-            return await self.session.exchange(steps, body, sent=self._sent, limit=self.limit, patience=patience)
+            return await self.session.exchange(steps, body, sent=self._sent, share=self.share, patience=patience)
         except ViolationError as error:
             raise from_violation(error, self.url) from error
 
     def connection(self) -> AbstractAsyncContextManager[None]:
         """A connection of those that all transfers to this origin share; waits for its turn."""
-        return self.session.limiter.connection(self.job.priority, self.job.concurrency)
+        return self.session.limiter.connection(self.share.priority, self.job.concurrency)
 
     def attempts(self) -> Attempts:
         return Attempts(self.job.max_attempts, self.progress)
@@ -163,7 +161,7 @@ class Upload:
             raise gave_up(final, attempts.failures, KEPT) from error
         self.tracker.retries += 1
         delay = self._backoff.delay(attempts.failures, random.random(), retry_after)  # noqa: S311 - jitter
-        self.tracker.enter(Stage.WAITING, f"{final.message}; again in {delay:.1f} s")
+        self.tracker.enter(Stage.IN_PROGRESS, f"{final.message}; again in {delay:.1f} s")
         await anyio.sleep(delay)
 
     def accepted(self, total: int) -> None:
@@ -171,8 +169,7 @@ class Upload:
         if total > self.tracker.accepted:
             self.progress += 1
             self.tracker.accepted = total
-        if self.tracker.state is not Stage.RUNNING:
-            self.tracker.enter(Stage.RUNNING)
+        self.tracker.go_on()
         self.tracker.tick()
 
     async def read(self, offset: int, view: memoryview, algorithm: str | None = None) -> Digest | None:

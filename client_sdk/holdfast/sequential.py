@@ -47,7 +47,7 @@ class SequentialRoad:
         upload = self._upload
         upload.tracker.busy(1)
         upload.tracker.chunk_size = self._patch
-        upload.tracker.enter(Stage.RUNNING)
+        upload.tracker.enter(Stage.IN_PROGRESS)
         state = await self.send()
         await upload.hash_up_to(upload.size, self._buffer)
         upload.check_digest(state.digests)

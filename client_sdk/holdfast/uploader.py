@@ -34,7 +34,7 @@ from holdfast.errors import (
 from holdfast.journal import Journal, TransferLock, UploadRecord, upload_key
 from holdfast.outcome import UploadResult
 from holdfast.parallel import ParallelRoad
-from holdfast.planner import MIB, TokenBucket
+from holdfast.planner import MIB, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.sending import StartAgain, Upload, UploadJob
@@ -62,14 +62,14 @@ class Uploader:
         session: Session,
         journal: Journal,
         tracker: Tracker,
-        limit: TokenBucket | None = None,
+        share: Share,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
         self._session = session
         self._journal = journal
         self._tracker = tracker
-        self._limit = limit
+        self._share = share
         self._clock = clock
         self._endpoint = session.endpoint
         self._services: Services | None = None
@@ -141,7 +141,7 @@ class Uploader:
         def keep(expires: float) -> None:
             self._journal.keep_upload_until(key, expires)
 
-        return Upload(self._job, self._session, self._tracker, lock, source, url, self._limit, keep)
+        return Upload(self._job, self._session, self._tracker, lock, source, url, self._share, keep)
 
     async def _fresh(self, source: Source, key: str, lock: TransferLock, metadata: Mapping[str, bytes]) -> UploadResult:
         upload = self._upload(source, lock, self._endpoint, key)

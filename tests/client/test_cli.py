@@ -113,7 +113,9 @@ def test_failures_have_their_exit_status_and_one_sentence(
     path = make_file(MIB)
     method, kind = str(order.pop("method")), str(order.pop("kind"))
     loopback.order(method, kind, **order)
-    done = holdfast_command.run("upload", str(path), "--to", loopback.url, "--quiet", "--max-attempts", "2")
+    done = holdfast_command.run(
+        "upload", str(path), "--to", loopback.url, "--quiet", "--max-attempts", "2", "--retries", "0"
+    )
     assert (done.returncode, done.stdout) == (status, "")
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith(f"holdfast: {path}: ")

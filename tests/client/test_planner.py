@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import UsageError
-from holdfast.planner import Attempts, Backoff, Controller, Plan, TokenBucket, aligned, pieces
+from holdfast.planner import Attempts, Backoff, Controller, Plan, RateLimit, Share, aligned, pieces
 from holdfast_protocol.messages import Span
 
 MIB = 1024 * 1024
@@ -93,24 +93,54 @@ def test_pieces() -> None:
 
 
 @given(rate=st.integers(1000, 10**9), takes=st.lists(st.integers(1, 65536), min_size=1, max_size=50))
-def test_a_bucket_lets_no_more_through_than_its_rate(rate: int, takes: list[int]) -> None:
+def test_a_limit_lets_no_more_through_than_its_rate(rate: int, takes: list[int]) -> None:
     """Whoever waits as told never gets more than a burst and the rate times the time."""
     now = 0.0
-    bucket = TokenBucket(rate, lambda: now)
+    limit = RateLimit(rate, lambda: now)
     burst = min(max(65536.0, rate / 4), 4.0 * MIB)
     gone = 0
     for size in takes:
-        now += bucket.take(size)
+        now += limit.wait(limit.book(size))
         gone += size
         assert gone <= burst + rate * now + 1
 
 
-def test_takers_are_served_in_order() -> None:
-    bucket = TokenBucket(1000, lambda: 0.0)
-    bucket.take(65536)
-    assert [bucket.take(1000), bucket.take(1000), bucket.take(500)] == [1.0, 2.0, 2.5]
+def test_a_limit_serves_in_the_order_of_booking() -> None:
+    limit = RateLimit(1000, lambda: 0.0)
+    limit.book(65536)
+    tickets = [limit.book(1000), limit.book(1000), limit.book(500)]
+    assert [limit.wait(each) for each in tickets] == [1.0, 2.0, 2.5]
 
 
-def test_a_rate_must_be_more_than_nothing() -> None:
+def test_a_rate_that_is_changed_holds_for_those_who_wait() -> None:
+    limit = RateLimit(1000, lambda: 0.0)
+    limit.book(65536)
+    ticket = limit.book(4000)
+    assert limit.wait(ticket) == 4
+    limit.rate = 2000
+    assert limit.wait(ticket) == 2
+    limit.rate = None
+    assert limit.wait(ticket) == 0
+    limit.rate = 1000
+    assert limit.wait(limit.book(1000)) == 1, "what went without a limit is forgotten"
+
+
+def test_a_transfer_keeps_to_its_own_limit_and_to_that_of_all() -> None:
+    whole, own = RateLimit(1000, lambda: 0.0), RateLimit(None, lambda: 0.0)
+    share, other = Share(0, own, whole), Share(0, whole)
+    other.book(65536)
+    tickets = share.book(1000)
+    assert share.wait(tickets) == 1
+    own.rate = 100.0
+    assert share.wait(share.book(65536)) > 60
+    assert share.slice == 16 * 1024
+    assert Share(0, RateLimit(None, lambda: 0.0)).slice is None
+
+
+@pytest.mark.parametrize("rate", [0, -1.0])
+def test_a_rate_must_be_more_than_nothing(rate: float) -> None:
     with pytest.raises(UsageError):
-        TokenBucket(0, lambda: 0.0)
+        RateLimit(rate, lambda: 0.0)
+    limit = RateLimit(None, lambda: 0.0)
+    with pytest.raises(UsageError):
+        limit.rate = rate

@@ -450,7 +450,7 @@ async def test_two_transfers_of_one_file_do_not_run_at_once(
     async with make_client(timeouts=holdfast.Timeouts(stall=20, response=20)) as client:
         first = client.upload(path, loopback.url)
         async for progress in first:
-            if progress.state is holdfast.State.RUNNING:
+            if progress.state is holdfast.State.IN_PROGRESS:
                 break
         with pytest.raises(holdfast.TransferBusy, match="already"):
             await client.upload(path, loopback.url)
