@@ -225,6 +225,16 @@ def test_a_file_in_pieces_that_the_client_leaves_open(
 
 
 @DRAFTS
+@pytest.mark.rule("I-CREATE-2", "I-LENGTH-4")
+def test_a_stream_of_unknown_length_in_the_draft(drive: Drive, speaker: Speaker, file: Path, protocol: str) -> None:
+    """`uploadLengthDeferred`: the creation says no length, the last PATCH does."""
+    result = drive("upload", protocol=protocol, source="deferred", chunkSize=4 * MIB)
+    assert shape(result) == [("POST", 201)] + 5 * [("PATCH", 201)] + [("PATCH", 204)]
+    assert [request["length"] for request in result["requests"]] == 6 * [None] + [str(SIZE)]
+    assert same(speaker, result["url"], file)
+
+
+@DRAFTS
 @pytest.mark.rule("I-CREATE-5")
 def test_an_empty_file_in_the_draft(drive: Drive, speaker: Speaker, tmp_path: Path, protocol: str) -> None:
     """The client never says that it is complete."""

@@ -17,7 +17,7 @@ from holdfast_protocol.dialects import ietf
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http import downloads
-from holdfast_server.http.answers import answer, head_of, not_allowed, trailers_of
+from holdfast_server.http.answers import answer, gone_of, head_of, not_allowed, trailers_of
 from holdfast_server.http.body import RequestBody, reading
 from holdfast_server.http.draft import DraftFiles
 from holdfast_server.settings import Settings
@@ -105,6 +105,8 @@ class Files:
         match scope["method"]:
             case "HEAD":
                 await self._draft.head(spoken, upload_id, scope, send)
+            case "GET":
+                await self._draft.get(spoken, upload_id, scope, send)
             case "PATCH":
                 await self._draft.patch(spoken, upload_id, scope, receive, send)
             case "DELETE":
@@ -175,4 +177,4 @@ class Files:
 
     def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
         expected = rules.read_content_length(head)
-        return reading(receive, self._settings.stall_timeout, expected, trailers_of(scope) or Headers)
+        return reading(receive, self._settings.stall_timeout, expected, gone_of(scope), trailers_of(scope) or Headers)
