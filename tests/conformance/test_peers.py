@@ -33,6 +33,7 @@ TUSD_DRAFT_GAPS = {
     "R26": "and so is one that breaks off behind its last byte",
     "R30": "409 comes without Upload-Offset",
     "R32": "an append that does not complete the upload is 204, where it has to be 201",
+    "R33": "in version 6, an append to a complete upload is no error",
     "R34": "what goes beyond the length is no error",
 }
 TUSD_DRAFT_KEEPS = {
