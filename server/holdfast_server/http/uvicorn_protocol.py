@@ -42,11 +42,10 @@ class HoldfastProtocol(FramingProtocol):
 
     def _gone(self) -> bool:
         """Whether the client has closed the connection, or it broke: also behind bytes that nobody has read yet."""
-        socket = self.transport.get_extra_info("socket")
-        if self.transport.is_closing() or socket.fileno() < 0:
+        if self.transport.is_closing():
             return True
-        poll = select.poll()
-        poll.register(socket.fileno(), select.POLLRDHUP)  # and, always, for a connection that was reset
+        poll = select.poll()  # which always looks for a connection that was reset, too
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
         return bool(poll.poll(0))
 
 
