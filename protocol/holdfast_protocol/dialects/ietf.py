@@ -65,6 +65,14 @@ class Draft:
     def format_complete(self, complete: bool) -> str:
         return fields.format_boolean(complete != self.inverted)
 
+    def complete_in(self, fields_: Headers) -> bool | None:
+        """What a request or an answer says of the upload; None if it says nothing, or says it badly."""
+        try:
+            raw = fields_.one(self.complete_field)
+            return None if raw is None else fields.parse_boolean(self.complete_field, raw) != self.inverted
+        except FieldError:
+            return None
+
 
 DRAFTS: Final[Mapping[int, Draft]] = {
     draft.version: draft
@@ -124,17 +132,17 @@ class Spoken:
 
 def spoken(fields_: Headers) -> Spoken:
     """The version that the request names; the newest if it names none that is known (I-VERSION-1)."""
-    named = DRAFTS.get(_integer(fields_, headers.UPLOAD_DRAFT_INTEROP_VERSION) or 0)
+    named = DRAFTS.get(integer_in(fields_, headers.UPLOAD_DRAFT_INTEROP_VERSION) or 0)
     return Spoken(NEWEST, False) if named is None else Spoken(named, True)
 
 
 def create(fields_: Headers, limits: Limits, draft: Draft) -> Create:
     """A POST on the collection (I-CREATE-1 to I-CREATE-4)."""
-    complete = _complete(fields_, draft)
+    complete = draft.complete_in(fields_)
     if complete is None:
         raise _missing(draft.complete_field, "Say whether this is the whole file")
     body = _body_length(fields_)
-    said = _integer(fields_, headers.UPLOAD_LENGTH)
+    said = integer_in(fields_, headers.UPLOAD_LENGTH)
     length = body if said is None and complete else said
     for size in (length, body):
         if size is not None:
@@ -162,15 +170,15 @@ def patch(fields_: Headers, view: View, limits: Limits, draft: Draft) -> Append 
             "unsupported-media-type", f"A PATCH here is {headers.MEDIA_PARTIAL}, not {media or 'without a type'}."
         )
     check_takes_bytes(view)
-    offset = _integer(fields_, headers.UPLOAD_OFFSET)
+    offset = integer_in(fields_, headers.UPLOAD_OFFSET)
     if offset is None:
         raise _missing(headers.UPLOAD_OFFSET, "Say where the body begins")
-    complete = _complete(fields_, draft)
+    complete = draft.complete_in(fields_)
     if complete is None and draft.complete_unless_said:
         complete = True
     if complete is None:
         raise _missing(draft.complete_field, "Say whether the upload is complete with this body")
-    said = _integer(fields_, headers.UPLOAD_LENGTH)
+    said = integer_in(fields_, headers.UPLOAD_LENGTH)
     if said is not None and view.length is not None and said != view.length:
         raise inconsistent_length(view.length, said)
     if said is not None and view.length is None:
@@ -263,22 +271,13 @@ def refusal(problem: ProblemError, draft: Draft, limits: Limits, view: View | No
     return ProblemError(code, problem.detail, problem.members, {**found, **problem.headers})
 
 
-def _integer(fields_: Headers, name: str) -> int | None:
+def integer_in(fields_: Headers, name: str) -> int | None:
+    """The value of an integer field; None if it is not there, or is malformed (I-FIELD-1)."""
     try:
         raw = fields_.one(name)
         return None if raw is None else fields.parse_item_integer(name, raw)
     except FieldError:
         return None
-
-
-def _complete(fields_: Headers, draft: Draft) -> bool | None:
-    try:
-        raw = fields_.one(draft.complete_field)
-        if raw is not None:
-            return fields.parse_boolean(draft.complete_field, raw) != draft.inverted
-    except FieldError:
-        pass
-    return None
 
 
 def _body_length(fields_: Headers) -> int | None:
