@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks.peers import PROGRAMS, ROOT, VENV, missing
 from tests.conformance.peers import MODULES
+
+from benchmarks.peers import PROGRAMS, ROOT, VENV, missing
 
 TUS_JS: Final = ROOT / "tests" / "interop" / "tus_js.cjs"
 

@@ -66,10 +66,13 @@ class Bench:
         try:
             yield samples
         except (FailedError, RefusedError, OSError, subprocess.SubprocessError) as error:
-            table.failures[case, row] = f"failed: {error}"
+            told = str(error)
+            for place, name in ((self.folder, "DATA"), (ROOT, "."), (sys.prefix, "PYTHON")):
+                told = told.replace(str(place), name)
+            table.failures[case, row] = f"failed: {told}"
             samples.clear()
             if row.startswith("holdfast"):
-                self.failed.append(f"{table.title}: {case}: {row}: {error}")
+                self.failed.append(f"{table.title}: {case}: {row}: {told}")
 
     @contextlib.contextmanager
     def emptied(self, folder: Path) -> Iterator[Path]:

@@ -16,7 +16,6 @@ from benchmarks.units import size_text
 PICTURES: Final = "benchmarks"
 """The folder of the plots, beside the page that shows them."""
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
-PAGE: Final = DOCS / "benchmarks.md"
 BEGIN, END = "<!-- written by make benchpage -->", "<!-- end -->"
 
 
@@ -42,7 +41,7 @@ def between(documents: Sequence[dict[str, Any]], sections: Sequence[str]) -> str
     return "\n".join([*lines, *sections])
 
 
-def publish(results: Path, families: Sequence[str]) -> int:
+def publish(results: Path, families: Sequence[str], docs: Path = DOCS) -> int:
     """Write the page; 0, or 1 if there is nothing to show."""
     there = [name for name in families if (results / f"{name}.json").exists()]
     if not there:
@@ -50,19 +49,20 @@ def publish(results: Path, families: Sequence[str]) -> int:
         return 1
     documents = [json.loads((results / f"{name}.json").read_text()) for name in there]
     sections = [(results / f"{name}.md").read_text() for name in there]
-    before, begin, rest = PAGE.read_text().partition(BEGIN)
+    page = docs / "benchmarks.md"
+    before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"{PAGE.name} has lost the markers {BEGIN} and {END}")
-    shutil.rmtree(DOCS / PICTURES, ignore_errors=True)
-    (DOCS / PICTURES).mkdir()
+        raise SystemExit(f"{page.name} has lost the markers {BEGIN} and {END}")
+    shutil.rmtree(docs / PICTURES, ignore_errors=True)
+    (docs / PICTURES).mkdir()
     for section in sections:
         for picture in sorted((results / PICTURES).glob("*.svg")):
             if f"({PICTURES}/{picture.name})" in section:
-                shutil.copy(picture, DOCS / PICTURES / picture.name)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{between(documents, sections).rstrip()}\n\n{END}{after}")
+                shutil.copy(picture, docs / PICTURES / picture.name)
+    page.write_text(f"{before}{BEGIN}\n\n{between(documents, sections).rstrip()}\n\n{END}{after}")
     few = [document["family"] for document in documents if document["rounds"] < 5]
     if few:
         print(f"Fewer than 5 rounds: {', '.join(few)}.", file=sys.stderr)
-    print(f"{PAGE.relative_to(DOCS.parent)}: {', '.join(there)}")
+    print(f"{page.name}: {', '.join(there)}")
     return 0

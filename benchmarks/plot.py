@@ -94,7 +94,7 @@ def bars(table: Table, measure: Measure) -> str | None:
             body.append(_text(LEFT + max(value, high) * scale + 6, y + 14, number(value), "text"))
             y += ROW
         y += GAP
-    grid = [_grid(LEFT + tick * scale, 40, y - GAP / 2, number(tick)) for tick in ticks]
+    grid = [_grid(LEFT + tick * scale, 40, y - GAP / 2, f"{tick:,g}") for tick in ticks]
     axis = _text(LEFT + (WIDTH - LEFT - RIGHT) / 2, y + 28, f"{measure.title}, {measure.unit}", "soft", "middle")
     return _document(y + 40, title, [_text(12, 24, title, "text title"), *grid, *body, axis])
 
@@ -124,11 +124,11 @@ def lines(table: Table, measure: Measure) -> str | None:
         return left + index * wide, bottom - value / ticks[-1] * (bottom - top)
 
     title = caption(table, measure)
-    body = [_text(12, 24, title, "text title")]
+    body = [_text(12, 24, title, "text title"), _text(12, (top + bottom) / 2, measure.unit, "soft")]
     for tick in ticks:
         y = at(0, tick)[1]
         body.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{WIDTH - right:.1f}"/>')
-        body.append(_text(left - 8, y + 4, number(tick), "soft", "end"))
+        body.append(_text(left - 8, y + 4, f"{tick:,g}", "soft", "end"))
     body += [_text(at(index, 0)[0], bottom + 18, case, "soft", "middle") for index, case in enumerate(cases)]
     body.append(_text(left + (WIDTH - left - right) / 2, bottom + 38, table.axis, "soft", "middle"))
     labels = _apart([(at(*curve[-1])[1], row) for row, curve in curves.items()])

@@ -151,7 +151,7 @@ class Table:
 
     def markdown(self) -> list[str]:
         """The lines of the table. Ratios first."""
-        titles = ["case", "", *(self.fact_titles if self.facts else ())]
+        titles = ["case", "who", *(self.fact_titles if self.facts else ())]
         titles += [f"{measure.title}, ratio" for measure in self.measures if measure.ratio]
         titles += [f"{measure.title}, {measure.unit}".removesuffix(", ") for measure in self.measures]
         titles.append("rounds")
