@@ -13,17 +13,18 @@ import re
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from holdfast_server.http.answers import TRAILERS
+from holdfast_server.http.framing import FramingProtocol
 
 _INFORMATIONAL = "http.response.informational"
 _NOT_IN_A_FIELD = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PHRASES = {status.value: status.phrase for status in http.HTTPStatus} | {104: "Upload Resumption Supported"}
 
 
-class HoldfastProtocol(HttpToolsProtocol):
-    """To be given to uvicorn as `http=`."""
+class HoldfastProtocol(FramingProtocol):
+    """To be given to uvicorn as `http=`, with the `head_timeout` of `FramingProtocol`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
