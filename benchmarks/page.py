@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import goals
 from benchmarks.units import size_text
 
 PICTURES: Final = "benchmarks"
@@ -37,7 +38,17 @@ def between(documents: Sequence[dict[str, Any]], sections: Sequence[str]) -> str
     named = ", ".join(f"{name} {number}" for name, number in sorted(found.items(), key=lambda item: item[0].lower()))
     days = sorted({document["when"][:10] for document in documents})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    lines = [f"Measured {when} on {'; and on '.join(machines)}.", "", f"Versions: {named}.", ""]
+    aims = goals.table({document["family"]: document for document in documents})
+    lines = [
+        f"Measured {when} on {'; and on '.join(machines)}.",
+        "",
+        f"Versions: {named}.",
+        "",
+        "## Aims",
+        "",
+        *aims,
+        "",
+    ]
     return "\n".join([*lines, *sections])
 
 
@@ -64,5 +75,6 @@ def publish(results: Path, families: Sequence[str], docs: Path = DOCS) -> int:
     few = [document["family"] for document in documents if document["rounds"] < 5]
     if few:
         print(f"Fewer than 5 rounds: {', '.join(few)}.", file=sys.stderr)
+    print("\n".join(goals.table({document["family"]: document for document in documents})))
     print(f"{page.name}: {', '.join(there)}")
     return 0

@@ -45,6 +45,11 @@ def free_port() -> int:
         return port
 
 
+def surroundings() -> dict[str, str]:
+    """The environment of this process without settings of ours, which would change what is measured."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+
+
 def family(root: int) -> list[int]:
     """A process and all its descendants that live now."""
     children: dict[int, list[int]] = {}
@@ -153,7 +158,12 @@ def start(peer: Peer, data: Path, port: int | None = None) -> Running:
     command = peer.command(port, data)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=surroundings(),
+            start_new_session=True,
         )
     server = Running(peer, process, port, data)
     try:
@@ -233,7 +243,7 @@ def spend(
             stdout=log,
             stderr=log,
             cwd=folder,
-            env={**os.environ, **(environment or {})},
+            env=surroundings() | dict(environment or {}),
             start_new_session=True,
         )
     watch = _Watch(process.pid)

@@ -182,6 +182,7 @@ class Table:
     def document(self) -> dict[str, Any]:
         """All samples, for JSON."""
         return {
+            "name": self.name,
             "title": self.title,
             "base": self.base,
             "facts": self.facts,

@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks import page
+from benchmarks import goals, page
+from benchmarks.clients import HOLDFAST, SEQUENTIAL
+from benchmarks.peers import NGINX, TUSD_PEER, holdfast
 from benchmarks.report import MEMORY, TRANSFER, Report, Sample, Table, cpu, median, number, percentile, rate, ratio
 from benchmarks.units import GIB, MIB, parse_size, size_text
 from hypothesis import given
@@ -138,3 +140,43 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def test_memory_is_in_mebibytes() -> None:
     assert MEMORY.of(Sample(1.0, memory=3 * MIB)) == 3
     assert MEMORY.of(Sample(1.0)) is None
+
+
+def test_aims_are_told_whether_they_are_reached_or_not(table: Table) -> None:
+    """One is reached, one is missed, the others were not measured."""
+    rows = table.samples["1 stream"]
+    rows[goals.OS] = rows.pop("holdfast (os)")
+    told = {line.split(" | ")[0]: line for line in goals.table({"ingest": {"tables": [table.document()]}})}
+    assert told["| one stream: speed, of tusd's"].endswith("| at least 2 x | 2.00 x | yes |")
+    assert told["| one stream: CPU, of tusd's"].endswith("| at most 0.4 x | 0.50 x | no |")
+    assert told["| eight streams: speed, of tusd's"].endswith("| at least 1.2 x | - | - |")
+    assert told["| memory of the client"].endswith("| - | - |")
+
+
+@pytest.mark.parametrize("goal", goals.GOALS, ids=lambda goal: goal.words)
+def test_every_aim_names_rows_that_there_are(goal: goals.Goal) -> None:
+    """A goal asks for a table, a case and rows; each is spelled in the family that makes it."""
+    asked: list[tuple[str, str]] = []
+
+    class Asking(goals.Results):
+        def median(self, table: str, case: str, row: str, of: object) -> float | None:
+            asked.append((table, row))
+            return 1.0
+
+        def peak(self, table: str) -> float | None:
+            asked.append((table, ""))
+            return 1.0
+
+    assert goal.measured(Asking({})) == 1.0
+    names = {
+        holdfast(kind, digest=digest, workers=n).name
+        for kind in ("os", "ack")
+        for digest in (False, True)
+        for n in (1, 2)
+    }
+    names |= {peer.name for peer in (TUSD_PEER, NGINX)} | {""}
+    names |= {f"{client.name} to {server}" for client in (HOLDFAST, *SEQUENTIAL) for server in ("holdfast", "tusd")}
+    assert {row for _, row in asked} <= names
+    families = Path(goals.__file__).parent / "families"
+    for table, _ in asked:
+        assert (families / f"{table.partition('-')[0]}.py").exists()
