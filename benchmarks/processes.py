@@ -66,6 +66,15 @@ def family(root: int) -> list[int]:
     return found
 
 
+def started_by(pid: int) -> list[int]:
+    """The living children that the main thread of a process has started, and theirs. Costs less than `family`."""
+    try:
+        children = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return [found for child in children for found in (child, *started_by(child))]
+
+
 def cpu_of(pids: Sequence[int]) -> float:
     """Seconds of CPU, user and system, that these have used, with children of theirs that have ended."""
     total = 0
@@ -214,13 +223,8 @@ class _Watch:
     ended: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        turn = 0
-        pids: list[int] = [self.pid]
         while not self.ended.wait(0.01):
-            if turn % 50 == 20:
-                pids = family(self.pid)
-            turn += 1
-            self.peak = max(self.peak, peak_of(pids))
+            self.peak = max(self.peak, peak_of([self.pid, *started_by(self.pid)]))
 
 
 def spend(

@@ -16,9 +16,9 @@ from benchmarks.processes import FailedError, Running, running, start
 from benchmarks.report import SECONDS, Report, Sample, Table, more
 from benchmarks.units import KIB, MIB, size_text
 
-MOST: Final = 256 * MIB
+MOST: Final = 64 * MIB
 """The largest upload that is broken off."""
-PER_FILE: Final = 512 * KIB
+PER_FILE: Final = 2 * MIB
 LIMIT: Final = 10.0
 """Seconds after which an upload that HEAD does not know is lost."""
 NOTE: Final = (
