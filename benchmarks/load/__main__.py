@@ -21,6 +21,7 @@ JOBS: dict[str, Any] = {
     "reads": bulk.reads,
     "files": small.files,
     "heads": small.heads,
+    "press": small.press,
     "requests": small.requests,
 }
 

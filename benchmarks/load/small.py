@@ -4,11 +4,13 @@ Rule of this file: one thread serves all clients through epoll, with one send an
 so that on a small machine the server gets most of the time.
 """
 
+import os
 import re
 import select
 import socket
 import sys
 import time
+from pathlib import Path
 
 from benchmarks.load.wire import Connection, RefusedError
 
@@ -124,13 +126,32 @@ def files(
 
 
 def heads(port: int, target: str, pause: float) -> dict[str, object]:
-    """HEAD on one upload over one connection, with pauses, until standard input ends; each time in seconds."""
+    """HEAD on one upload over one connection, with pauses, until standard input ends, and once at least; each time in
+    seconds.
+    """
     times: list[float] = []
     with Connection(port) as connection:
-        while not select.select([sys.stdin], [], [], pause)[0]:
+        while not times or not select.select([sys.stdin], [], [], pause)[0]:
             began = time.perf_counter()
             connection.tus("HEAD", target).expect(200)
             times.append(time.perf_counter() - began)
+    return {"seconds": sum(times), "times": times}
+
+
+def press(path: str, size: int) -> dict[str, object]:
+    """Write `size` bytes to a file and force them to the disk, again and again, until standard input ends."""
+    block = os.urandom(size)
+    times: list[float] = []
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        while not select.select([sys.stdin], [], [], 0)[0]:
+            began = time.perf_counter()
+            os.pwrite(file, block, 0)
+            os.fdatasync(file)
+            times.append(time.perf_counter() - began)
+    finally:
+        os.close(file)
+        Path(path).unlink()
     return {"seconds": sum(times), "times": times}
 
 
