@@ -18,9 +18,8 @@ CHUNK: Final = 8 * MIB
 CONNECTIONS: Final = (1, 4, 16)
 NOTE: Final = (
     f"One file in chunks of {size_text(CHUNK)}. Ours: parallel chunks into one upload, each with an xxh3-128 "
-    "digest that "
-    "is verified before it is stored. The others: as many partial uploads as connections, in PATCHes of that size, and "
-    "`Upload-Concat: final`. The digests that are sent are computed before the clock starts."
+    "digest that is verified before it is stored. The others: as many partial uploads as connections, in PATCHes "
+    "of that size, and `Upload-Concat: final`. The digests that are sent are computed before the clock starts."
 )
 
 

@@ -17,9 +17,8 @@ from benchmarks.units import size_text
 BASE: Final = "curl to tusd"
 NOTE: Final = (
     "One file over loopback, each command from its start to its end, with nothing told but the file and the URL. "
-    "Our server "
-    "runs with the durability `os`, as tusd does. `holdfast upload` hashes what it sends and the file as a whole; the "
-    "others send no checksum."
+    "Our server runs with the durability `os`, as tusd does. `holdfast upload` hashes what it sends and the file "
+    "as a whole; the others send no checksum."
 )
 
 

@@ -18,9 +18,8 @@ PARTS: Final = 8
 TIMES: Final = 10
 NOTE: Final = (
     f"{PARTS} partial uploads, listed {TIMES} times in one `Upload-Concat: final`. Speed is that of the final's "
-    "bytes, from "
-    "the request until HEAD shows all of them. `on the disk` is what parts and final take together, in units of "
-    "the final."
+    "bytes, from the request until HEAD shows all of them. `on the disk` is what parts and final take together, "
+    "in units of the final."
 )
 
 

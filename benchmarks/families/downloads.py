@@ -21,8 +21,8 @@ from benchmarks.units import MIB, size_text
 RANGES: Final = 8
 NOTE: Final = (
     "The server's CPU and memory; the reader's CPU is in the last column. Ranges are asked for over eight "
-    "connections at once. "
-    "tusd serves one reader of an upload at a time and lets the others wait for seconds: it has no row for ranges."
+    "connections at once. tusd serves one reader of an upload at a time and lets the others wait for seconds: it "
+    "has no row for ranges."
 )
 
 

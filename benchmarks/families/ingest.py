@@ -19,10 +19,9 @@ CASES: Final = {"1 stream": (1, 0), "8 streams": (8, 0), "1 stream, 4 MiB PATCHe
 """Streams, and the bytes of a PATCH; 0: all of the file."""
 NOTE: Final = (
     "One creation and one or many PATCHes of tus a stream, over loopback, without `Upload-Checksum`, which tusd "
-    "does not "
-    "know. `xxh3-128, whole file`: the server computes the digest of the whole file as it arrives, because the "
-    "creation "
-    "asked for it. nginx takes the same bytes as one PUT a stream: no upload protocol, nothing to resume."
+    "does not know. `xxh3-128, whole file`: the server computes the digest of the whole file as it arrives, "
+    "because the creation asked for it. nginx takes the same bytes as one PUT a stream: no upload protocol, "
+    "nothing to resume; its buffer for a body is 1 MiB."
 )
 
 

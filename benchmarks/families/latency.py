@@ -20,8 +20,8 @@ PRESS: Final = 16 * MIB
 CASES: Final = {"8 uploads": False, "8 uploads, busy disk": True}
 NOTE: Final = (
     "HEAD on an upload of which nothing has arrived, while eight streams of tus send others. `asked` is how many "
-    "times. Busy disk: another process writes 16 MiB to the same disk and syncs them, again and again. All of them "
-    "share the cores of this machine."
+    "times. Busy disk: another process writes 16 MiB to the same disk and syncs them, again and again. All of "
+    "them share the cores of this machine."
 )
 
 

@@ -18,8 +18,7 @@ from benchmarks.units import MIB, size_text
 SHARES: Final = (64, 16, 4, 1)
 NOTE: Final = (
     "One file in one PATCH to each server; and each client with one file, ours to our server, the others to tusd "
-    "(to ours if "
-    "there is no tusd)."
+    "(to ours if there is no tusd)."
 )
 
 

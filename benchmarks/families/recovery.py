@@ -23,10 +23,8 @@ LIMIT: Final = 10.0
 """Seconds after which an upload that HEAD does not know is lost."""
 NOTE: Final = (
     "Half of the bytes of one PATCH have been sent when the server is killed. `kept` is the offset after the "
-    "restart, in "
-    "units of what was sent; bytes in the buffers of the socket at that moment nobody can keep. The other case: "
-    "the same "
-    "beside many small files that were complete before."
+    "restart, in units of what was sent; bytes in the buffers of the socket at that moment nobody can keep. The "
+    "other case: the same beside many small files that were complete before."
 )
 
 

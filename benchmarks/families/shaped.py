@@ -34,10 +34,10 @@ CUT_EACH: Final = 64 * MIB
 LIMIT: Final = 90.0
 """Seconds that a command may take."""
 NOTE: Final = (
-    f"A proxy of ours stands between client and server. The first table: {1000 * ROUND_TRIP:.0f} ms there and back, "
-    f"{size_text(EACH)}/s for each connection, {size_text(WHOLE)}/s for all together. The second: every "
-    "connection is reset "
-    f"after a quarter of the file, at {size_text(CUT_EACH)}/s each; curl does not resume and is not there."
+    f"A proxy of ours stands between client and server. The first table: {1000 * ROUND_TRIP:.0f} ms there and "
+    f"back, {size_text(EACH)}/s for each connection, {size_text(WHOLE)}/s for all together. The second: every "
+    f"connection is reset after a quarter of the file, at {size_text(CUT_EACH)}/s each; curl does not resume and "
+    "is not there."
 )
 
 

@@ -34,10 +34,8 @@ UNIT: Final = "s/1,000 files"
 MEASURES: Final = (rate("files/s", 1), cpu(UNIT, 1000), MEMORY, load_of(UNIT, 1000))
 NOTE: Final = (
     f"Files of {size_text(BYTES)} from {CLIENTS} clients, each with one connection that it keeps. nginx takes one "
-    "PUT a "
-    "file in either case. The load runs on the same cores: what it costs is in the last column. The server is "
-    "started anew in "
-    "each round, and takes files in two requests first, then in one."
+    "PUT a file in either case. The load runs on the same cores: what it costs is in the last column. The server "
+    "is started anew in each round, and takes files in two requests first, then in one."
 )
 
 
