@@ -36,7 +36,7 @@ WANTED := $(HERE)
 endif
 FRESH := $(if $(HERE),$(if $(filter $(WANTED),$(HERE)),$(if $(wildcard $(READY)),$(shell [ "$$(cat $(READY))" = "$(CURDIR)" ] || echo --clear),),--clear),--clear)
 
-.PHONY: help demo test check bench benchpage rivals docs conformance constraints interop clean fresh
+.PHONY: help demo test check bench benchpage rivals docs conformance clients constraints interop clean fresh
 
 help: ## this list
 	@echo "Holdfast. Needs Python 3.11 or newer, and nothing else."
@@ -62,13 +62,16 @@ bench: $(READY) ## benchmarks, side by side with what is installed; SIZE=1GiB, R
 benchpage: $(READY) ## write docs/benchmarks.md and its plots from the newest results of make bench
 	@$(BIN)/python -m benchmarks --publish
 
-rivals: $(RIVALS)/.ready ## fetch servers and clients for Python that make bench compares with, into an environment of their own
+rivals: $(RIVALS)/.ready ## fetch tuspyserver, which make bench compares with, into an environment of its own
 
 docs: $(READY) ## check the documents: links, and that every command and setting they name exists
 	@$(BIN)/python docs/check.py
 
 conformance: $(READY) $(NODE_MODULES)/.ready ## run the conformance suite against Holdfast, tusd and @tus/server, and write docs/conformance.md
 	@$(BIN)/python -m docs.conformance
+
+clients: $(READY) $(NODE_MODULES)/.ready ## run the tests with the clients of others, and write docs/interop.md (needs Chromium)
+	@$(BIN)/python -m docs.interop
 
 interop: $(NODE_MODULES)/.ready ## fetch the Node packages that the interop tests use (needs node and npm)
 
