@@ -167,6 +167,10 @@ def _tuspyserver_version() -> str:
     return found.name.removesuffix(".dist-info").rpartition("-")[2] if found else ""
 
 
+def _tus_js_client() -> bool:
+    return shutil.which("node") is not None and (MODULES / "tus-js-client").is_dir()
+
+
 MISSING: Final[dict[str, Callable[[], str | None]]] = {
     "tusd": TUSD.missing,
     "rustus": lambda: None if shutil.which("rustus") else "rustus is not on the PATH: cargo install rustus",
@@ -175,9 +179,7 @@ MISSING: Final[dict[str, Callable[[], str | None]]] = {
     "nginx": lambda: None if _nginx_program() else "nginx is not installed: apt install nginx-light",
     "curl": lambda: None if shutil.which("curl") else "curl is not installed: apt install curl",
     "aria2c": lambda: None if shutil.which("aria2c") else "aria2c is not installed: apt install aria2",
-    "tus-js-client": lambda: (
-        None if shutil.which("node") and (MODULES / "tus-js-client").is_dir() else "tus-js-client: make interop"
-    ),
+    "tus-js-client": lambda: None if _tus_js_client() else "tus-js-client is not installed: make interop",
 }
 """For each program of others: why it cannot be started, or None."""
 
