@@ -96,7 +96,8 @@ def run(bench: Bench) -> Report:
     small = bench.size // SHARE_OF_ONE
     used = (cpu(of="client"), MEMORY, more("connections", "connections", ""))
     speed, share, sent = rate(), more("share", "of the link", ""), more("sent", "sent, of the file", "")
-    title = f"80 ms, 4 MiB/s a connection, 40 MiB/s in all; {size_text(large)} (one connection: {size_text(small)})"
+    report.note += f" Several connections send {size_text(large)}, one connection {size_text(small)}."
+    title = "80 ms, 4 MiB/s a connection"
     slow = _table("shaped", title, (speed, share, *used), next(iter(single), ""), many | single)
     broken = _table("shaped-cuts", f"Cuts, {size_text(medium)}", (speed, sent, *used), "", cut)
     broken.base = next((row for row in cut if not row.startswith("holdfast")), "")
