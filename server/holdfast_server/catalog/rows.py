@@ -39,12 +39,12 @@ def select(connection: sqlite3.Connection, clause: str, values: Mapping[str, obj
 
 
 def insert(connection: sqlite3.Connection, upload: Upload) -> int:
-    """Add an upload that has no bytes yet; its key. Raises Duplicate."""
+    """Add an upload; its key. Raises Duplicate."""
     try:
         row = connection.execute(
             "INSERT INTO upload (id, state, length, parallel, granule, concat, metadata, name, created, updated,"
             " expires, expected, wanted, computed, prefix, received, error, error_detail)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 upload.id,
                 upload.state,
@@ -60,6 +60,8 @@ def insert(connection: sqlite3.Connection, upload: Upload) -> int:
                 _json(upload.expected),
                 upload.wanted,
                 _json(upload.computed),
+                upload.prefix,
+                upload.received,
                 upload.error,
                 upload.error_detail,
             ),

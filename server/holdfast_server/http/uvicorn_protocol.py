@@ -15,7 +15,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from holdfast_server.http.answers import TRAILERS
+from holdfast_server.http.answers import ARRIVED, TRAILERS
 
 _INFORMATIONAL = "http.response.informational"
 _NOT_IN_A_FIELD = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -59,6 +59,10 @@ def _keeping(app: ASGIApp) -> ASGIApp:
             else:
                 await send(message)
 
+        def arrived() -> bytes | None:
+            return None if cycle.more_body or cycle.waiting_for_100_continue else bytes(cycle.body)
+
+        scope["extensions"][ARRIVED] = {"body": arrived}
         if scope["http_version"] == "1.1":  # RFC 9110, section 15.2: never to a client of HTTP/1.0
             scope["extensions"] = {**scope.get("extensions", {}), _INFORMATIONAL: {}}
         await app(scope, receive_all, send_all)
