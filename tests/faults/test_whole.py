@@ -11,10 +11,11 @@ from typing import Any
 import anyio
 import pytest
 from tests.conftest import StartServer
-from tests.support.speaker import Speaker
+from tests.support.speaker import Speaker, raw_digest
 from tests.support.waiting import eventually, scaled
 
 from holdfast_protocol import server as rules
+from holdfast_protocol.digest import Digest
 from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.settings import Settings
 from holdfast_server.storage.local import LocalStorage
@@ -22,6 +23,7 @@ from holdfast_server.uploads.service import Uploads
 
 DATA = b"small file " * 300
 APPEND = rules.Append(0, len(DATA))
+EXPECTED = (Digest("sha-256", raw_digest("sha-256", DATA)),)
 
 
 def killing(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,7 +42,7 @@ async def upload_until(folder: Path, way: str, step: str) -> None:
     async with open_sqlite(folder / "catalog.sqlite") as catalog:
         uploads = Uploads(catalog, storage, Settings(folder))
         async with uploads.running():
-            wanted = rules.Create(len(DATA), False, None, "small.bin", (), None, APPEND)
+            wanted = rules.Create(len(DATA), False, None, "small.bin", EXPECTED, None, APPEND)
             upload = await uploads.create(wanted.without_body(), never) if way == "append" else None
             part = storage if hasattr(storage, step) else catalog
             setattr(part, step, killing(getattr(part, step)))
@@ -94,13 +96,12 @@ def test_a_patch_with_a_whole_file_is_stored_or_not_and_never_half(
         url = f"/files/{listed['id']}"
         if step == "fill":  # written, and not recorded: other bytes may come
             assert (speaker.head(url).offset, speaker.head(url)["upload-state"]) == (0, "receiving")
-            expected = DATA[::-1]
-            assert speaker.patch(url, 0, expected).status == 204
-        else:
-            expected = DATA
-            eventually(lambda: speaker.head(url)["upload-state"] == "complete")
-        assert speaker.get(url).body == expected
-        assert files(tmp_path / "data") == [expected]
+            assert speaker.patch(url, 0, DATA[::-1]).verdict == (422, "upload-digest-mismatch")
+            return
+        eventually(lambda: speaker.head(url)["upload-state"] == "complete")
+        assert EXPECTED[0].hex == speaker.status(url)["digests"]["sha-256"]
+        assert speaker.get(url).body == DATA
+        assert files(tmp_path / "data") == [DATA]
 
 
 def test_a_file_that_is_being_made_is_no_orphan(tmp_path: Path, start_server: StartServer) -> None:

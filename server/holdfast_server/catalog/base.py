@@ -197,13 +197,15 @@ class Catalog(Protocol):
         now: float,
         expires: float | None,
         verify: bool = False,
+        computed: tuple[Digest, ...] | None = None,
     ) -> Upload:
         """Write down that these ranges are stored; all of them or, if this raises, none.
 
         They may overlap each other and what is stored already; only bytes that are new count. No ranges at
         all just set `updated` and `expires`. With `verify` the upload becomes `verifying` in the same transaction,
-        with the event of that name, if every byte is stored then. Raises NotReceiving; ValueError if a range is
-        reversed or not within the length.
+        with the event of that name, if every byte is stored then. `computed` is set unless None.
+
+        Raises NotReceiving; ValueError if a range is reversed or not within the length.
         """
         ...
 

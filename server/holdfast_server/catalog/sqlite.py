@@ -226,6 +226,7 @@ class SqliteCatalog:
         now: float,
         expires: float | None,
         verify: bool = False,
+        computed: tuple[Digest, ...] | None = None,
     ) -> Upload:
         ranges = tuple(ranges)
 
@@ -244,14 +245,24 @@ class SqliteCatalog:
                     if first == 0:
                         prefix = last
             state = State.VERIFYING if verify and received == upload.length else upload.state
+            changed = replace(
+                upload,
+                state=state,
+                prefix=prefix,
+                received=received,
+                updated=now,
+                expires=expires,
+                computed=upload.computed if computed is None else computed,
+            )
             connection.execute(
-                "UPDATE upload SET state = ?, prefix = ?, received = ?, updated = ?, expires = ? WHERE key = ?",
-                (state, prefix, received, now, expires, key),
+                "UPDATE upload SET state = ?, prefix = ?, received = ?, updated = ?, expires = ?, computed = ?"
+                " WHERE key = ?",
+                (state, prefix, received, now, expires, rows.digests_text(changed.computed), key),
             )
             if state is State.VERIFYING:
                 data = {"state": state, "previous": upload.state, "received": received}
                 rows.append(connection, upload_id, "verifying", now, data)
-            return replace(upload, state=state, prefix=prefix, received=received, updated=now, expires=expires)
+            return changed
 
         return await self._committer.submit(operation)
 

@@ -186,15 +186,18 @@ def verified(upload: Upload) -> bool:
 async def publish(core: Core, upload: Upload) -> Upload:
     """The last steps, for whoever holds all of an upload that is `verifying` and `verified`."""
     await core.storage.publish(upload.id, upload.name)
-    return await core.catalog.transition(
-        upload.id,
-        sources={State.VERIFYING},
-        to=State.COMPLETE,
-        now=core.now(),
-        expires=core.kept_until(),
-        event="complete",
-        computed=upload.computed,
-    )
+    try:
+        return await core.catalog.transition(
+            upload.id,
+            sources={State.VERIFYING},
+            to=State.COMPLETE,
+            now=core.now(),
+            expires=core.kept_until(),
+            event="complete",
+        )
+    except WrongState:
+        # The file has left the place where its lock was: a process that recovers may have gone on with it from there.
+        return await core.find(upload.id)
 
 
 def mismatch(upload: Upload) -> ProblemError:

@@ -95,9 +95,14 @@ async def _append(core: Core, upload_id: str, wanted: rules.Append, data: bytes)
             reservation.clear()
             return None
         upload = await core.catalog.commit(
-            upload.id, [(0, len(data))], now=core.now(), expires=core.expiry(), verify=True
+            upload.id,
+            [(0, len(data))],
+            now=core.now(),
+            expires=core.expiry(),
+            verify=True,
+            computed=found.computed,
         )
-        return await publish(core, replace(upload, computed=found.computed))
+        return await publish(core, upload)
     finally:
         reservation.release()
 
