@@ -24,7 +24,7 @@ from holdfast_server.catalog.connections import BUSY_SECONDS, fault
 T = TypeVar("T")
 
 _BATCH: Final = 1000
-"""Operations in one transaction at most, so that the first of them does not wait for an endless row of
+"""When there are so many operations in a transaction no more are added, so that the first of them does not wait for an endless row of
 others."""
 
 
@@ -50,7 +50,7 @@ class Committer:
         self._always_sync = durability == "ack"
         self._sync_final = durability == "finish"
         self._synced: bool | None = None
-        self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Job[Any]] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._given: list[_Job[Any]] = []  # of this turn of the loop
@@ -79,9 +79,9 @@ class Committer:
 
     def _hand_over(self) -> None:
         # At the end of the turn: a thread that is woken before gets in the way of the loop, at a cost beyond its work.
-        for job in self._given:
-            self._queue.put(job)
-        self._given.clear()
+        given, self._given = self._given, []
+        if given:
+            self._queue.put(given)
 
     def refuse(self) -> None:
         """Take no more operations; those that are queued are still carried out. Call it on the event loop."""
@@ -105,13 +105,13 @@ class Committer:
 
     def _take(self) -> tuple[Sequence[_Job[Any]], bool]:
         batch: list[_Job[Any]] = []
-        job = self._queue.get()
-        while job is not None:
-            batch.append(job)
-            if len(batch) == _BATCH:
+        given = self._queue.get()
+        while given is not None:
+            batch += given
+            if len(batch) >= _BATCH:
                 return batch, True
             try:
-                job = self._queue.get_nowait()
+                given = self._queue.get_nowait()
             except queue.Empty:
                 return batch, True
         return batch, False
