@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import click
 import uvicorn
@@ -49,6 +49,18 @@ class Size(click.ParamType[int]):
         if match is None:
             self.fail(f"{value!r} is no size; write bytes, or 64M, 1.5GiB.", param, ctx)
         return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+class BaseURL(click.ParamType[str]):
+    """`https://files.example.org`, with a port or a path if need be; a slash at its end is taken off."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        match = re.fullmatch(r"(https?://[A-Za-z0-9.:_\[\]-]+(?:/[A-Za-z0-9._~/-]*?)?)/*", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no address; write it as https://files.example.org.", param, ctx)
+        return match[1]
 
 
 class Duration(click.ParamType[float]):
@@ -111,13 +123,23 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
     "--expire-after", default="7d", type=Duration(), help="Remove unfinished uploads not touched for so long."
 )
 @click.option("--expire-finished", default="never", type=Duration(), help="Remove complete files after so long.")
-@click.option("--stall-timeout", default="60s", type=Duration(), help="End requests of which nothing comes.")
+@click.option(
+    "--stall-timeout",
+    default="60s",
+    type=Duration(),
+    help="End requests of which nothing comes, and connections without a whole head for so long.",
+)
 @click.option("--grace", default="3s", type=Duration(), help="How long requests may go on at SIGTERM.")
 @click.option(
     "--cors-origin",
     "cors_origins",
     multiple=True,
     help="Origin whose pages may speak to this server, as https://example.org; * for all. Can be given several times.",
+)
+@click.option(
+    "--public-url",
+    type=BaseURL(),
+    help="Where clients reach this server, as https://files.example.org; Location is absolute then.",
 )
 @click.option(
     "--patience", default="10s", type=Duration(), help="How long a completing request waits before it is answered 202."
@@ -131,7 +153,7 @@ def serve(host: str, port: int, workers: int, **values: Any) -> None:
         functools.partial(_served, settings),
         factory=True,
         workers=workers,
-        http=HoldfastProtocol,
+        http=cast(Any, functools.partial(HoldfastProtocol, head_timeout=settings.stall_timeout)),
         ws="none",
         lifespan="on",
         log_level="warning",

@@ -33,10 +33,14 @@ class Settings:
     expire_finished: float | None = None
     """A complete file is removed after so long; None: never."""
     stall_timeout: float = 60.0
-    """A request of which no byte has come for so long is ended; what it brought is kept."""
+    """A request of which no byte has come for so long is ended; what it brought is kept. Under `holdfast serve` also
+    how long the head of a request may take (H-HEAD-2)."""
     grace: float = 3.0
     """At SIGTERM, how long requests in flight may go on."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may speak to this server (`https://example.org`), or `*` for all; none if empty."""
+    public_url: str | None = None
+    """Where clients reach this server, without a slash at the end (`https://files.example.org`); the path of an upload
+    follows it in `Location`. None: `Location` is the path alone."""
     patience: float = 10.0
     """How long a completing request waits for the verification before it is answered 202."""

@@ -22,6 +22,9 @@ ARRIVED = "holdfast.request.arrived"
 """The extension of a scope by which a server shows what has come of the body, without taking it: its `body` gives all
 of it as bytes, or None if there is more to come."""
 _HEAD = "holdfast.head"
+PEER = "holdfast.peer"
+"""The extension of a scope by which a server says that it can tell whether the client is still there: its `gone` is
+to be called for that."""
 
 
 def head_of(scope: Scope) -> Headers:
@@ -42,6 +45,16 @@ def trailers_of(scope: Scope) -> Callable[[], Headers] | None:
     """How to ask for the fields behind the body once it has ended; None if this server cannot read them."""
     extension = scope.get("extensions", {}).get(TRAILERS)
     return None if extension is None else lambda: _fields(extension["fields"])
+
+
+def gone_of(scope: Scope) -> Callable[[], bool]:
+    """How to ask whether the connection is gone; False is the answer where the server cannot tell."""
+    extension = scope.get("extensions", {}).get(PEER)
+    return _not_known_to_be_gone if extension is None else extension["gone"]
+
+
+def _not_known_to_be_gone() -> bool:
+    return False
 
 
 def _fields(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
@@ -86,14 +99,18 @@ async def answer_json(send: Send, value: Any, *, head: bool = False) -> None:
 async def answer_problem(send: Send, problem: ProblemError, *, head: bool = False) -> None:
     """V-PROBLEM-1."""
     body = problem.to_json()
-    fields = {
+    await answer(send, problem.status, problem_fields(problem, body), b"" if head else body)
+
+
+def problem_fields(problem: ProblemError, body: bytes) -> dict[str, str]:
+    """The fields of an answer with this document."""
+    return {
         headers.CONTENT_TYPE: headers.MEDIA_PROBLEM,
         headers.CACHE_CONTROL: "no-store",
         headers.CONTENT_LENGTH: str(len(body)),
         **NOSNIFF,
         **problem.headers,
     }
-    await answer(send, problem.status, fields, b"" if head else body)
 
 
 def not_allowed(methods: tuple[str, ...]) -> ProblemError:
