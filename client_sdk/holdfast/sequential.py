@@ -31,7 +31,8 @@ LONGEST_PATCH: Final = 64 * MIB
 class SequentialRoad:
     """Brings what is behind the prefix to the server. `state` is what the server said last.
 
-    `checksum` is the algorithm for the checksum of each PATCH, None for none; such a PATCH has at most `in_memory` bytes.
+    `checksum` is the algorithm for the checksum of each PATCH, None for none; one with a checksum has at most
+    `in_memory` bytes.
     """
 
     def __init__(

@@ -61,9 +61,9 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
     api = Api(site.get)
     app = _Application(
         routes=[
+            Route("/files/{id}", _Endpoint(files.upload)),
             Route("/files", _Endpoint(files.collection)),
             Route("/files/", _Endpoint(files.collection)),
-            Route("/files/{id}", _Endpoint(files.upload)),
             Route("/api/uploads", _Endpoint(api.uploads)),
             Route("/api/uploads/{id}", _Endpoint(api.upload)),
             Route("/health/live", _Endpoint(api.live)),

@@ -24,8 +24,8 @@ from holdfast_server.catalog.connections import BUSY_SECONDS, fault
 T = TypeVar("T")
 
 _BATCH: Final = 1000
-"""When there are so many operations in a transaction no more are added, so that the first of them does not wait for an endless row of
-others."""
+"""When there are so many operations in a transaction no more are added, so that the first of them does not wait for an
+endless row of others."""
 
 
 class _Job(Generic[T]):

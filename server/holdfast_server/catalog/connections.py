@@ -88,15 +88,15 @@ class Readers:
     async def look(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run `query`, which finds a row or two by their key, on the event loop: waking a thread takes longer.
 
-        Within one snapshot. In WAL mode no reader waits for a writer; should it have to, a thread does. Raises what
-        `fault` makes of errors.
+        One statement, if it is not to be `within` a snapshot. In WAL mode no reader waits for a writer; should it have
+        to, a thread does. Raises what `fault` makes of errors.
         """
         if self._closed:
             raise anyio.ClosedResourceError
         try:
             if self._here is None:
                 self._here = connect(self._path, write=False, patience=0)
-            return _within(self._here, query)
+            return query(self._here)
         except sqlite3.Error as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                 return await self.run(query)
@@ -108,7 +108,7 @@ class Readers:
         try:
             if connection is None:
                 connection = connect(self._path, write=False)
-            return _within(connection, query)
+            return within(connection, query)
         except sqlite3.Error as error:
             raise fault(error, self._path) from error
         finally:
@@ -133,10 +133,13 @@ class Readers:
             connection.close()
 
 
-def _within(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:
-    connection.execute("BEGIN")
+def within(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:
+    """Run `query` within one snapshot."""
+    begun = connection.in_transaction
+    if not begun:
+        connection.execute("BEGIN")
     try:
         return query(connection)
     finally:
-        if connection.in_transaction:  # an error may have ended it
+        if not begun and connection.in_transaction:  # an error may have ended it
             connection.execute("ROLLBACK")

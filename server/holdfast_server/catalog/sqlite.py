@@ -32,7 +32,7 @@ from holdfast_server.catalog.base import (
     WrongState,
 )
 from holdfast_server.catalog.committer import Committer
-from holdfast_server.catalog.connections import Readers, connect, fault
+from holdfast_server.catalog.connections import Readers, connect, fault, within
 from holdfast_server.catalog.schema import prepare
 from holdfast_server.uploads.upload import State, Upload
 
@@ -209,7 +209,9 @@ class SqliteCatalog:
             found = rows.find(connection, upload_id)
             return [] if found is None else [*stored.between(connection, found[0], start, end, limit)]
 
-        return await self._readers.look(query) if limit == 1 else await self._readers.run(query)
+        if limit == 1:
+            return await self._readers.look(lambda connection: within(connection, query))
+        return await self._readers.run(query)
 
     async def missing(self, upload_id: str, start: int, end: int, limit: int) -> tuple[Ranges, bool]:
         def query(connection: sqlite3.Connection) -> tuple[Ranges, bool]:

@@ -472,12 +472,13 @@ class LocalStorage:
     def _publish(self, upload_id: str, name: str) -> None:
         source, target = self._incoming / upload_id, self._published(upload_id, name)
         if not target.exists():
-            fd = os.open(source, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                if self.durability != "os":
-                    os.fsync(fd)
-            finally:
-                os.close(fd)
+            if self.durability != "os" or not source.exists():
+                fd = os.open(source, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                try:
+                    if self.durability != "os":
+                        os.fsync(fd)
+                finally:
+                    os.close(fd)
             source.rename(target)
         if self.durability != "os":
             self._file_names.sync()
