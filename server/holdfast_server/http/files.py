@@ -18,7 +18,7 @@ from holdfast_protocol.dialects import ietf
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http import downloads
-from holdfast_server.http.answers import answer, gone_of, head_of, not_allowed, trailers_of
+from holdfast_server.http.answers import answer, arrived, gone_of, head_of, not_allowed, trailers_of
 from holdfast_server.http.body import RequestBody, reading
 from holdfast_server.http.draft import DraftFiles
 from holdfast_server.settings import Settings
@@ -123,7 +123,8 @@ class Files:
 
     def _limits(self, scope: Scope) -> rules.Limits:
         """What is taken, by the server that this request came through."""
-        return replace(self._uploads().limits, trailers=trailers_of(scope) is not None)
+        limits = self._uploads().limits
+        return limits if trailers_of(scope) is None else replace(limits, trailers=True)
 
     async def _options(self, scope: Scope, send: Send, methods: tuple[str, ...]) -> None:
         fields = dialects.options_fields(self._limits(scope), head_of(scope))
@@ -135,7 +136,7 @@ class Files:
         wanted = dialects.decide_create(head, self._limits(scope))
         parts = _parts(scope, head, wanted, self._settings.public_url)
         try:
-            upload = await uploads.create(wanted, lambda: self._body(scope, head, receive), parts)
+            upload = await uploads.create(wanted, lambda: self._body(scope, head, receive), parts, arrived(scope))
         except Cut:
             return
         fields = rules.created_fields(upload, uploads.limits)
@@ -170,6 +171,9 @@ class Files:
         head = head_of(scope)
         match dialects.decide_patch(head, upload, self._limits(scope)):
             case rules.Append() as wanted:
+                done = await uploads.append_whole(upload, wanted, arrived(scope))
+                if done is not None:
+                    return 204, rules.progress_fields(done)
                 async with self._body(scope, head, receive) as body:
                     upload = await uploads.append(upload, wanted, body)
             case rules.StoreChunk() as wanted:

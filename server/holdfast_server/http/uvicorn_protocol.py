@@ -16,7 +16,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from holdfast_server.http.answers import PEER, TRAILERS
+from holdfast_server.http.answers import ARRIVED, PEER, TRAILERS
 from holdfast_server.http.framing import FramingProtocol
 
 _INFORMATIONAL = "http.response.informational"
@@ -62,6 +62,10 @@ def _informing(app: ASGIApp) -> ASGIApp:
             else:
                 await send(message)
 
+        def arrived() -> bytes | None:
+            return None if cycle.more_body or cycle.waiting_for_100_continue else bytes(cycle.body)
+
+        scope["extensions"][ARRIVED] = {"body": arrived}
         if scope["http_version"] == "1.1":  # RFC 9110, section 15.2: never to a client of HTTP/1.0
             scope["extensions"] = {**scope.get("extensions", {}), _INFORMATIONAL: {}}
         await app(scope, receive, send_all)

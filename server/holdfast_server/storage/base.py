@@ -59,6 +59,10 @@ class Reservation(Piece, Protocol):
         """
         ...
 
+    def clear(self) -> None:
+        """Takes back what was written, where nothing of it is to stay; for whoever has all of it. Does not block."""
+        ...
+
     async def copy(self, scratch: Piece, start: int, end: int) -> None:
         """Takes `[start, end)` over from another piece of the same storage, without passing it through this process
         where that can be avoided. Off the event loop, and not to be cancelled: keep the range to some 64 MiB.
@@ -118,6 +122,25 @@ class Storage(Protocol):
 
     async def size(self, upload_id: str, name: str) -> int | None:
         """How far the bytes of an upload reach, on its way or published, or None if it has none."""
+        ...
+
+    async def fill(self, upload_id: str, end: int, data: bytes) -> Reservation | None:
+        """Reserves `[0, end)` of an upload that has no bytes, writes its first ones and syncs, at once.
+
+        None if any of it is reserved by somebody else, or if it has bytes. Off the event loop. Raises OSError.
+        """
+        ...
+
+    async def deposit(self, upload_id: str, name: str, data: bytes) -> Piece:
+        """Stores and publishes a file at once, as `fill` and `publish` would, for an id that nobody knows yet.
+
+        The file is the caller's, until it is released: `claim_file` of others answers None. Raises OSError, and leaves
+        nothing behind then.
+        """
+        ...
+
+    async def claim_file(self, upload_id: str, name: str) -> Piece | None:
+        """A published file, unless it is not there or somebody who has just deposited it has not released it yet."""
         ...
 
     async def publish(self, upload_id: str, name: str) -> None:

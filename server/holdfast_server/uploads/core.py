@@ -50,11 +50,20 @@ class Core:
         after = self.settings.expire_after
         return None if after is None else self.now() + after
 
+    def kept_until(self) -> float | None:
+        """When an upload that is complete as of now expires."""
+        after = self.settings.expire_finished
+        return None if after is None else self.now() + after
+
     def check_room(self, size: int) -> None:
         """Raises ProblemError 507 if so many bytes do not fit now (P-CHUNK-8)."""
-        free = self.storage.room().free - self.settings.min_free
+        free = self.free()
         if size > free:
             raise no_space(size, max(0, free))
+
+    def free(self) -> int:
+        """Bytes that uploads may take now; below 0 if they have taken more than they may."""
+        return self.storage.room().free - self.settings.min_free
 
 
 def no_space(needed: int | None = None, free: int | None = None) -> ProblemError:
