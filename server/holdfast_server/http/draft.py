@@ -15,9 +15,10 @@ from holdfast_protocol.dialects import ietf
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http.answers import answer, head_of
-from holdfast_server.http.body import RequestBody, reading
+from holdfast_server.http.body import reading
 from holdfast_server.http.interim import Interim
 from holdfast_server.settings import Settings
+from holdfast_server.uploads.incoming import Incoming
 from holdfast_server.uploads.service import Cut, Uploads
 from holdfast_server.uploads.upload import State, Upload
 
@@ -35,7 +36,7 @@ class DraftFiles:
         interim = Interim(scope, send, spoken)
         async with self._refusing(uploads, draft, None):
             wanted = ietf.create(head, uploads.limits, draft)
-            upload = await uploads.create(wanted.without_body(), lambda: self._body(head, receive))
+            upload = await uploads.create(wanted.without_body(), lambda: self._body(scope, head, receive))
         location = {headers.LOCATION: self._url(scope, upload)}
         limits = ietf.limit_fields(draft, uploads.limits, uploads.limits.max_age)
         await interim.tell({**location, **limits})
@@ -43,7 +44,7 @@ class DraftFiles:
             if wanted.body is not None:
                 # The client may know the URL by now: whatever happens to the body, the upload stays.
                 async with self._refusing(uploads, draft, upload.id, location):
-                    upload = await self._append(uploads, upload, wanted.body, interim, head, receive)
+                    upload = await self._append(uploads, upload, wanted.body, interim, scope, receive)
         except Cut:
             return
         fields = ietf.upload_fields(draft, upload, uploads.limits, uploads.now())
@@ -65,7 +66,7 @@ class DraftFiles:
                 upload = await uploads.find(upload_id)
                 match ietf.patch(head, upload, uploads.limits, draft):
                     case rules.Append() as wanted:
-                        upload = await self._append(uploads, upload, wanted, interim, head, receive)
+                        upload = await self._append(uploads, upload, wanted, interim, scope, receive)
                     case rules.Complete() as wanted:
                         upload = await uploads.complete(upload, wanted)
         except Cut:
@@ -81,9 +82,12 @@ class DraftFiles:
         await answer(send, 204)
 
     async def _append(
-        self, uploads: Uploads, upload: Upload, wanted: rules.Append, interim: Interim, head: Headers, receive: Receive
+        self, uploads: Uploads, upload: Upload, wanted: rules.Append, interim: Interim, scope: Scope, receive: Receive
     ) -> Upload:
-        async with interim.progress(uploads, upload.id, wanted.offset), self._body(head, receive) as body:
+        async with (
+            interim.progress(uploads, upload.id, wanted.offset),
+            self._body(scope, head_of(scope), receive) as body,
+        ):
             return await uploads.append(upload, wanted, body)
         raise AssertionError("neither block swallows an exception")
 
@@ -110,8 +114,8 @@ class DraftFiles:
             refused.headers = {**refused.headers, **(location or {})}
             raise refused from error
 
-    def _body(self, head: Headers, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
-        return reading(receive, self._settings.stall_timeout, rules.read_content_length(head))
+    def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[Incoming]:
+        return reading(scope, receive, self._settings.stall_timeout, rules.read_content_length(head))
 
 
 def _status(upload: Upload, status: int) -> int:

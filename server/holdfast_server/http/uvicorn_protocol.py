@@ -3,9 +3,10 @@
 Rule of this file: it mends what cannot be mended from inside an ASGI application. uvicorn answers `http.disconnect`
 before it has handed over the bytes that came before the connection was lost, and with them a cut-off request would
 lose what T-PATCH-4 promises to keep. It appends trailers to the header fields of the scope, often before the
-application has seen those, so that nobody could tell them apart (T-TRAILER-1). And it has no interim answers: here is
+application has seen those, so that nobody could tell them apart (T-TRAILER-1). It has no interim answers: here is
 the ASGI extension `http.response.informational`, a message with `status` and `headers` that may be sent before
-`http.response.start`, any number of times. Where another server runs the application, everything else still holds.
+`http.response.start`, any number of times. And it lends the connection for the body of a request (`lending`). Where
+another server runs the application, everything else still holds.
 """
 
 import http
@@ -13,21 +14,23 @@ import re
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from holdfast_server.http.answers import TRAILERS
+from holdfast_server.http.lending import LendingProtocol, Loan
+from holdfast_server.http.lent_body import LENDING
 
 _INFORMATIONAL = "http.response.informational"
 _NOT_IN_A_FIELD = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PHRASES = {status.value: status.phrase for status in http.HTTPStatus} | {104: "Upload Resumption Supported"}
 
 
-class HoldfastProtocol(HttpToolsProtocol):
+class HoldfastProtocol(LendingProtocol):
     """To be given to uvicorn as `http=`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.app = _keeping(self.app)
+        self.app = _keeping(self.app, self)
 
     def on_headers_complete(self) -> None:
         trailers: list[tuple[bytes, bytes]] = []
@@ -39,7 +42,7 @@ class HoldfastProtocol(HttpToolsProtocol):
             self.headers = trailers
 
 
-def _keeping(app: ASGIApp) -> ASGIApp:
+def _keeping(app: ASGIApp, protocol: LendingProtocol) -> ASGIApp:
     async def keeping(scope: Scope, receive: Receive, send: Send) -> None:
         cycle = getattr(receive, "__self__", None)
         if not isinstance(cycle, RequestResponseCycle):
@@ -47,6 +50,7 @@ def _keeping(app: ASGIApp) -> ASGIApp:
             return
 
         async def receive_all() -> Message:
+            extensions.pop(LENDING, None)  # whoever reads a part of the body so, reads all of it so
             message = await receive()
             if message["type"] == "http.disconnect" and cycle.body:
                 body, cycle.body = bytes(cycle.body), bytearray()
@@ -59,8 +63,14 @@ def _keeping(app: ASGIApp) -> ASGIApp:
             else:
                 await send(message)
 
+        def lend() -> Loan:
+            return protocol.lend(cycle)
+
+        extensions = scope.setdefault("extensions", {})
         if scope["http_version"] == "1.1":  # RFC 9110, section 15.2: never to a client of HTTP/1.0
-            scope["extensions"] = {**scope.get("extensions", {}), _INFORMATIONAL: {}}
+            extensions[_INFORMATIONAL] = {}
+        if protocol.lends(scope["headers"]):
+            extensions[LENDING] = {"lend": lend}
         await app(scope, receive_all, send_all)
 
     return keeping

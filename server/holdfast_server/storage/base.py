@@ -5,23 +5,26 @@ given range of an upload: in this process, in any other, also after any of them 
 a committed byte never writes that byte again.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from holdfast_protocol.digest import Hasher
 
-Buffers = Sequence[bytes | bytearray | memoryview]
+Source = Callable[[int], Sequence[bytes | memoryview]]
+"""Gives the next bytes, at most so many; none if there are none now. What it gives is valid until it is asked again."""
 
 
 class Piece(Protocol):
     """Somewhere to write to. Offsets are those of the upload."""
 
-    async def write(self, offset: int, buffers: Buffers, hashers: Sequence[Hasher] = ()) -> None:
-        """Writes all of the buffers one after the other from `offset`, and feeds them to the hashers on the way.
+    async def write(self, offset: int, source: Source, most: int, hashers: Sequence[Hasher] = ()) -> int:
+        """Writes what the source gives from `offset` on, until it has no more or it is `most` bytes; how many it was.
 
-        Off the event loop. Raises OSError; with ENOSPC when the store is full. A part may have been written then.
+        The hashers are fed with it on the way. Off the event loop, and the source is asked there too; not to be
+        cancelled, so keep `most` to some MiB. Raises OSError; with ENOSPC when the store is full. A part may have been
+        written then.
         """
         ...
 

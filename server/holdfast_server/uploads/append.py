@@ -18,12 +18,13 @@ from holdfast_server.catalog.base import NoRoom
 from holdfast_server.storage.base import Reservation
 from holdfast_server.uploads.core import Core, is_full, no_space
 from holdfast_server.uploads.frontier import RUN, Frontier
-from holdfast_server.uploads.incoming import Ending, Incoming
+from holdfast_server.uploads.incoming import SLICE, Ending, Incoming
 from holdfast_server.uploads.upload import Upload
 from holdfast_server.uploads.writers import Writer, Writers
 
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_SECONDS = 1.0
+BLOCK = 4096
 IDLE_SECONDS = 0.02
 """A stream of which nothing came for so long is committed..."""
 IDLE_INTERVAL = 0.05
@@ -100,18 +101,19 @@ class _Stream:
                 idle = IDLE_SECONDS if self._position > self._committed else None
                 if idle is not None:
                     idle = max(idle, self._last + IDLE_INTERVAL - self._core.monotonic())
-                buffers = await self._body.take(idle)
-                if buffers is None:
+                more = await self._body.wait(idle)
+                if more is None:
                     await self._commit()
                     continue
-                if not buffers:
+                if not more:
                     break
-                await self._store(buffers, ())
+                await self._store(())
                 if self._over:
                     break
                 if (
                     self._position - self._committed >= CHECKPOINT_BYTES
                     or self._core.monotonic() - self._last >= CHECKPOINT_SECONDS
+                    or self._flushed is not None
                 ):
                     await self._commit()
         finally:
@@ -124,8 +126,8 @@ class _Stream:
         checksum = self._wanted.checksum
         digests = self._wanted.digests if checksum is None else (checksum, *self._wanted.digests)
         hashers = [hasher(digest.algorithm) for digest in digests]
-        while buffers := await self._body.take():
-            await self._store(buffers, hashers)
+        while await self._body.wait():
+            await self._store(hashers)
             if self._over:
                 raise self._too_far()
         if self._body.ending is Ending.WHOLE:
@@ -156,7 +158,7 @@ class _Stream:
         if length is None or self._upload.length is not None:
             return
         core = self._core
-        free = core.storage.room().free - core.settings.min_free
+        free = core.free()
         try:
             self._upload = await core.catalog.set_length(
                 self._upload.id,
@@ -175,34 +177,32 @@ class _Stream:
         (T-DEFER-3)."""
         core = self._core
         if self._upload.length is None and not core.settings.overcommit:
-            free = core.storage.room().free - core.settings.min_free
+            free = core.free()
             self._room = max(0, free - await core.catalog.coming())
 
-    async def _store(self, buffers: Sequence[bytes], hashers: Sequence[Hasher]) -> None:
-        fitting, size = [], 0
-        for buffer in buffers:
-            left = self._stop - self._position - size
-            if len(buffer) > left:
-                self._over = True
-                buffer = buffer[:left]
-            if buffer:
-                fitting.append(buffer)
-                size += len(buffer)
-        if not fitting:
+    async def _store(self, hashers: Sequence[Hasher]) -> None:
+        """Writes what has arrived, as far as it goes in one slice."""
+        most = min(SLICE, self._stop - self._position)
+        if not most:
+            self._over = True
             return
-        self._core.check_room(size)
+        free = self._core.free()
         if self._room is not None:
-            if size > self._room:
-                raise no_space(size, self._room)
-            self._room -= size
-        self._reach = self._position + size
+            free = min(free, self._room)
+        if most > free:  # what is stored takes whole blocks
+            most = (self._position + free) // BLOCK * BLOCK - self._position
+        if most <= 0:
+            raise no_space()
+        self._reach = self._position + most
         try:
-            await self._reservation.write(self._position, fitting, hashers)
+            size = await self._reservation.write(self._position, self._body.read, most, hashers)
         except OSError as error:
             if is_full(error):
                 raise no_space() from error
             raise
-        self._position += size
+        self._position = self._reach = self._position + size
+        if self._room is not None:
+            self._room -= size
 
     async def _commit(self) -> None:
         if self._position > self._committed:

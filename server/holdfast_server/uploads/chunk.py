@@ -16,7 +16,7 @@ from holdfast_server.storage.base import Piece, Reservation
 from holdfast_server.uploads.append import Cut
 from holdfast_server.uploads.core import Core, is_full, no_space
 from holdfast_server.uploads.frontier import Frontier
-from holdfast_server.uploads.incoming import Ending, Incoming
+from holdfast_server.uploads.incoming import SLICE, Ending, Incoming
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import TAKEOVER, Writer, Writers
 
@@ -129,17 +129,15 @@ class _Chunk:
         """Writes the body to the piece, and verifies it."""
         hashers = [hasher(digest.algorithm) for digest in self._digests]
         position = self._start
-        while buffers := await self._body.take():
-            size = sum(map(len, buffers))
-            if position + size > self._end:
+        while await self._body.wait():
+            if position == self._end:
                 raise ProblemError("body-too-long", "The body is longer than its Content-Length.")
             try:
-                await piece.write(position, buffers, hashers)
+                position += await piece.write(position, self._body.read, min(SLICE, self._end - position), hashers)
             except OSError as error:
                 if is_full(error):
                     raise no_space(self._end - self._start, self._core.storage.room().free) from error
                 raise
-            position += size
         match self._body.ending:
             case Ending.CUT:
                 raise Cut

@@ -50,9 +50,13 @@ class Core:
         after = self.settings.expire_after
         return None if after is None else self.now() + after
 
+    def free(self) -> int:
+        """How many bytes uploads may still take of the room that there is; negative if they took more than that."""
+        return self.storage.room().free - self.settings.min_free
+
     def check_room(self, size: int) -> None:
         """Raises ProblemError 507 if so many bytes do not fit now (P-CHUNK-8)."""
-        free = self.storage.room().free - self.settings.min_free
+        free = self.free()
         if size > free:
             raise no_space(size, max(0, free))
 

@@ -1,0 +1,98 @@
+"""A connection of uvicorn's that can be lent to the application for the body of a request (`lent_body`).
+
+Rule of this file: while the connection is lent, uvicorn does not read from it; when it comes back, whatever of the body
+was left unread is passed over, and the next request begins where it ends. What is lent is a second descriptor of the
+same socket, so the connection may go meanwhile: the bytes that had arrived are still there. Only a body with a length
+can be lent, because where it ends must be known before; and only a plain TCP connection.
+"""
+
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import is_ssl
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def length_of(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """How many bytes the body has, if that is all there is to know of where it ends."""
+    length = None
+    for name, value in fields:
+        if name == b"content-length":
+            length = int(value)
+        elif name in (b"transfer-encoding", b"upgrade"):
+            return None
+    return length
+
+
+@dataclass(frozen=True)
+class Loan:
+    """See `lent_body.Loan`."""
+
+    protocol: "LendingProtocol"
+    cycle: RequestResponseCycle
+    received: bytes
+    left: int
+    socket: socket.socket | None
+
+    def give_back(self, left: int, *, cut: bool) -> None:
+        if self.socket is not None:
+            self.socket.close()
+            self.protocol.take_back(self.cycle, left, cut)
+
+
+class LendingProtocol(HttpToolsProtocol):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._passed_over = 0  # bytes of a body that nobody will read
+
+    def data_received(self, data: bytes) -> None:
+        if self._passed_over:
+            self._unset_keepalive_if_required()
+            size = min(self._passed_over, len(data))
+            self._passed_over -= size
+            if self._passed_over:
+                return
+            self._end_message()
+            data = data[size:]
+        super().data_received(data)
+
+    def lends(self, fields: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Can the body of a request with these fields be lent?"""
+        return bool(length_of(fields)) and not is_ssl(self.transport)
+
+    def lend(self, cycle: RequestResponseCycle) -> Loan:
+        received, cycle.body = bytes(cycle.body), bytearray()
+        left = (length_of(cycle.scope["headers"]) or 0) - len(received)
+        if not left or cycle.disconnected or self.transport.is_closing():
+            return Loan(self, cycle, received, left, None)
+        if cycle.waiting_for_100_continue:
+            self.transport.write(_CONTINUE)
+            cycle.waiting_for_100_continue = False
+        self.flow.pause_reading()
+        lent: socket.socket = self.transport.get_extra_info("socket").dup()
+        lent.setblocking(False)
+        return Loan(self, cycle, received, left, lent)
+
+    def take_back(self, cycle: RequestResponseCycle, left: int, cut: bool) -> None:
+        """uvicorn reads again once the request is answered."""
+        if cycle.disconnected:
+            return
+        if cut:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self.transport.close()
+        elif left:
+            self._passed_over = left
+        else:
+            self._end_message()
+
+    def _end_message(self) -> None:
+        """The parser does not know of the bytes that went past it, so the next request gets a new one."""
+        self.on_message_complete()
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
