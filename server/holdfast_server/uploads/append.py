@@ -24,7 +24,8 @@ from holdfast_server.uploads.writers import Writer, Writers
 
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_SECONDS = 1.0
-BLOCK = 4096
+MARGIN = 1024 * 1024
+"""Bytes of the room that are left free where nothing was set aside: files take whole blocks, and the catalog grows."""
 IDLE_SECONDS = 0.02
 """A stream of which nothing came for so long is committed..."""
 IDLE_INTERVAL = 0.05
@@ -178,7 +179,7 @@ class _Stream:
         core = self._core
         if self._upload.length is None and not core.settings.overcommit:
             free = core.free()
-            self._room = max(0, free - await core.catalog.coming())
+            self._room = max(0, free - MARGIN - await core.catalog.coming())
 
     async def _store(self, hashers: Sequence[Hasher]) -> None:
         """Writes what has arrived, as far as it goes in one slice."""
@@ -189,10 +190,9 @@ class _Stream:
         free = self._core.free()
         if self._room is not None:
             free = min(free, self._room)
-        if most > free:  # what is stored takes whole blocks
-            most = (self._position + free) // BLOCK * BLOCK - self._position
-        if most <= 0:
+        if free <= 0:
             raise no_space()
+        most = min(most, free)
         self._reach = self._position + most
         try:
             size = await self._reservation.write(self._position, self._body.read, most, hashers)
