@@ -61,6 +61,11 @@ class LendingProtocol(HttpToolsProtocol):
             data = data[size:]
         super().data_received(data)
 
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.parser is not None and self.lends(self.headers):
+            self.flow.pause_reading()  # what comes now is for whom the connection is lent to; `receive` goes on reading
+
     def lends(self, fields: Iterable[tuple[bytes, bytes]]) -> bool:
         """Can the body of a request with these fields be lent?"""
         return bool(length_of(fields)) and not is_ssl(self.transport)
