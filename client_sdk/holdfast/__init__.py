@@ -28,8 +28,9 @@ from holdfast.errors import (
 )
 from holdfast.outcome import DownloadResult, UploadResult
 from holdfast.progress import Progress, State
+from holdfast.queue import Statistics, TransferQueue
 from holdfast.sync import Client, download, upload
-from holdfast.transfers import Transfer
+from holdfast.transfers import RetryPolicy, Transfer
 from holdfast_protocol.digest import Digest
 
 __all__ = [
@@ -42,18 +43,21 @@ __all__ = [
     "HoldfastError",
     "NotAuthorized",
     "Progress",
+    "RetryPolicy",
     "ServerRefused",
     "ServerUnavailable",
     "SourceChanged",
     "SourceUnreadable",
     "Stalled",
     "State",
+    "Statistics",
     "TargetExists",
     "TargetUnwritable",
     "Timeouts",
     "Transfer",
     "TransferBusy",
     "TransferCancelled",
+    "TransferQueue",
     "UploadGone",
     "UploadResult",
     "UsageError",

@@ -8,6 +8,7 @@ Headers that the caller gave, credentials among them, go to the origin that they
 
 import socket
 import ssl
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager
@@ -19,7 +20,8 @@ import anyio
 import httpx
 
 from holdfast.errors import BrokenProtocol, ConnectionFailed, Stalled, UsageError
-from holdfast.planner import TokenBucket
+from holdfast.limiter import Direction, Limiter, Limiters, Origin
+from holdfast.planner import Share
 from holdfast_protocol import headers as names
 from holdfast_protocol.messages import Headers, Request, Response
 
@@ -108,6 +110,7 @@ class Transport:
         self.timeouts = timeouts or Timeouts()
         self._override_method = override_method
         self._asking = anyio.Lock()
+        self._limiters = Limiters(time.monotonic)
         times = self.timeouts
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20)
         self._client = httpx.AsyncClient(
@@ -126,10 +129,16 @@ class Transport:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    def session(self, url: str, extra: Mapping[str, str] | None = None) -> "Session":
+    def session(self, url: str, extra: Mapping[str, str] | None = None, direction: Direction = "up") -> "Session":
         """A session for the server of `url`, with header fields for it. Raises UsageError for a bad URL."""
         return Session(
-            self._client, self.timeouts, url, extra or {}, asking=self._asking, override_method=self._override_method
+            self._client,
+            self.timeouts,
+            url,
+            extra or {},
+            lambda origin: self._limiters.of(origin, direction),
+            asking=self._asking,
+            override_method=self._override_method,
         )
 
 
@@ -145,6 +154,7 @@ class Session:
         timeouts: Timeouts,
         url: str,
         extra: Mapping[str, str],
+        limiter: Callable[[Origin], Limiter],
         *,
         asking: anyio.Lock,
         override_method: bool = False,
@@ -156,6 +166,8 @@ class Session:
         self._timeouts = timeouts
         self.endpoint, credentials = _split(url)
         self._origin = _origin(self.endpoint)
+        self.limiter = limiter(self._origin)
+        """Shared by all transfers to this origin in this direction."""
         self._extra = dict(extra)
         self._auth = httpx.BasicAuth(*credentials) if credentials is not None else None
 
@@ -165,7 +177,7 @@ class Session:
         body: Body | None = None,
         *,
         sent: Callable[[int], None] | None = None,
-        limit: TokenBucket | None = None,
+        share: Share | None = None,
         patience: float = 0.0,
     ) -> Result:
         """Carry out an exchange of holdfast_protocol.client. `sent` is told of bytes of the body that went out.
@@ -180,7 +192,9 @@ class Session:
             except StopIteration as stop:
                 result: Result = stop.value
                 return result
-            content = _outgoing(body, sent, limit) if request.body is not None and body is not None else None
+            content = (
+                _outgoing(body, sent, share, self.limiter) if request.body is not None and body is not None else None
+            )
             async with self.open(request, content, patience=patience) as incoming:
                 answer = await incoming.answer()
 
@@ -224,14 +238,17 @@ def _direct(verify: ssl.SSLContext | bool, limits: httpx.Limits) -> httpx.AsyncH
     return httpx.AsyncHTTPTransport(verify=verify, http1=True, http2=False, limits=limits, socket_options=options)
 
 
-async def _outgoing(body: Body, sent: Callable[[int], None] | None, limit: TokenBucket | None) -> AsyncIterator[bytes]:
+async def _outgoing(
+    body: Body, sent: Callable[[int], None] | None, share: Share | None, limiter: Limiter
+) -> AsyncIterator[bytes]:
     async for whole in body.pieces():
         view = memoryview(whole)
-        step = PIECE if limit is None else limit.slice
-        for start in range(0, len(view), step):
-            piece = view[start : start + step]
-            if limit is not None and (wait := limit.take(len(piece))) > 0:
-                await anyio.sleep(wait)
+        start = 0
+        while start < len(view):
+            piece = view[start : start + ((share and share.slice) or PIECE)]
+            start += len(piece)
+            if share is not None:
+                await limiter.held_to(share, len(piece))
             # Counted before it goes: a failure in the middle must not make bytes on the wire look unsent.
             if sent is not None:
                 sent(len(piece))
@@ -255,7 +272,7 @@ def _split(url: str) -> tuple[str, tuple[str, str] | None]:
     return urlunsplit((parts.scheme, bare, parts.path or "/", parts.query, "")), credentials
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
+def _origin(url: str) -> Origin:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 

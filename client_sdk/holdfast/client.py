@@ -7,10 +7,10 @@ the `async with` of an AsyncClient, and whatever was started in it has ended whe
 import os
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -21,15 +21,15 @@ from holdfast.downloader import Downloader, DownloadJob
 from holdfast.errors import UsageError
 from holdfast.journal import Journal
 from holdfast.outcome import DownloadResult, UploadResult
-from holdfast.planner import MAX_CONCURRENCY, TokenBucket
+from holdfast.planner import MAX_CONCURRENCY, RateLimit, Share
 from holdfast.progress import Tracker
+from holdfast.queue import TransferQueue
 from holdfast.sending import Dialect, OnChange, UploadJob
 from holdfast.streaming import Stream, StreamUploader
-from holdfast.transfers import Queue, Transfer
+from holdfast.transfers import Gate, RetryPolicy, Transfer
 from holdfast.uploader import Uploader
 from holdfast_protocol.digest import Digest, available, size
 
-Result = TypeVar("Result")
 PathLike: TypeAlias = str | os.PathLike[str]
 Metadata: TypeAlias = Mapping[str, str | bytes]
 
@@ -56,12 +56,12 @@ class AsyncClient:
         verify: ssl.SSLContext | bool = True,
         state: PathLike | None = None,
         override_method: bool = False,
+        retry: RetryPolicy | None = None,
     ) -> None:
-        if transfers < 1:
-            raise UsageError("at least one transfer must be allowed at once")
         self._headers = dict(headers or {})
-        self._limit = TokenBucket(limit_rate, time.monotonic) if limit_rate is not None else None
-        self._queue = Queue(transfers)
+        self._limit = RateLimit(limit_rate, time.monotonic)
+        self.queue = TransferQueue(transfers, self._limit, retry or RetryPolicy())
+        """All transfers of this client: their order, limits and statistics."""
         self._timeouts = timeouts
         self._verify = verify
         self._state = state
@@ -69,13 +69,13 @@ class AsyncClient:
         self._transport: Transport | None = None
         self._journal: Journal | None = None
         self._group: TaskGroup | None = None
-        self._transfers: list[Transfer[UploadResult] | Transfer[DownloadResult]] = []
 
     async def __aenter__(self) -> "AsyncClient":
         self._journal = await to_thread.run_sync(Journal.open, self._state)
         self._transport = Transport(timeouts=self._timeouts, verify=self._verify, override_method=self._override_method)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
+        self.queue.open(self._group)
         return self
 
     async def __aexit__(
@@ -92,7 +92,7 @@ class AsyncClient:
             with anyio.CancelScope(shield=True):
                 await transport.aclose()
                 await to_thread.run_sync(journal.close)
-        unseen = [each for transfer in self._transfers if (each := transfer.unseen_error) is not None]
+        unseen = self.queue.unseen_errors
         if error is None and unseen:
             raise unseen[0] if len(unseen) == 1 else ExceptionGroup("transfers failed", unseen)
 
@@ -107,6 +107,7 @@ class AsyncClient:
         chunk_size: int | None = None,
         protocol: Dialect = "auto",
         priority: int = 0,
+        limit_rate: float | None = None,
         on_change: OnChange = "fail",
         max_attempts: int = 10,
     ) -> Transfer[UploadResult]:
@@ -139,9 +140,11 @@ class AsyncClient:
         )
         transport, journal = self._ready()
         session = transport.session(to, self._headers)
-        tracker = Tracker(time.monotonic)
-        uploader = Uploader(job, session, journal, tracker, self._limit)
-        return self._start(str(job.path), tracker, uploader.run, priority)
+        tracker, limit, share = self._shared(priority, limit_rate)
+        uploader = Uploader(job, session, journal, tracker, share)
+        transfer = Transfer("upload", str(job.path), tracker, uploader.run, share=share, limit=limit)
+        self.queue.start(transfer)
+        return transfer
 
     def upload_stream(
         self,
@@ -153,6 +156,7 @@ class AsyncClient:
         checksum: str = "sha-256",
         chunk_size: int | None = None,
         priority: int = 0,
+        limit_rate: float | None = None,
         max_attempts: int = 10,
     ) -> Transfer[UploadResult]:
         """Start sending bytes of which nobody knows how many will come, from an iterable or an asynchronous one.
@@ -175,9 +179,12 @@ class AsyncClient:
             max_attempts=max_attempts,
         )
         transport, _ = self._ready()
-        tracker = Tracker(time.monotonic)
-        uploader = StreamUploader(job, stream, transport.session(to, self._headers), tracker, self._limit)
-        return self._start(name, tracker, uploader.run, priority)
+        tracker, limit, share = self._shared(priority, limit_rate)
+        gate = Gate()
+        uploader = StreamUploader(job, stream, transport.session(to, self._headers), tracker, share, gate)
+        transfer = Transfer("upload", name, tracker, uploader.run, share=share, limit=limit, gate=gate)
+        self.queue.start(transfer)
+        return transfer
 
     def download(
         self,
@@ -189,6 +196,7 @@ class AsyncClient:
         checksum: Digest | None = None,
         overwrite: bool = False,
         priority: int = 0,
+        limit_rate: float | None = None,
         max_attempts: int = 10,
     ) -> Transfer[DownloadResult]:
         """Start receiving a file into `path`, or into `folder` under the name that the server gives.
@@ -216,25 +224,22 @@ class AsyncClient:
             max_attempts=max_attempts,
         )
         transport, journal = self._ready()
-        session = transport.session(url, self._headers)
-        tracker = Tracker(time.monotonic)
-        downloader = Downloader(job, session, journal, tracker, self._limit)
-        return self._start(session.endpoint, tracker, downloader.run, priority)
+        session = transport.session(url, self._headers, "down")
+        tracker, limit, share = self._shared(priority, limit_rate)
+        downloader = Downloader(job, session, journal, tracker, share)
+        transfer = Transfer("download", session.endpoint, tracker, downloader.run, share=share, limit=limit)
+        self.queue.start(transfer)
+        return transfer
 
     def _ready(self) -> tuple[Transport, Journal]:
         if self._group is None or self._transport is None or self._journal is None:
             raise RuntimeError("use the client inside `async with AsyncClient() as client:`")
         return self._transport, self._journal
 
-    def _start(
-        self, name: str, tracker: Tracker, work: Callable[[], Awaitable[Result]], priority: int
-    ) -> Transfer[Result]:
-        assert self._group is not None
-        transfer: Transfer[Result] = Transfer(name, tracker)
-        self._transfers = [each for each in self._transfers if not each.done or each.unseen_error is not None]
-        self._transfers.append(transfer)  # type: ignore[arg-type]  # both kinds, and only those
-        self._group.start_soon(transfer.run, work, self._queue, priority)
-        return transfer
+    def _shared(self, priority: int, limit_rate: float | None) -> tuple[Tracker, RateLimit, Share]:
+        """What a transfer is seen and held by: its progress, its own rate limit, and its share of what is common."""
+        limit = RateLimit(limit_rate, time.monotonic)
+        return Tracker(time.monotonic), limit, Share(priority, limit, self._limit)
 
 
 def _encoded(metadata: Metadata) -> dict[str, bytes]:

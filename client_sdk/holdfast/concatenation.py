@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.outcome import from_refusal
-from holdfast.planner import DEFAULT_CONCURRENCY, MIB
+from holdfast.planner import MIB, MOST_CONNECTIONS
 from holdfast.progress import State as Stage
 from holdfast.sending import StartAgain, Upload
 from holdfast.sequential import SequentialRoad
@@ -67,7 +67,7 @@ class PartUpload(Upload):
     def __init__(self, whole: Upload, part: Part, keep: Callable[[float], None], grew: Callable[[int], None]) -> None:
         source = PartSource(whole.source, part.span)
         super().__init__(
-            whole.job, whole.session, whole.tracker, whole.lock, source, part.url, whole.limit, keep_until=keep
+            whole.job, whole.session, whole.tracker, whole.lock, source, part.url, whole.share, keep_until=keep
         )
         self.span = part.span
         self.expires = part.expires
@@ -110,17 +110,16 @@ class ConcatenationRoad:
         self._endpoint = upload.session.endpoint
         self._stored = dict.fromkeys(self._parts, 0)
         self._failure: HoldfastError | StartAgain | None = None
-        self.connections = min(upload.job.concurrency or DEFAULT_CONCURRENCY, len(parts))
+        self._working = 0
 
     async def send(self) -> None:
         """Blocks until the server has every part. Raises HoldfastError, StartAgain."""
-        self._upload.tracker.concurrency = self.connections
         self._upload.tracker.chunk_size = max(part.span.length for part in self._parts.values())
-        self._upload.tracker.enter(Stage.RUNNING)
+        self._upload.tracker.enter(Stage.IN_PROGRESS)
         self._failure = None
         queue = deque(sorted(self._parts))
         async with anyio.create_task_group() as group:
-            for _ in range(self.connections):
+            for _ in range(min(self._upload.job.concurrency or MOST_CONNECTIONS, len(queue))):
                 group.start_soon(self._work, queue, group.cancel_scope)
             try:
                 await self._upload.hash_up_to(self._upload.size, bytearray(HASH_PIECE))
@@ -188,12 +187,20 @@ class ConcatenationRoad:
         raise BrokenProtocol(f"{url} was not ready {patience:.0f} s after its parts were put together")
 
     async def _work(self, queue: deque[int], scope: anyio.CancelScope) -> None:
-        while queue:
-            try:
-                await self._deliver(queue.popleft())
-            except (HoldfastError, StartAgain) as error:
-                self._fail(error, scope)
-                return
+        upload = self._upload
+        try:
+            while queue:
+                async with upload.connection(), upload.session.limiter.sending():
+                    if queue:
+                        self._count(1)
+                        await self._deliver(queue.popleft())
+                        self._count(-1)
+        except (HoldfastError, StartAgain) as error:
+            self._fail(error, scope)
+
+    def _count(self, change: int) -> None:
+        self._working += change
+        self._upload.tracker.busy(self._working)
 
     async def _deliver(self, start: int) -> None:
         """Bring one part to the server; begun anew once if it cannot be continued."""
@@ -214,7 +221,7 @@ class ConcatenationRoad:
                 if last:
                     raise
                 upload.tracker.retries += 1
-                upload.tracker.enter(Stage.RUNNING, f"{again.reason.message}; this part is begun anew")
+                upload.tracker.enter(Stage.IN_PROGRESS, f"{again.reason.message}; this part is begun anew")
                 self._stored[start] = 0
                 self._parts[start] = Part(part.span)
             else:

@@ -23,7 +23,7 @@ from holdfast._transport import Incoming, Session
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, TargetExists, VerificationFailed
 from holdfast.journal import DownloadRecord, Journal, TransferLock, download_key
 from holdfast.outcome import DownloadResult, from_refusal, from_violation, gave_up
-from holdfast.planner import MIB, Attempts, Backoff, Plan, TokenBucket, pieces
+from holdfast.planner import MIB, MOST_CONNECTIONS, Attempts, Backoff, Plan, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.targets import PartFile
@@ -37,6 +37,7 @@ from holdfast_protocol.names import safe_name
 from holdfast_protocol.problem import FieldError
 
 COMMIT_BYTES: Final = 16 * MIB
+RANGE_GRANULE: Final = 64 * 1024
 KEPT: Final = "What was received is kept; run the same download again to go on."
 
 
@@ -79,7 +80,20 @@ class _Run:
     part: PartFile
     key: str
     missing: list[Span] = field(default_factory=list)
+    """What nobody has asked for yet, the first range last."""
+    busy: int = 0
+    """Connections that receive a range."""
     failure: HoldfastError | _OtherVersion | None = None
+
+    def cut(self, plan: Plan) -> Span | None:
+        """The range to ask for next, of the size that the plan wants."""
+        if not self.missing:
+            return None
+        size = plan.chunk_size(sum(span.length for span in self.missing))
+        first = self.missing.pop()
+        if first.length > size:
+            self.missing.append(Span(first.start + size, first.end))
+        return Span(first.start, min(first.start + size, first.end))
 
 
 class Downloader:
@@ -91,14 +105,14 @@ class Downloader:
         session: Session,
         journal: Journal,
         tracker: Tracker,
-        limit: TokenBucket | None = None,
+        share: Share,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
         self._session = session
         self._journal = journal
         self._tracker = tracker
-        self._limit = limit
+        self._share = share
         self._clock = clock
         self._backoff = Backoff()
         self._url = session.endpoint
@@ -213,53 +227,61 @@ class Downloader:
             bytes_resumed=self._tracker.resumed,
             retries=self._tracker.retries,
             segments=self._segments,
-            concurrency=self._tracker.concurrency,
+            concurrency=self._tracker.peak,
         )
 
     async def _ranges(self, run: _Run, have: tuple[Span, ...]) -> None:
         assert run.version.size is not None
-        plan = Plan(run.version.size, granule=64 * 1024, chunk_size=None, concurrency=self._job.segments)
+        limiter = self._session.limiter
+        plan = Plan(limiter.controller, granule=RANGE_GRANULE, concurrency=self._job.segments)
         at = 0
         for span in (*have, Span(run.version.size, run.version.size)):
-            run.missing += pieces(Span(at, span.start), max(plan.chunk_size, MIB)) if at < span.start else ()
+            run.missing += (Span(at, span.start),) if at < span.start else ()
             at = max(at, span.end)
         run.missing.reverse()
-        workers = max(1, min(plan.concurrency, len(run.missing)))
-        self._tracker.concurrency = workers
-        self._tracker.chunk_size = plan.chunk_size
-        self._tracker.enter(Stage.RUNNING)
+        left = sum(span.length for span in run.missing)
+        workers = min(self._job.segments or MOST_CONNECTIONS, -(-left // plan.chunk_size(1)))
+        self._tracker.enter(Stage.IN_PROGRESS)
         async with anyio.create_task_group() as group:
             for _ in range(workers):
-                group.start_soon(self._worker, run, group.cancel_scope)
+                group.start_soon(self._worker, run, plan, group.cancel_scope)
         if run.failure is not None:
             raise run.failure
 
-    async def _worker(self, run: _Run, scope: anyio.CancelScope) -> None:
+    async def _worker(self, run: _Run, plan: Plan, scope: anyio.CancelScope) -> None:
         attempts = self._attempts()
-        while run.missing:
-            span = run.missing.pop()
-            at = span.start
-            while at < span.end:
-                try:
+        try:
+            while run.missing:
+                async with self._session.limiter.connection(self._share.priority, self._job.segments):
+                    span = run.cut(plan)
+                    if span is not None:
+                        run.busy += 1
+                        self._tracker.busy(run.busy)
+                        await self._bring(run, span, attempts)
+                        run.busy -= 1
+                        self._tracker.busy(run.busy)
+        except (HoldfastError, _OtherVersion) as error:
+            run.failure = run.failure or error
+            scope.cancel()
+
+    async def _bring(self, run: _Run, span: Span, attempts: Attempts) -> None:
+        at = span.start
+        self._tracker.chunk_size = span.length
+        while at < span.end:
+            try:
+                async with self._session.limiter.sending():
                     at = await self._segment(run, Span(at, span.end))
-                except (ConnectionFailed, Refusal) as error:
-                    try:
-                        await self._recover(error, attempts)
-                    except HoldfastError as final:
-                        run.failure = run.failure or final
-                        scope.cancel()
-                        return
-                except (HoldfastError, _OtherVersion) as error:
-                    run.failure = run.failure or error
-                    scope.cancel()
-                    return
+            except (ConnectionFailed, Refusal) as error:
+                await self._recover(error, attempts)
 
     async def _segment(self, run: _Run, span: Span) -> int:
         """Receive a range; how far it got. What came before a connection broke counts."""
         at = committed = span.start
+        began, overhead = time.monotonic(), 0.0
         try:
             async with self._session.open(self._request(span, run.version.etag), stream=True) as incoming:
                 await self._check_answer(incoming, run.version, span)
+                overhead = time.monotonic() - began
                 async for piece in incoming.pieces():
                     if at + len(piece) > span.end:
                         raise BrokenProtocol(f"{self._url} sent more than the range that was asked for")
@@ -275,6 +297,7 @@ class Downloader:
                 await self._commit(run, Span(committed, at))
         if at == span.end:
             self._segments += 1
+            self._session.limiter.accepted(span.length, time.monotonic() - began, overhead)
         elif at == span.start:
             raise ConnectionFailed(f"{self._url} ended the range without a byte of it")
         return at
@@ -291,8 +314,8 @@ class Downloader:
     async def _stream(self, run: _Run) -> None:
         """The whole file in one answer, from the start; after a failure from the start again."""
         attempts = self._attempts()
-        self._tracker.concurrency = 1
-        self._tracker.enter(Stage.RUNNING)
+        self._tracker.busy(1)
+        self._tracker.enter(Stage.IN_PROGRESS)
         while True:
             self._tracker.accepted = 0
             try:
@@ -313,14 +336,13 @@ class Downloader:
                 await self._recover(error, attempts)
 
     async def _take(self, part: PartFile, at: int, piece: bytes) -> None:
-        if self._limit is not None and (wait := self._limit.take(len(piece))) > 0:
-            await anyio.sleep(wait)
+        await self._session.limiter.held_to(self._share, len(piece))
         await to_thread.run_sync(part.write, at, piece)
         self._lock.count(len(piece))
         self._tracker.accepted += len(piece)
         self._tracker.moved(len(piece))
-        if self._tracker.state is Stage.WAITING:
-            self._tracker.enter(Stage.RUNNING)
+        self._session.limiter.moved(len(piece))
+        self._tracker.go_on()
 
     async def _verify(self, run: _Run) -> Digest | None:
         """Read all of it back and compare with every digest that is known of it."""
@@ -375,8 +397,10 @@ class Downloader:
             raise gave_up(final, attempts.failures, KEPT) from error
         self._tracker.retries += 1
         told = error.retry_after if isinstance(error, Refusal) else None
+        if isinstance(error, Refusal) and error.throttled:
+            self._session.limiter.throttled(retry_after=told, crowded=error.status == 429)
         delay = self._backoff.delay(attempts.failures, random.random(), told)  # noqa: S311 - jitter
-        self._tracker.enter(Stage.WAITING, f"{final.message}; again in {delay:.1f} s")
+        self._tracker.enter(Stage.IN_PROGRESS, f"{final.message}; again in {delay:.1f} s")
         await anyio.sleep(delay)
 
     def _attempts(self) -> Attempts:

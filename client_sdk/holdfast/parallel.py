@@ -6,6 +6,7 @@ whatever the file's size and whatever fails. A chunk is sent again only after th
 only as far as it is missing there.
 """
 
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from holdfast._transport import Body
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
-from holdfast.planner import RETRY_AFTER_CAP, Attempts, Plan, aligned, pieces
+from holdfast.planner import LARGEST_CHUNK, MOST_CONNECTIONS, RETRY_AFTER_CAP, Attempts, Plan, aligned, pieces
 from holdfast.progress import State as Stage
 from holdfast.sending import StartAgain, Upload
 from holdfast_protocol import client as protocol
@@ -26,6 +27,11 @@ from holdfast_protocol.digest import Digest, digest
 from holdfast_protocol.messages import Span
 from holdfast_protocol.ranges import RangeSet
 
+HASH_PIECE: Final = 4 * 1024 * 1024
+HELP_FACTOR: Final = 2.0
+HELP_LEAST: Final = 0.5
+"""A chunk is late when it takes twice what one of its size takes, and half a second more."""
+HELP_LOOK: Final = 1.0
 IDLE_PASSES: Final = 3
 """Passes over the missing ranges that may change nothing, before the server is taken to be broken."""
 
@@ -43,6 +49,17 @@ class Chunk:
         return memoryview(self.buffer)[span.start - self.span.start : span.end - self.span.start]
 
 
+class _Flight:
+    """A chunk on its way. `scope` is that of whoever sends it, to be cancelled when somebody else was faster."""
+
+    def __init__(self, chunk: Chunk, began: float) -> None:
+        self.chunk = chunk
+        self.began = began
+        self.scope = anyio.CancelScope()
+        self.landed = False
+        self.helped = False
+
+
 class ParallelRoad:
     """Brings what is missing to the server, and completes the upload. `state` is what the server said last."""
 
@@ -52,8 +69,9 @@ class ParallelRoad:
         self._state = state
         self._clock = clock
         self._granule = state.offer.granule
+        self._limiter = upload.session.limiter
         self.plan = Plan(
-            upload.size,
+            self._limiter.controller,
             granule=state.offer.granule,
             max_chunk=state.offer.max_chunk,
             chunk_size=upload.job.chunk_size,
@@ -64,18 +82,25 @@ class ParallelRoad:
         self._missing = RangeSet()
         """What the server lacked when it was last asked, less what it has taken since."""
         self._failure: HoldfastError | StartAgain | None = None
+        self._read_to = 0
+        """How far the file was read to be sent."""
+        self._read_on = anyio.Event()
+        self._flights: set[_Flight] = set()
+        self._change = anyio.Event()
+        """A chunk was begun, or has landed."""
+        self._spare = max(upload.size // 20, LARGEST_CHUNK)
+        """Bytes that may yet be sent twice to help slow connections out."""
 
     async def run(self) -> Digest:
         """Blocks until the upload is complete; the digest of the whole file. Raises HoldfastError, StartAgain."""
         upload = self._upload
-        upload.tracker.concurrency = self.plan.concurrency
-        upload.tracker.chunk_size = self.plan.chunk_size
-        upload.tracker.enter(Stage.RUNNING)
+        upload.tracker.enter(Stage.IN_PROGRESS)
         await self._fill(self._state)
         upload.tracker.enter(Stage.VERIFYING)
-        await self._hash_up_to(upload.size)
+        await upload.hash_up_to(upload.size, bytearray(HASH_PIECE))
         await to_thread.run_sync(upload.source.check)
-        upload.check_digest(await self._complete())
+        async with upload.connection():
+            upload.check_digest(await self._complete())
         return upload.digest()
 
     async def _fill(self, state: protocol.State) -> None:
@@ -88,58 +113,149 @@ class ParallelRoad:
                 if idle == IDLE_PASSES:
                     raise BrokenProtocol(f"{self._upload.url} accepts chunks, but they stay missing there")
             left = spans
-            await self._pass(spans, spans[-1].end if more else self._upload.size)
+            await self._pass(spans)
             if not more:
                 return
             state = await self._upload.state()
 
-    async def _pass(self, missing: tuple[Span, ...], horizon: int) -> None:
-        """Read the file up to `horizon` once, send what is missing of it, and wait until the server has that."""
+    async def _pass(self, missing: tuple[Span, ...]) -> None:
+        """Read what is missing, send it, and wait until the server has it."""
         self._missing = RangeSet((span.start, span.end) for span in missing)
         self._failure = None
+        wanted = aligned(missing, self._granule, self._upload.size)
+        left = sum(end - start for start, end in wanted)
+        senders = min(self._upload.job.concurrency or MOST_CONNECTIONS, -(-left // self.plan.chunk_size(1)))
         async with anyio.create_task_group() as group:
             into, out_of = anyio.create_memory_object_stream[Chunk](0)
             async with into, out_of:
-                for _ in range(self.plan.concurrency):
+                for _ in range(senders):
                     group.start_soon(self._send, out_of.clone(), group.cancel_scope)
+                catching_up = anyio.CancelScope()
+                group.start_soon(self._catch_up, catching_up, group.cancel_scope)
                 try:
-                    await self._read(into, aligned(missing, self._granule, self._upload.size), horizon)
+                    await self._read(into, wanted, left)
                 except (HoldfastError, StartAgain) as error:
                     self._fail(error, group.cancel_scope)
+                finally:
+                    catching_up.cancel()
         if self._failure is not None:
             raise self._failure
 
-    async def _read(self, into: MemoryObjectSendStream[Chunk], wanted: RangeSet, horizon: int) -> None:
+    async def _read(self, into: MemoryObjectSendStream[Chunk], wanted: RangeSet, left: int) -> None:
         upload = self._upload
         for start, end in wanted:
-            await self._hash_up_to(start)
             at = start
             while at < end:
-                part = Span(at, min(at + self.plan.chunk_size, end))
+                self._advance(at)
+                part = Span(at, min(at + self.plan.chunk_size(left), end))
+                upload.tracker.chunk_size = part.length
                 buffer = self._take(part.length)
                 found = await upload.read(part.start, memoryview(buffer)[: part.length], self._algorithm)
                 assert found is not None
-                await into.send(Chunk(part, buffer, found))
                 at = part.end
-        await self._hash_up_to(horizon)
+                left -= part.length
+                self._advance(at)
+                await into.send(Chunk(part, buffer, found))
 
-    async def _hash_up_to(self, end: int) -> None:
-        buffer = self._take(self.plan.chunk_size)
-        await self._upload.hash_up_to(end, buffer)
-        self._buffers.append(buffer)
+    def _advance(self, at: int) -> None:
+        self._read_to = at
+        self._read_on.set()
+
+    async def _catch_up(self, scope: anyio.CancelScope, group: anyio.CancelScope) -> None:
+        """Hash what the server has already, and what the reader has left out, beside the sending."""
+        upload = self._upload
+        buffer = bytearray(HASH_PIECE)
+        with scope:
+            while True:
+                self._read_on = anyio.Event()
+                try:
+                    await upload.hash_up_to(self._read_to, buffer)
+                except HoldfastError as error:
+                    self._fail(error, group)
+                    return
+                if upload.hashed >= self._read_to:
+                    await self._read_on.wait()
 
     async def _send(self, out_of: MemoryObjectReceiveStream[Chunk], scope: anyio.CancelScope) -> None:
-        async with out_of:
-            async for chunk in out_of:
-                try:
-                    await self._deliver(chunk)
-                except (HoldfastError, StartAgain) as error:
-                    self._fail(error, scope)
-                    return
-                self._buffers.append(chunk.buffer)
+        try:
+            async with out_of:
+                while True:
+                    async with self._upload.connection():
+                        try:
+                            chunk = await out_of.receive()
+                        except anyio.EndOfStream:
+                            break
+                        await self._fly(_Flight(chunk, self._clock()))
+            await self._help()
+        except (HoldfastError, StartAgain) as error:
+            self._fail(error, scope)
 
-    async def _deliver(self, chunk: Chunk) -> None:
+    async def _fly(self, flight: _Flight) -> None:
+        """Send a chunk until the server has it, from here or from a connection that came to help."""
+        self._flights.add(flight)
+        self._changed()
+        with flight.scope:
+            await self._deliver(flight)
+            flight.landed = True
+        self._flights.discard(flight)
+        self._changed()
+        if not flight.helped:  # else a copy may still be reading from it
+            self._buffers.append(flight.chunk.buffer)
+
+    async def _help(self) -> None:
+        """All is read, and this connection has nothing to do: send a chunk that takes much longer than it should.
+
+        The first of the two that is stored counts; the server takes the other as what it has already (P-CHUNK-5).
+        """
+        while self._flights:
+            change = self._change
+            now = self._clock()
+            late: _Flight | None = None
+            soonest = HELP_LOOK
+            for flight in self._flights:
+                size = flight.chunk.span.length
+                expected = self._limiter.controller.expected(size)
+                if flight.helped or expected is None or size > self._spare:
+                    continue
+                due = flight.began + HELP_FACTOR * expected + HELP_LEAST - now
+                soonest = min(soonest, max(due, 0.01))
+                if due <= 0 and (late is None or flight.began < late.began):
+                    late = flight
+            if late is None:
+                with anyio.move_on_after(soonest):
+                    await change.wait()
+                continue
+            late.helped = True
+            self._spare -= late.chunk.span.length
+            async with self._upload.connection():
+                await self._copy(late)
+
+    async def _copy(self, flight: _Flight) -> None:
+        """Send a chunk of another connection once; a failure is that one's to deal with."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._end_with, flight, group.cancel_scope)
+            with contextlib.suppress(HoldfastError, Refusal):
+                await self._put(flight.chunk, flight.chunk.span)
+                if not flight.landed:
+                    flight.landed = True
+                    self._has(flight.chunk.span)
+                    flight.scope.cancel()
+            group.cancel_scope.cancel()
+
+    async def _end_with(self, flight: _Flight, scope: anyio.CancelScope) -> None:
+        """Ends the copy when the chunk has landed, or was given up."""
+        while flight in self._flights and not flight.landed:
+            await self._change.wait()
+        scope.cancel()
+
+    def _changed(self) -> None:
+        self._change.set()
+        self._change = anyio.Event()
+        self._upload.tracker.busy(len(self._flights))
+
+    async def _deliver(self, flight: _Flight) -> None:
         """Send a chunk until the server has all of it."""
+        chunk = flight.chunk
         attempts = self._upload.attempts()
         damaged = 0
         todo = [chunk.span]
@@ -151,12 +267,11 @@ class ParallelRoad:
                 self._has(part)
                 continue
             except ConnectionFailed as error:
-                self.plan.failed(part.length, self._clock())
+                self._limiter.controller.broken()
                 await self._upload.recover(error, attempts)
             except Refusal as error:
                 if error.reaction is Reaction.SMALLER and self.plan.too_large(part.length):
-                    self._upload.tracker.chunk_size = self.plan.chunk_size
-                    todo[:1] = pieces(part, self.plan.chunk_size)
+                    todo[:1] = pieces(part, self.plan.chunk_size(part.length))
                     continue
                 damaged += error.reaction is Reaction.REPEAT
                 if damaged > 1:
@@ -164,7 +279,6 @@ class ParallelRoad:
                         f"bytes {part.start} to {part.end} of {self._upload.source.name} arrived damaged twice;"
                         " something between here and the server changes them, or this machine's memory is bad"
                     ) from error
-                self.plan.failed(part.length, self._clock(), throttled=error.throttled)
                 await self._upload.recover(error, attempts)
             todo = await self._still_missing(todo, attempts)
 
@@ -173,17 +287,21 @@ class ParallelRoad:
         whole = part == chunk.span
         proof = chunk.digest if whole else await to_thread.run_sync(digest, self._algorithm, view)
 
-        async def content() -> AsyncIterator[memoryview]:
-            yield view
+        began = gone = self._clock()
 
-        began = self._clock()
-        stored = await self._upload.exchange(
-            protocol.chunk(self._upload.url, part, proof, now=time.time()), Body(part.length, content)
-        )
+        async def content() -> AsyncIterator[memoryview]:
+            nonlocal gone
+            yield view
+            gone = self._clock()
+
+        async with self._limiter.sending():
+            stored = await self._upload.exchange(
+                protocol.chunk(self._upload.url, part, proof, now=time.time()), Body(part.length, content)
+            )
         now = self._clock()
+        self._limiter.accepted(part.length, now - began, now - gone)
         await self._upload.lives_until(stored.expires)
         self._upload.chunks += 1
-        self.plan.accepted(part.length, now - began, now)
 
     async def _still_missing(self, todo: list[Span], attempts: Attempts) -> list[Span]:
         """What the server lacks of these parts of one chunk."""
@@ -200,8 +318,7 @@ class ParallelRoad:
             left += (Span(start, end) for start, end in lacking.within(part.start, part.end))
             for start, end in lacking.missing(part.start, part.end):
                 self._has(Span(start, end))
-        if self._upload.tracker.state is Stage.WAITING:
-            self._upload.tracker.enter(Stage.RUNNING)
+        self._upload.tracker.go_on()
         return left
 
     def _has(self, part: Span) -> None:

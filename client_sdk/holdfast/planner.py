@@ -1,10 +1,11 @@
 """How a file is cut up and how long to wait after a failure: decisions without any I/O.
 
-Rule of this file: whoever sends asks the plan for the next chunk's size and the number of connections, and tells
-it how each chunk went. What is asked may differ from one question to the next, so that a plan that learns can
-take the place of this one. Time is an argument (seconds of any monotonic clock), and so is randomness.
+Rule of this file: whoever sends asks for the next chunk's size and the number of connections each time anew, and
+tells how each chunk went; what is answered changes with what was learnt. Time is an argument (seconds of any
+monotonic clock), and so is randomness.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -14,13 +15,26 @@ from holdfast_protocol.messages import Span
 from holdfast_protocol.ranges import RangeSet
 
 MIB: Final = 1024 * 1024
+MAX_CONCURRENCY: Final = 64
+START_CONNECTIONS: Final = 8
+MOST_CONNECTIONS: Final = 16
+START_CHUNK: Final = 2 * MIB
+SMALLEST_CHUNK: Final = MIB
+LARGEST_CHUNK: Final = 64 * MIB
+MEMORY: Final = 48 * MIB
+"""Bytes for the chunks of all transfers to one origin."""
 DEFAULT_CHUNK: Final = 8 * MIB
 DEFAULT_CONCURRENCY: Final = 4
-MAX_CONCURRENCY: Final = 64
 TUS_GRANULE: Final = 256 * 1024
 """Sizes of a tus PATCH are halved down to this after 413; tus itself knows no granule."""
 
 RETRY_AFTER_CAP: Final = 600.0
+SETTLE: Final = 0.25
+WINDOW: Final = 0.5
+PROBE_FIRST: Final = 5.0
+PROBE_LAST: Final = 60.0
+THROTTLE_STEP: Final = 5.0
+THROTTLE_MEMORY: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +76,223 @@ class Attempts:
         return self.failures < self._limit
 
 
-class Plan:
-    """Chunk size and number of connections for one upload.
+class Controller:
+    """Chunk size and number of connections for one origin and direction, learnt from what happens there.
 
-    `granule` and `max_chunk` are what the server announced, in bytes. `chunk_size` and `concurrency` are what
-    the caller fixed, or None to leave them to the plan. Raises UsageError if a fixed value makes no sense.
+    All transfers to that origin share it. Sizes in bytes; `now` is in seconds of any monotonic clock and never goes
+    back. `memory` bounds the chunks in memory: their size times the connections, and one more that is being read.
+
+    Connections: begun with 8, doubled while that pays, then a fourth more or fewer are tried now and then (after 5
+    seconds, and rarer, up to a minute, while it changes nothing). More of them pay if the bytes on the wire grow by
+    30 % of what they would grow by if connections were all that is lacking; fewer are kept if less than 5 % is lost.
+    Bytes are counted over half a second and as many MiB as there are connections, later over twice that, after a
+    moment for new ones to come up to speed, and only while all of them had something to do.
+    Asked for less (429, 503) it goes back to the number that was good before a probe, or else to half, and with 429 to
+    those that the server has let in; and stays below for a minute. A broken or stalled connection changes nothing.
+
+    Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 4 to 10
+    seconds; changes below a fifth are let be. Where connections break, a chunk has at most a twentieth of the bytes
+    that go through between two breaks, so that no more than some percent are sent twice.
+    """
+
+    def __init__(self, now: float, *, memory: int = MEMORY) -> None:
+        self._memory = memory
+        self._size = START_CHUNK
+        self._ceiling: int | None = None
+        self._overhead: float | None = None
+        self._rate: float | None = None
+        self._bytes = 0.0
+        self._breaks = 0.0
+        self._connections = START_CONNECTIONS
+        self._good = START_CONNECTIONS
+        self._good_speed: float | None = None
+        self._climbing = True
+        self._upward = True
+        self._probe_wait = PROBE_FIRST
+        self._probe_at = now
+        self._most = MOST_CONNECTIONS
+        self._most_until = now
+        self._lowered = -math.inf
+        self._resume_at = now
+        self._busy = 0
+        self._busy_seconds = 0.0
+        self._looked = now
+        self._window_from = now
+        self._window_bytes = 0
+        self._held = False
+        self._begin_window(now)
+
+    @property
+    def connections(self) -> int:
+        """How many to use at once, 1 to 16."""
+        return self._connections
+
+    @property
+    def chunk_size(self) -> int:
+        """Bytes of the next chunk; whoever cuts rounds it to what the server takes."""
+        size = min(self._size, max(SMALLEST_CHUNK, self._memory // (self._connections + 1)))
+        if self._breaks:
+            size = min(size, max(SMALLEST_CHUNK, int(self._bytes / self._breaks / 20)))
+        return size if self._ceiling is None else min(size, self._ceiling)
+
+    @property
+    def ceiling(self) -> int | None:
+        """The largest chunk that the origin takes, as far as it has refused larger ones (413)."""
+        return self._ceiling
+
+    def expected(self, size: int) -> float | None:
+        """Seconds that a chunk of so many bytes takes on one connection; None before the first one was accepted."""
+        if self._rate is None or self._overhead is None:
+            return None
+        return self._overhead + size / self._rate
+
+    def pause(self, now: float) -> float:
+        """Seconds for which nothing may be sent to this origin; 0 most of the time."""
+        return max(0.0, self._resume_at - now)
+
+    def began(self, now: float) -> None:
+        """A connection begins to send a chunk."""
+        self._pass_time(now)
+        self._busy += 1
+
+    def ended(self, now: float) -> None:
+        """A connection has done with a chunk, in whatever way."""
+        self._pass_time(now)
+        self._busy -= 1
+
+    def moved(self, size: int, now: float) -> None:
+        """So many bytes of chunks went on the wire."""
+        self._window_bytes += size
+        self._judge(now)
+
+    def held(self) -> None:
+        """Bytes had to wait for a rate limit of our own: what is measured now tells nothing about the network."""
+        self._held = True
+
+    def accepted(self, size: int, seconds: float, overhead: float, now: float) -> None:
+        """A chunk of `size` bytes was accepted, `seconds` after its first byte was sent.
+
+        `overhead` is the part of them that did not go into bytes: the wait for the answer.
+        """
+        self._overhead = _smooth(self._overhead, overhead, 0.2)
+        self._rate = _smooth(self._rate, size / max(seconds - overhead, 0.001), 0.2)
+        self._bytes += size
+        if size >= self.chunk_size // 2:  # the short end of a file takes as long as a small chunk would
+            target = min(max(20 * self._overhead, 4.0), 10.0)
+            wanted = min(max((size + size * target / max(seconds, 0.001)) / 2, size / 2), 2 * size)
+            if abs(wanted - self._size) > self._size / 5:
+                self._size = int(min(max(wanted, SMALLEST_CHUNK), LARGEST_CHUNK))
+        self._judge(now)
+
+    def broken(self) -> None:
+        """A connection broke, or stalled, under a chunk."""
+        # Older breaks, and the bytes before them, count less and less.
+        self._breaks = 0.9 * self._breaks + 1
+        self._bytes *= 0.9
+
+    def throttled(self, now: float, rand: float, *, retry_after: float | None = None, crowded: bool = False) -> None:
+        """The server asked for less (429, 503). `retry_after` is in seconds, `rand` uniform in [0, 1).
+
+        `crowded`: it is one request too many (429), so those that are on their way are what it takes.
+        """
+        if retry_after is not None:
+            wait = min(max(retry_after, 0.0), RETRY_AFTER_CAP) * (1 + 0.2 * rand)
+            self._resume_at = max(self._resume_at, now + wait)
+        connections = self._connections
+        if crowded and self._busy:
+            connections = min(connections, self._busy)
+        if now - self._lowered >= THROTTLE_STEP:  # one step back for what was on its way together
+            self._lowered = now
+            self._most = max(1, self._connections - 1)
+            self._most_until = now + THROTTLE_MEMORY
+            connections = min(connections, self._good if self._good < self._connections else self._connections // 2)
+        if connections < self._connections:
+            self._settle(now, connections)
+
+    def too_large(self, size: int) -> None:
+        """A chunk of `size` bytes was refused as too large (413)."""
+        self._ceiling = size // 2 if self._ceiling is None else min(self._ceiling, size // 2)
+
+    def _pass_time(self, now: float) -> None:
+        self._busy_seconds += (now - self._looked) * min(self._busy, self._connections)
+        self._looked = now
+
+    def _begin_window(self, now: float) -> None:
+        """Measure anew, as soon as connections that were just opened have come up to speed."""
+        self._window_from = now + min(max(4 * (self._overhead or 0.0), SETTLE), 2.0)
+        self._window_bytes = 0
+        self._busy_seconds = 0.0
+        self._held = False
+
+    def _settle(self, now: float, connections: int) -> None:
+        """Go back to a number and stay there for a while."""
+        self._connections = self._good = max(1, connections)
+        self._good_speed = None
+        self._climbing = False
+        self._probe_at = now + self._probe_wait
+        self._probe_wait = min(2 * self._probe_wait, PROBE_LAST)
+        self._begin_window(now)
+
+    def _judge(self, now: float) -> None:
+        self._pass_time(now)
+        if now < self._window_from:
+            self._window_bytes = 0
+            self._busy_seconds = 0.0
+            return
+        span = now - self._window_from
+        patience = 1 if self._climbing else 2  # there is no hurry any more
+        if span < patience * WINDOW or self._window_bytes < patience * self._connections * MIB:
+            return
+        speed = self._window_bytes / span
+        telling = not self._held and self._busy_seconds >= 0.8 * span * self._connections
+        self._begin_window(now)
+        if telling:
+            self._climb(speed, now)
+
+    def _climb(self, speed: float, now: float) -> None:
+        """A window has ended at `speed`: keep what was tried or go back, and try something else when it is time."""
+        if self._connections != self._good:
+            assert self._good_speed is not None
+            more = self._connections > self._good
+            worth = 1 + 0.3 * (self._connections / self._good - 1) if more else 0.95
+            if speed < self._good_speed * worth:
+                self._settle(now, self._good)
+                return
+            self._good = self._connections
+            self._probe_wait = PROBE_FIRST
+            if not more:
+                self._settle(now, self._good)
+                return
+        elif not self._climbing and now < self._probe_at:
+            return
+        self._good_speed = speed
+        most = MOST_CONNECTIONS if now >= self._most_until else self._most
+        step = self._good if self._climbing else max(1, self._good // 4)
+        if not self._climbing:
+            self._upward = not self._upward
+        if self._upward:
+            self._connections = max(self._good, min(self._good + step, most))
+        else:
+            self._connections = max(1, self._good - step)
+        if self._connections == self._good:
+            self._settle(now, self._good)
+        self._begin_window(now)
+
+
+def _smooth(old: float | None, new: float, share: float) -> float:
+    return new if old is None else old + share * (new - old)
+
+
+class Plan:
+    """How one upload is cut up: what the controller has learnt, within what the server and the caller have said.
+
+    `granule` and `max_chunk` are what the server announced, in bytes. `chunk_size` and `concurrency` are what the
+    caller fixed, or None to leave them to the controller. Raises UsageError if a fixed value makes no sense.
     """
 
     def __init__(
         self,
-        length: int,
+        controller: Controller,
         *,
         granule: int,
         max_chunk: int | None = None,
@@ -82,44 +303,41 @@ class Plan:
             raise UsageError(f"a chunk size of {chunk_size} bytes makes no sense; give at least 1")
         if concurrency is not None and not 1 <= concurrency <= MAX_CONCURRENCY:
             raise UsageError(f"concurrency must be 1 to {MAX_CONCURRENCY}, not {concurrency}")
+        self._controller = controller
         self._granule = granule
-        self._ceiling = max(granule, max_chunk) if max_chunk is not None else None
-        wanted = concurrency if concurrency is not None else DEFAULT_CONCURRENCY
-        # Two chunks for each connection at least: else a slow one alone decides when a small file is done.
-        size = chunk_size if chunk_size is not None else min(DEFAULT_CHUNK, -(-length // (2 * wanted)))
-        self._size = self._fit(size)
-        self._concurrency = max(1, min(wanted, -(-length // self._size)))
-
-    @property
-    def chunk_size(self) -> int:
-        """Bytes of the next chunk: a multiple of the granule, at least one granule."""
-        return self._size
+        self._max_chunk = max_chunk
+        self._chunk_size = chunk_size
+        self._concurrency = concurrency
 
     @property
     def concurrency(self) -> int:
         """Connections to use at once, 1 to 64."""
-        return self._concurrency
+        return self._controller.connections if self._concurrency is None else self._concurrency
 
-    def accepted(self, size: int, seconds: float, now: float) -> None:
-        """A chunk of `size` bytes was accepted, `seconds` after its first byte was sent."""
+    def chunk_size(self, left: int) -> int:
+        """Bytes of the next chunk where `left` are still to be cut: a multiple of the granule, at least one.
 
-    def failed(self, size: int, now: float, *, throttled: bool = False) -> None:
-        """A chunk of `size` bytes failed; `throttled` if the server asked for less (429, 503)."""
+        Towards the end chunks get smaller, down to 1 MiB, so that connections come to their end together and a small
+        file goes over more than one.
+        """
+        if self._chunk_size is not None:
+            return self._fit(self._chunk_size)
+        share = max(SMALLEST_CHUNK, -(-left // (2 * self.concurrency)))
+        return self._fit(min(self._controller.chunk_size, share))
 
     def too_large(self, size: int) -> bool:
         """A chunk of `size` bytes was refused as too large. False if there is no smaller size to go to."""
-        half = size // 2 // self._granule * self._granule
-        if half < self._granule:
+        if size // 2 < self._granule:
             return False
-        self._ceiling = half if self._ceiling is None else min(self._ceiling, half)
-        self._size = self._fit(self._size)
+        self._controller.too_large(size)
         return True
 
     def _fit(self, size: int) -> int:
         """Clipped to what the server takes, and rounded up to the granule where that still fits."""
         size = -(-max(size, 1) // self._granule) * self._granule
-        if self._ceiling is not None:
-            size = min(size, self._ceiling // self._granule * self._granule)
+        for most in (self._max_chunk, self._controller.ceiling):
+            if most is not None:
+                size = min(size, max(most // self._granule, 1) * self._granule)
         return size
 
 
@@ -136,31 +354,91 @@ def pieces(span: Span, size: int) -> tuple[Span, ...]:
     return tuple(Span(at, min(at + size, span.end)) for at in range(span.start, span.end, size))
 
 
-class TokenBucket:
-    """A limit of `rate` bytes a second on average, with bursts of at most a quarter of a second.
+class RateLimit:
+    """At most `rate` bytes a second on average, with bursts of at most a quarter of a second; None is no limit.
 
-    Whoever takes from it waits as long as it is told. Takers are served in the order in which they ask.
+    Whoever wants to move bytes books them and waits for its turn, in the order in which they were booked. The rate may
+    be changed at any time and holds for those who wait already, too. `clock` is monotonic, in seconds.
     """
 
-    __slots__ = ("_burst", "_clock", "_free", "_rate", "_then")
+    __slots__ = ("_allowed", "_booked", "_clock", "_rate", "_then")
 
-    def __init__(self, rate: float, clock: Callable[[], float]) -> None:
-        if rate <= 0:
-            raise UsageError("a rate limit must be more than 0 bytes a second")
-        self._rate = rate
-        self._burst = min(max(64 * 1024.0, rate / 4), 4.0 * MIB)
+    def __init__(self, rate: float | None, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._free = self._burst
+        self._rate = _checked_rate(rate)
+        self._booked = 0.0
+        self._allowed = self._burst()
         self._then = clock()
 
     @property
-    def slice(self) -> int:
-        """The bytes to take at once: 16 to 64 KiB, so that a slow limit is not one burst a minute."""
-        return int(min(max(self._rate / 8, 16 * 1024), 64 * 1024))
+    def rate(self) -> float | None:
+        """Bytes a second, more than 0, or None. Raises UsageError for one that makes no sense."""
+        return self._rate
 
-    def take(self, size: int) -> float:
-        """Take `size` bytes; the seconds to wait before they may go."""
+    @rate.setter
+    def rate(self, rate: float | None) -> None:
+        self._flow()
+        self._rate = _checked_rate(rate)
+        self._allowed = min(self._allowed, self._booked + self._burst())
+
+    @property
+    def slice(self) -> int | None:
+        """The bytes to book at once: 16 to 64 KiB, so that a slow limit is not one burst a minute; None: any."""
+        return None if self._rate is None else int(min(max(self._rate / 8, 16 * 1024), 64 * 1024))
+
+    def book(self, size: int) -> float:
+        """Book `size` bytes; the ticket for `wait`."""
+        self._flow()
+        self._booked += size
+        return self._booked
+
+    def wait(self, ticket: float) -> float:
+        """Seconds until the bytes of a ticket may move, at the rate of now; 0 if they may."""
+        self._flow()
+        if self._rate is None or ticket <= self._allowed:
+            return 0.0
+        return (ticket - self._allowed) / self._rate
+
+    def _burst(self) -> float:
+        return 0.0 if self._rate is None else min(max(64 * 1024.0, self._rate / 4), 4.0 * MIB)
+
+    def _flow(self) -> None:
         now = self._clock()
-        self._free = min(self._burst, self._free + (now - self._then) * self._rate) - size
+        if self._rate is None:
+            self._allowed = self._booked
+        else:
+            self._allowed = min(self._allowed + (now - self._then) * self._rate, self._booked + self._burst())
         self._then = now
-        return max(0.0, -self._free / self._rate)
+
+
+def _checked_rate(rate: float | None) -> float | None:
+    if rate is not None and rate <= 0:
+        raise UsageError("a rate limit must be more than 0 bytes a second")
+    return rate
+
+
+class Share:
+    """What one transfer may take of what all share: its place among those that want a connection, and its rate.
+
+    `limits` are its own rate limit and that of all together. `priority` may be changed at any time; lower numbers go
+    first.
+    """
+
+    __slots__ = ("_limits", "priority")
+
+    def __init__(self, priority: int, *limits: RateLimit) -> None:
+        self.priority = priority
+        self._limits = limits
+
+    @property
+    def slice(self) -> int | None:
+        """As RateLimit.slice: the smallest of them."""
+        return min((each.slice for each in self._limits if each.slice is not None), default=None)
+
+    def book(self, size: int) -> tuple[float, ...]:
+        """As RateLimit.book."""
+        return tuple(each.book(size) for each in self._limits)
+
+    def wait(self, tickets: tuple[float, ...]) -> float:
+        """As RateLimit.wait: the longest of them."""
+        return max((each.wait(ticket) for each, ticket in zip(self._limits, tickets, strict=True)), default=0.0)

@@ -18,21 +18,22 @@ HALF_LIFE: Final = 3.0
 
 
 class State(StrEnum):
-    """What a transfer is doing. `DONE`, `FAILED` and `CANCELLED` are final."""
+    """What a transfer is doing. `COMPLETED`, `FAILED` and `CANCELLED` are final."""
 
-    QUEUED = "queued"
+    PENDING = "pending"
+    """In the queue, before its turn."""
     STARTING = "starting"
-    RUNNING = "running"
-    WAITING = "waiting"
-    """After a failure, before the next attempt; `Progress.note` says why."""
+    IN_PROGRESS = "in_progress"
+    """`Progress.note` says so if it waits for the next attempt after a failure."""
+    PAUSED = "paused"
     VERIFYING = "verifying"
-    DONE = "done"
+    COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
     @property
     def final(self) -> bool:
-        return self in (State.DONE, State.FAILED, State.CANCELLED)
+        return self in (State.COMPLETED, State.FAILED, State.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,12 @@ class Progress:
     speed: float
     """Bytes on the wire per second, smoothed; 0 if nothing moves."""
     elapsed: float
+    resent: int
+    """Bytes that were put on the wire in vain, and have to go once more."""
     retries: int
+    """Failures after which something was tried again."""
     concurrency: int
+    """Connections that carry bytes now."""
     chunk_size: int
     note: str | None = None
     """A sentence about the last failure while it matters."""
@@ -154,14 +159,18 @@ class Tracker:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._began = clock()
+        self._begun = False
         self._meter = Meter(self._began)
-        self.state = State.QUEUED
+        self.state = State.PENDING
         self.size: int | None = None
         self.accepted = 0
         self.resumed = 0
         self.wire = 0
+        self.resent = 0
         self.retries = 0
         self.concurrency = 0
+        self.peak = 0
+        """The most connections that were busy at once."""
         self.chunk_size = 0
         self.note: str | None = None
         self.latest = Latest(self.snapshot)
@@ -171,10 +180,18 @@ class Tracker:
         return self._clock() - self._began
 
     def begin(self) -> None:
-        """The transfer has left the queue: time counts from here."""
-        self._began = self._clock()
-        self._meter = Meter(self._began)
+        """The transfer has left the queue: time counts from here, the first time that it does."""
+        now = self._clock()
+        if not self._begun:
+            self._begun = True
+            self._began = now
+        self._meter = Meter(now)
         self.enter(State.STARTING)
+
+    def go_on(self) -> None:
+        """Bytes move (again), whatever went wrong before."""
+        if self.state is not State.IN_PROGRESS or self.note is not None:
+            self.enter(State.IN_PROGRESS)
 
     def enter(self, state: State, note: str | None = None) -> None:
         """Another state."""
@@ -186,6 +203,12 @@ class Tracker:
         """`size` bytes went over the wire."""
         self.wire += size
         self._meter.add(size)
+        self.latest.changed()
+
+    def busy(self, connections: int) -> None:
+        """So many connections carry bytes of this transfer now."""
+        self.concurrency = connections
+        self.peak = max(self.peak, connections)
         self.latest.changed()
 
     def tick(self) -> None:
@@ -202,6 +225,7 @@ class Tracker:
             wire=self.wire,
             speed=self._meter.rate(now),
             elapsed=now - self._began,
+            resent=self.resent,
             retries=self.retries,
             concurrency=self.concurrency,
             chunk_size=self.chunk_size,

@@ -5,8 +5,10 @@ server is asked what it has. Attempts count only as long as the server accepts n
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -18,7 +20,7 @@ from holdfast._transport import Body, Session
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.journal import TransferLock
 from holdfast.outcome import from_refusal, from_violation, gave_up
-from holdfast.planner import Attempts, Backoff, TokenBucket
+from holdfast.planner import Attempts, Backoff, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.sources import Source
@@ -71,7 +73,7 @@ class Upload:
         lock: TransferLock,
         source: Source,
         url: str,
-        limit: TokenBucket | None,
+        share: Share,
         keep_until: Callable[[float], None] = lambda expires: None,
     ) -> None:
         self.job = job
@@ -80,7 +82,7 @@ class Upload:
         self.lock = lock
         self.source = source
         self.url = url
-        self.limit = limit
+        self.share = share
         self.keep_until = keep_until
         """Writes down until when the server keeps the upload; blocks."""
         self.expires: float | None = None
@@ -90,6 +92,7 @@ class Upload:
         """Grows with each thing that the server accepted; attempts are counted against it."""
         self._backoff = Backoff()
         self._hasher: Hasher = hasher(job.checksum)
+        self._hashing = threading.Lock()
         self.hashed = 0
         """How far the digest of the whole file has come."""
 
@@ -102,9 +105,13 @@ class Upload:
     ) -> Result:
         """One exchange, tried once; `patience` as in Session.exchange. Raises Refusal, HoldfastError."""
         try:
-            return await self.session.exchange(steps, body, sent=self._sent, limit=self.limit, patience=patience)
+            return await self.session.exchange(steps, body, sent=self._sent, share=self.share, patience=patience)
         except ViolationError as error:
             raise from_violation(error, self.url) from error
+
+    def connection(self) -> AbstractAsyncContextManager[None]:
+        """A connection of those that all transfers to this origin share; waits for its turn."""
+        return self.session.limiter.connection(self.share.priority, self.job.concurrency)
 
     def attempts(self) -> Attempts:
         return Attempts(self.job.max_attempts, self.progress)
@@ -142,6 +149,8 @@ class Upload:
         """Wait as long as this failure asks for. Raises what ends the upload, if it does."""
         retry_after = None
         if isinstance(error, Refusal):
+            if error.throttled:
+                self.session.limiter.throttled(retry_after=error.retry_after, crowded=error.status == 429)
             if error.reaction is Reaction.RECREATE:
                 raise StartAgain(from_refusal(error, self.url)) from error
             if error.reaction in (Reaction.FAIL, Reaction.SMALLER):
@@ -152,7 +161,7 @@ class Upload:
             raise gave_up(final, attempts.failures, KEPT) from error
         self.tracker.retries += 1
         delay = self._backoff.delay(attempts.failures, random.random(), retry_after)  # noqa: S311 - jitter
-        self.tracker.enter(Stage.WAITING, f"{final.message}; again in {delay:.1f} s")
+        self.tracker.enter(Stage.IN_PROGRESS, f"{final.message}; again in {delay:.1f} s")
         await anyio.sleep(delay)
 
     def accepted(self, total: int) -> None:
@@ -160,20 +169,27 @@ class Upload:
         if total > self.tracker.accepted:
             self.progress += 1
             self.tracker.accepted = total
-        if self.tracker.state is not Stage.RUNNING:
-            self.tracker.enter(Stage.RUNNING)
+        self.tracker.go_on()
         self.tracker.tick()
 
     async def read(self, offset: int, view: memoryview, algorithm: str | None = None) -> Digest | None:
-        """Fill `view` from the file, in a thread; hash what the whole digest has not seen yet, and the view."""
+        """Fill `view` from the file, in a thread; hash what the whole digest has not seen yet, and the view.
+
+        Two tasks may read at once: the whole digest goes on with whichever has the bytes that are next, and a
+        run that was left out because the other one was hashing is to be read again (`hash_up_to`).
+        """
         return await to_thread.run_sync(self._read, offset, view, algorithm)
 
     def _read(self, offset: int, view: memoryview, algorithm: str | None) -> Digest | None:
         self.source.read_into(offset, view)
         end = offset + len(view)
-        if offset <= self.hashed < end:
-            self._hasher.update(view[self.hashed - offset :])
-            self.hashed = end
+        if self._hashing.acquire(blocking=False):
+            try:
+                if offset <= self.hashed < end:
+                    self._hasher.update(view[self.hashed - offset :])
+                    self.hashed = end
+            finally:
+                self._hashing.release()
         if algorithm is None:
             return None
         own = hasher(algorithm)
@@ -204,3 +220,4 @@ class Upload:
     def _sent(self, size: int) -> None:
         self.lock.count(size)
         self.tracker.moved(size)
+        self.session.limiter.moved(size)

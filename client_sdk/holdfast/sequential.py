@@ -45,9 +45,9 @@ class SequentialRoad:
     async def run(self) -> Digest:
         """Blocks until the upload is complete; the digest of the whole file. Raises HoldfastError, StartAgain."""
         upload = self._upload
-        upload.tracker.concurrency = 1
+        upload.tracker.busy(1)
         upload.tracker.chunk_size = self._patch
-        upload.tracker.enter(Stage.RUNNING)
+        upload.tracker.enter(Stage.IN_PROGRESS)
         state = await self.send()
         await upload.hash_up_to(upload.size, self._buffer)
         upload.check_digest(state.digests)

@@ -16,12 +16,13 @@ from holdfast.discovery import DISCOVERIES
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, ServerRefused, UsageError
 from holdfast.journal import TransferLock
 from holdfast.outcome import UploadResult
-from holdfast.planner import DEFAULT_CHUNK, TokenBucket
+from holdfast.planner import DEFAULT_CHUNK, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.sending import StartAgain, Upload, UploadJob
 from holdfast.sequential import LONGEST_PATCH, arrived_damaged
 from holdfast.sources import Fingerprint, Source
+from holdfast.transfers import Gate
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal
 from holdfast_protocol.digest import Digest, digest, hasher
@@ -65,15 +66,16 @@ class StreamUploader:
     """Runs one upload of a stream. `job.path` is what the stream is called."""
 
     def __init__(
-        self, job: UploadJob, stream: Stream, session: Session, tracker: Tracker, limit: TokenBucket | None = None
+        self, job: UploadJob, stream: Stream, session: Session, tracker: Tracker, share: Share, gate: Gate
     ) -> None:
         self._job = job
+        self._gate = gate
         self._stream = stream
         self._session = session
         self._tracker = tracker
         self._source = StreamSource(job.path.name)
         lock = TransferLock(None, -1, 0)
-        self._upload = Upload(job, session, tracker, lock, self._source, session.endpoint, limit)
+        self._upload = Upload(job, session, tracker, lock, self._source, session.endpoint, share)
         self._checksum: str | None = None
         self._chunk = min(job.chunk_size or DEFAULT_CHUNK, LONGEST_PATCH)
 
@@ -93,9 +95,9 @@ class StreamUploader:
             )
         self._checksum = services.checksum
         await self._create()
-        self._tracker.concurrency = 1
+        self._tracker.busy(1)
         self._tracker.chunk_size = self._chunk
-        self._tracker.enter(Stage.RUNNING)
+        self._tracker.enter(Stage.IN_PROGRESS)
         whole = hasher(self._job.checksum)
         async for part, last in self._parts():
             self._source.length += len(part)
@@ -107,6 +109,7 @@ class StreamUploader:
                     code="upload-too-large",
                 )
             await to_thread.run_sync(whole.update, part)
+            await self._gate.passed()
             await self._put(part, last=last)
         wire = upload.lock.wire
         size = self._source.length

@@ -143,7 +143,7 @@ async def _watched(start: Callable[[], Transfer[Result]], progress: Watcher | No
         # Without effect on a transfer that has ended; else the caller has gone away, and may come again.
         transfer.cancel()
         with anyio.CancelScope(shield=True):
-            await transfer.ended()
+            await transfer.wait()
 
 
 def upload(

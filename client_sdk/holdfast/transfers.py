@@ -1,72 +1,124 @@
-"""Transfers as their callers see them, and the queue in which they wait for their turn.
+"""Transfers as their callers see them.
 
 Rule of this file: a transfer runs in the client's task group and not in the caller's task, so it goes on while nobody
-looks. Its error belongs to whoever awaits it; if nobody does, the client raises it when it is closed.
+looks. Its error belongs to whoever awaits it; if nobody does, the client raises it when it is closed. To pause is to
+stop and to keep what is done: to resume is the same call again, which goes on from there.
 """
 
-import heapq
-import itertools
+import inspect
+import logging
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 import anyio
 
 from holdfast.errors import HoldfastError, TransferCancelled
+from holdfast.planner import Backoff, RateLimit, Share
 from holdfast.progress import Progress, State, Tracker
 
 Result = TypeVar("Result")
+Kind = Literal["upload", "download"]
+Watcher = Callable[[Progress], object]
+"""Called with the newest snapshot; may be an `async def`."""
+
+_log = logging.getLogger("holdfast")
 
 
-class Queue:
-    """At most `running` transfers at once; of those that wait, the one with the lowest priority number is next."""
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Whether a transfer that failed is tried again by itself, after its own attempts are used up.
 
-    def __init__(self, running: int) -> None:
-        self._free = running
-        self._order = itertools.count()
-        self._waiting: list[tuple[int, int, anyio.Event]] = []
+    Only what may go better without anybody doing something is: the network, a server that is not there or has no room
+    now (`HoldfastError.retryable`). Waits a random part of `first`, twice that, and so on, at most `longest` seconds.
+    """
 
-    @asynccontextmanager
-    async def turn(self, priority: int) -> AsyncIterator[None]:
-        """Wait for a place, and have it inside the block."""
-        if self._free > 0 and not self._waiting:
-            self._free -= 1
-        else:
-            entry = (priority, next(self._order), anyio.Event())
-            heapq.heappush(self._waiting, entry)
-            try:
-                await entry[2].wait()
-            except BaseException:
-                if entry in self._waiting:
-                    self._waiting.remove(entry)
-                    heapq.heapify(self._waiting)
-                else:
-                    self._next()
-                raise
-        try:
-            yield
-        finally:
-            self._next()
+    retries: int = 2
+    first: float = 5.0
+    longest: float = 60.0
 
-    def _next(self) -> None:
-        if self._waiting:
-            heapq.heappop(self._waiting)[2].set()
-        else:
-            self._free += 1
+    def worth(self, error: HoldfastError, failures: int) -> bool:
+        """Whether to try again after the `failures`-th failure (from 1)."""
+        return error.retryable and failures <= self.retries
+
+    def delay(self, failures: int, rand: float) -> float:
+        """Seconds to wait after the `failures`-th failure; `rand` is uniform in [0, 1)."""
+        return Backoff(self.first, self.longest).delay(failures, rand)
+
+
+NO_RETRIES: Final = RetryPolicy(retries=0)
+
+
+class Turns(Protocol):
+    """Where transfers wait for their turn; `holdfast.queue.TransferQueue` is that."""
+
+    async def enter(self, transfer: "Transfer[Any]") -> None:
+        """Waits until it is this one's turn."""
+        ...
+
+    def leave(self, transfer: "Transfer[Any]") -> None:
+        """The turn is over."""
+        ...
+
+    def reordered(self) -> None:
+        """A transfer that may be waiting has another priority."""
+        ...
+
+
+class Gate:
+    """Where a transfer that cannot be stopped and begun again waits while it is paused."""
+
+    def __init__(self) -> None:
+        self._open = anyio.Event()
+        self._open.set()
+
+    def close(self) -> None:
+        """Whoever comes waits."""
+        if self._open.is_set():
+            self._open = anyio.Event()
+
+    def open(self) -> None:
+        """Lets everybody through."""
+        self._open.set()
+
+    async def passed(self) -> None:
+        """Waits while the gate is closed."""
+        await self._open.wait()
 
 
 class Transfer(Generic[Result]):
-    """One file on its way. `await` it for the result; iterate over it, with `async for`, for its progress.
+    """One file on its way, up or down. `await` it for the result; iterate over it, with `async for`, for its progress.
 
     Iterating gives the newest snapshot each time and ends with the transfer; it raises nothing of the transfer's.
-    Awaiting raises HoldfastError. Both may be done by several tasks of the client's event loop.
+    Awaiting raises HoldfastError. Both may be done by several tasks of the client's event loop. `limit` is this
+    transfer's own rate limit. All methods but `result` and `ended` return at once.
     """
 
-    def __init__(self, name: str, tracker: Tracker) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        name: str,
+        tracker: Tracker,
+        work: Callable[[], Awaitable[Result]],
+        *,
+        share: Share,
+        limit: RateLimit,
+        gate: Gate | None = None,
+    ) -> None:
+        self.kind = kind
         self.name = name
+        self.age = 0.0
+        """Of those with the same priority the one with the lowest number is next; the queue gives it."""
+        self._share = share
+        self._limit = limit
         self._tracker = tracker
+        self._work = work
+        self._gate = gate
+        self._turns: Turns | None = None
         self._scope = anyio.CancelScope()
         self._cancelled = False
+        self._go_on: anyio.Event | None = None
         self._ended = anyio.Event()
         self._result: Result | None = None
         self._error: HoldfastError | None = None
@@ -78,12 +130,70 @@ class Transfer(Generic[Result]):
         return self._tracker.latest.progress
 
     @property
+    def state(self) -> State:
+        """What it is doing now."""
+        return self.progress.state
+
+    @property
     def done(self) -> bool:
         """It has ended, in whatever way."""
         return self._ended.is_set()
 
+    @property
+    def error(self) -> HoldfastError | None:
+        """Why it failed or was cancelled; None if it did not, or has not ended."""
+        return self._error
+
+    @property
+    def priority(self) -> int:
+        """Lower numbers go first. A change counts for as long as it waits, and for its next chunks."""
+        return self._share.priority
+
+    @priority.setter
+    def priority(self, priority: int) -> None:
+        self._share.priority = priority
+        if self._turns is not None:
+            self._turns.reordered()
+
+    @property
+    def limit_rate(self) -> float | None:
+        """Bytes of content a second for this transfer alone, None for no limit; may be changed at any time.
+
+        Raises UsageError for a rate that makes no sense.
+        """
+        return self._limit.rate
+
+    @limit_rate.setter
+    def limit_rate(self, rate: float | None) -> None:
+        self._limit.rate = rate
+
+    def pause(self) -> None:
+        """Stop, keep what is done, and let others have the turn. Without effect on what is paused or has ended.
+
+        A stream of unknown length keeps its turn, and stops after the chunk that is on its way.
+        """
+        if self.done or self._cancelled or self._go_on is not None:
+            return
+        self._go_on = anyio.Event()
+        if self._gate is not None and self._tracker.state is not State.PENDING:
+            self._gate.close()
+            self._tracker.enter(State.PAUSED)
+        else:
+            self._scope.cancel()
+
+    def resume(self) -> None:
+        """Go on after `pause()`, when it is this one's turn again. Without effect on what is not paused."""
+        if self._go_on is None:
+            return
+        self._go_on.set()
+        self._go_on = None
+        if self._gate is not None:
+            self._gate.open()
+            if self._tracker.state is State.PAUSED:
+                self._tracker.enter(State.IN_PROGRESS)
+
     def cancel(self) -> None:
-        """Stop as soon as possible. What is done is kept: the same call later goes on from there."""
+        """Stop for good, as soon as possible. What is done is kept: the same call later goes on from there."""
         self._cancelled = True
         self._scope.cancel()
 
@@ -102,34 +212,80 @@ class Transfer(Generic[Result]):
         assert self._result is not None
         return self._result
 
-    async def ended(self) -> None:
-        """Wait for the end, whatever it is."""
+    async def wait(self) -> State:
+        """Wait for the end, whatever it is: `COMPLETED`, `FAILED` or `CANCELLED`. Raises nothing of the transfer's."""
         await self._ended.wait()
+        return self.state
 
     @property
     def unseen_error(self) -> HoldfastError | None:
         """The error that nobody has been told of."""
         return None if self._seen or self._cancelled else self._error
 
-    async def run(self, work: Callable[[], Awaitable[Result]], queue: Queue, priority: int) -> None:
+    async def run(self, turns: Turns, policy: RetryPolicy) -> None:
         """Carry it out; the client's part. Raises only what is a mistake in this package, and cancellation."""
+        self._turns = turns
+        if self._gate is not None:
+            policy = NO_RETRIES  # what was read of a stream cannot be read again
+        failures = 0
+        last: HoldfastError | None = None
         try:
-            with self._scope:
-                async with queue.turn(priority):
-                    self._tracker.begin()
-                    self._result = await work()
-        except HoldfastError as error:
-            self._error = error
+            while self._result is None and self._error is None:
+                self._scope = anyio.CancelScope()
+                if self._cancelled:
+                    self._scope.cancel()
+                try:
+                    with self._scope:
+                        await self._turn(turns, 0.0 if last is None else policy.delay(failures, random.random()), last)  # noqa: S311
+                except HoldfastError as error:
+                    failures += 1
+                    if not policy.worth(error, failures):
+                        self._error = error
+                    last = error
+                if self._cancelled:
+                    self._error = self._error or self._stopped()
+                elif self._go_on is not None and self._result is None and self._error is None:
+                    await self._paused(self._go_on)
         finally:
             if self._result is None and self._error is None:
-                self._error = TransferCancelled(
-                    f"{self.name} was stopped; what is done is kept, and the same call goes on from there"
-                )
+                self._error = self._stopped()
             self._tracker.enter(self._final())
             self._tracker.latest.close()
             self._ended.set()
 
+    async def _turn(self, turns: Turns, delay: float, after: HoldfastError | None) -> None:
+        if after is not None:
+            self._tracker.enter(State.PENDING, f"{after.message}; the transfer goes on in {delay:.0f} s")
+            await anyio.sleep(delay)
+        await turns.enter(self)
+        try:
+            self._tracker.begin()
+            self._result = await self._work()
+        finally:
+            turns.leave(self)
+
+    async def _paused(self, go_on: anyio.Event) -> None:
+        self._tracker.busy(0)
+        self._tracker.enter(State.PAUSED)
+        self._scope = anyio.CancelScope()
+        with self._scope:
+            await go_on.wait()
+            self._tracker.enter(State.PENDING)
+
+    def _stopped(self) -> TransferCancelled:
+        return TransferCancelled(f"{self.name} was stopped; what is done is kept, and the same call goes on from there")
+
     def _final(self) -> State:
         if self._error is None:
-            return State.DONE
+            return State.COMPLETED
         return State.CANCELLED if isinstance(self._error, TransferCancelled) else State.FAILED
+
+
+async def tell(callback: Callable[..., object], *said: object) -> None:
+    """Calls back, and waits if there is something to wait for. What the callback raises is logged and harms nobody."""
+    try:
+        answer = callback(*said)
+        if inspect.isawaitable(answer):
+            await answer
+    except Exception:
+        _log.exception("a callback failed; the transfer goes on")

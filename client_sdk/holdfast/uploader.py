@@ -34,7 +34,7 @@ from holdfast.errors import (
 from holdfast.journal import Journal, TransferLock, UploadRecord, upload_key
 from holdfast.outcome import UploadResult
 from holdfast.parallel import ParallelRoad
-from holdfast.planner import MIB, TokenBucket
+from holdfast.planner import MIB, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.sending import StartAgain, Upload, UploadJob
@@ -62,14 +62,14 @@ class Uploader:
         session: Session,
         journal: Journal,
         tracker: Tracker,
-        limit: TokenBucket | None = None,
+        share: Share,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
         self._session = session
         self._journal = journal
         self._tracker = tracker
-        self._limit = limit
+        self._share = share
         self._clock = clock
         self._endpoint = session.endpoint
         self._services: Services | None = None
@@ -141,7 +141,7 @@ class Uploader:
         def keep(expires: float) -> None:
             self._journal.keep_upload_until(key, expires)
 
-        return Upload(self._job, self._session, self._tracker, lock, source, url, self._limit, keep)
+        return Upload(self._job, self._session, self._tracker, lock, source, url, self._share, keep)
 
     async def _fresh(self, source: Source, key: str, lock: TransferLock, metadata: Mapping[str, bytes]) -> UploadResult:
         upload = self._upload(source, lock, self._endpoint, key)
@@ -163,7 +163,8 @@ class Uploader:
             )
             return await self._in_parts(upload, key, metadata, parts)
         whole = as_tus and services.offers(WITH_UPLOAD) and 0 < source.size <= SMALL
-        created = await self._create(upload, metadata, services, whole=whole)
+        async with upload.connection():
+            created = await self._create(upload, metadata, services, whole=whole)
         upload.url = created.url
         upload.expires = created.expires
         await to_thread.run_sync(
@@ -221,7 +222,8 @@ class Uploader:
 
     async def _resumed(self, upload: Upload, key: str, record: UploadRecord) -> UploadResult:
         self._tracker.size = upload.size
-        state = await upload.state()
+        async with upload.connection():
+            state = await upload.state()
         if state.complete:
             digest = record.digest or next(
                 (each for each in state.digests if each.algorithm == self._job.checksum), None
@@ -250,7 +252,8 @@ class Uploader:
             digest = await parallel.run()
             return await self._finished(upload, key, digest, "parallel")
         sequential = SequentialRoad(upload, state, (await self._offered()).checksum)
-        digest = await sequential.run()
+        async with upload.connection():
+            digest = await sequential.run()
         return await self._finished(upload, key, digest, "tus")
 
     async def _in_parts(
@@ -295,7 +298,7 @@ class Uploader:
             bytes_resumed=self._tracker.resumed,
             retries=self._tracker.retries,
             chunks=upload.chunks,
-            concurrency=self._tracker.concurrency,
+            concurrency=self._tracker.peak,
             protocol=protocol_name,
             already_there=there,
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast import AsyncClient, Timeouts
+from holdfast import AsyncClient, RetryPolicy, Timeouts
 from holdfast.discovery import DISCOVERIES
 from tests.client.loopback import Loopback
 
@@ -48,7 +48,11 @@ def make_client(tmp_path: Path) -> Callable[..., AsyncClient]:
     """A client with a journal in the test's folder, and half a second until something counts as stalled."""
 
     def make(**more: object) -> AsyncClient:
-        settings = {"state": tmp_path / "state", "timeouts": Timeouts(connect=5, stall=0.5, response=0.5)}
+        settings = {
+            "state": tmp_path / "state",
+            "retry": RetryPolicy(retries=0),
+            "timeouts": Timeouts(connect=5, stall=0.5, response=0.5),
+        }
         return AsyncClient(**(settings | more))  # type: ignore[arg-type]
 
     return make

@@ -113,7 +113,9 @@ def test_failures_have_their_exit_status_and_one_sentence(
     path = make_file(MIB)
     method, kind = str(order.pop("method")), str(order.pop("kind"))
     loopback.order(method, kind, **order)
-    done = holdfast_command.run("upload", str(path), "--to", loopback.url, "--quiet", "--max-attempts", "2")
+    done = holdfast_command.run(
+        "upload", str(path), "--to", loopback.url, "--quiet", "--max-attempts", "2", "--retries", "0"
+    )
     assert (done.returncode, done.stdout) == (status, "")
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith(f"holdfast: {path}: ")
@@ -202,11 +204,11 @@ def test_sizes(text: str, size: int) -> None:
 
 
 def stalled_upload(command: CommandLine, loopback: Loopback, path: Path) -> "subprocess.Popen[str]":
-    """An upload of which the last chunk does not move; all others are stored."""
+    """An upload of which the last chunk does not move; all others are stored. No other connection helps it out."""
     last = path.stat().st_size - 65536
     loopback.order("PATCH", "stall", after=1000, when=lambda seen: seen.offset == last)
     process = subprocess.Popen(
-        [*COMMAND, "upload", str(path), "--to", loopback.url, "--chunk-size", "65536", "--json"],
+        [*COMMAND, "upload", str(path), "--to", loopback.url, "--chunk-size", "65536", "--concurrency", "1", "--json"],
         env=environment(command.home),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 MIB = 1024 * 1024
 KEY = "d" * 32
 SIZE = 5 * MIB + 3
-HALF = 41 * 65536
+HALF = 2 * MIB
 """Where the second of two segments begins, if there is one connection."""
 MakeClient = Callable[..., AsyncClient]
 

@@ -35,10 +35,10 @@ async def test_a_slow_reader_gets_the_newest_and_not_all() -> None:
         with anyio.fail_after(10):
             await newest.wait()
         tracker.accepted = 1001
-        tracker.enter(State.DONE)
+        tracker.enter(State.COMPLETED)
         tracker.latest.close()
     assert [progress.accepted for progress in seen] == [0, 1000, 1001]
-    assert seen[-1].state is State.DONE
+    assert seen[-1].state is State.COMPLETED
 
 
 @pytest.mark.anyio

@@ -17,7 +17,7 @@ def test_one_line_up_and_one_line_down(make_file: MakeFile, loopback: Loopback, 
     seen: list[holdfast.Progress] = []
     result = holdfast.upload(path, to=loopback.url, state=tmp_path / "state", progress=seen.append)
     assert bytes(loopback.only().data) == path.read_bytes()
-    assert seen[-1].state is holdfast.State.DONE
+    assert seen[-1].state is holdfast.State.COMPLETED
     assert seen[-1].accepted == 300_000
     back = holdfast.download(result.url, tmp_path / "back", state=tmp_path / "state")
     assert back.path.read_bytes() == path.read_bytes()
@@ -51,7 +51,7 @@ def test_a_watcher_that_raises_stops_the_transfer(make_file: MakeFile, loopback:
     """The caller's exception comes out, and the upload can go on later."""
 
     def stop(progress: holdfast.Progress) -> None:
-        if progress.state is holdfast.State.RUNNING:
+        if progress.state is holdfast.State.IN_PROGRESS:
             raise KeyError("enough")
 
     loopback.order("PATCH", "stall")

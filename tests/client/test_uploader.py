@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import holdfast
 from holdfast import AsyncClient, UploadResult
+from holdfast.sources import FileSource
 from tests.client.loopback import Loopback, Seen
 
 pytestmark = pytest.mark.anyio
@@ -211,7 +213,7 @@ async def test_missing_ranges_that_are_named_bit_by_bit(make_file: MakeFile, mak
         async with make_client() as client:
             loopback.order("PATCH", "answer", status=401, times=99)
             with pytest.raises(holdfast.NotAuthorized):
-                await client.upload(path, loopback.url)
+                await client.upload(path, loopback.url, concurrency=1)
             loopback.orders.clear()
             loopback.seen.clear()
             kept = loopback.only()
@@ -448,7 +450,7 @@ async def test_two_transfers_of_one_file_do_not_run_at_once(
     async with make_client(timeouts=holdfast.Timeouts(stall=20, response=20)) as client:
         first = client.upload(path, loopback.url)
         async for progress in first:
-            if progress.state is holdfast.State.RUNNING:
+            if progress.state is holdfast.State.IN_PROGRESS:
                 break
         with pytest.raises(holdfast.TransferBusy, match="already"):
             await client.upload(path, loopback.url)
@@ -527,3 +529,46 @@ async def test_lower_priority_numbers_go_first(
             await transfer
     names = [seen.fields["upload-metadata"] for seen in loopback.requests("POST")]
     assert names == [f"filename {code}" for code in ("ZjA=", "ZjE=", "ZjI=", "ZjM=")]
+
+
+async def test_the_end_does_not_wait_for_the_slowest_connection(
+    make_file: MakeFile, make_client: MakeClient, loopback: Loopback
+) -> None:
+    """A chunk that takes far too long is sent on another connection too; the first to arrive counts."""
+    path = make_file(8 * MIB)
+    loopback.order("PATCH", "stall", after=65536, when=lambda seen: seen.is_chunk and seen.offset == 7 * MIB)
+    async with make_client(timeouts=holdfast.Timeouts(stall=25, response=25)) as client:
+        result = await client.upload(path, loopback.url, chunk_size=MIB, concurrency=2)
+    assert same(result, loopback, path)
+    assert result.retries == 0, "nobody waited for the connection that stood still"
+    assert MIB <= result.bytes_resent <= 2 * MIB
+
+
+async def test_what_the_server_has_is_hashed_beside_the_sending(
+    make_file: MakeFile, make_client: MakeClient, loopback: Loopback, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a resume the network does not wait until the bytes that are there already were read."""
+    path = make_file(8 * MIB)
+    loopback.order("PATCH", "stall", when=lambda seen: seen.is_chunk and seen.offset == 6 * MIB)
+    async with make_client(timeouts=holdfast.Timeouts(stall=20, response=20)) as client:
+        transfer = client.upload(path, loopback.url, chunk_size=MIB, concurrency=1)
+        async for progress in transfer:
+            if progress.accepted >= 6 * MIB:
+                transfer.cancel()
+    loopback.seen.clear()
+    read_into = FileSource.read_into
+    too_early: list[int] = []
+
+    def read_late(self: FileSource, offset: int, buffer: memoryview) -> None:
+        deadline = time.monotonic() + 10
+        while MIB <= offset < 5 * MIB and not loopback.chunks() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if MIB <= offset < 5 * MIB and not loopback.chunks():
+            too_early.append(offset)
+        read_into(self, offset, buffer)
+
+    monkeypatch.setattr(FileSource, "read_into", read_late)
+    async with make_client(timeouts=holdfast.Timeouts(stall=20, response=20)) as client:
+        result = await client.upload(path, loopback.url, chunk_size=MIB)
+    assert same(result, loopback, path)
+    assert not too_early

@@ -30,6 +30,13 @@ from holdfast_protocol.digest import Digest
 @click.option("--header", "headers", type=Header(), multiple=True, help="Sent with each request; may be repeated.")
 @click.option("--max-attempts", type=click.IntRange(1), default=10, show_default=True,
               help="Failures in a row without progress before giving up.")  # fmt: skip
+@click.option(
+    "--retries",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="How often a transfer that gave up is begun again, if it may go better then.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON event a line on standard output.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.pass_context
@@ -46,6 +53,7 @@ def download(
     priority: int,
     headers: tuple[tuple[str, str], ...],
     max_attempts: int,
+    retries: int,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -76,7 +84,7 @@ def download(
 
     names = list(dict.fromkeys(wanted))
     batch = Batch(names, start, lambda result: str(result.path), event_of, quiet=quiet, as_json=as_json)
-    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate))
+    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate, retries=retries))
 
 
 def event_of(name: str, result: DownloadResult) -> dict[str, object]:

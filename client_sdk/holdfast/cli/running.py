@@ -16,7 +16,7 @@ import click
 from holdfast.cli.screen import Screen, choose, emit, show_warnings
 from holdfast.client import AsyncClient
 from holdfast.errors import HoldfastError, ServerRefused, TransferCancelled, UsageError, VerificationFailed
-from holdfast.transfers import Transfer
+from holdfast.transfers import RetryPolicy, Transfer
 
 Result = TypeVar("Result")
 
@@ -59,11 +59,12 @@ class Batch(Generic[Result]):
         limit_rate: float | None,
         transfers: int = 4,
         override_method: bool = False,
+        retries: int = 2,
     ) -> int:
         """Blocks until all of them have ended; the exit status."""
         show_warnings()
         try:
-            anyio.run(self._main, dict(headers), limit_rate, transfers, override_method)
+            anyio.run(self._main, dict(headers), limit_rate, transfers, override_method, retries)
         except UsageError as error:
             raise click.UsageError(error.message) from error
         except HoldfastError as error:
@@ -71,10 +72,14 @@ class Batch(Generic[Result]):
         return PAUSED if self._paused else self._status
 
     async def _main(
-        self, headers: dict[str, str], limit_rate: float | None, transfers: int, override_method: bool
+        self, headers: dict[str, str], limit_rate: float | None, transfers: int, override_method: bool, retries: int
     ) -> None:
         client = AsyncClient(
-            headers=headers, limit_rate=limit_rate, transfers=transfers, override_method=override_method
+            headers=headers,
+            limit_rate=limit_rate,
+            transfers=transfers,
+            override_method=override_method,
+            retry=RetryPolicy(retries=retries),
         )
         with self._screen:
             async with client:

@@ -81,14 +81,14 @@ class Lines(Silent):
 
     def show(self, name: str, progress: Progress) -> None:
         now = time.monotonic()
-        then, state, note = self._shown.get(name, (now - LINE_EVERY, State.QUEUED, None))
+        then, state, note = self._shown.get(name, (now - LINE_EVERY, State.PENDING, None))
         news = progress.state is not state and progress.state is not State.STARTING
         if not news and progress.note == note and now - then < LINE_EVERY:
             return
-        if progress.state in (State.QUEUED, State.STARTING, State.FAILED, State.CANCELLED):
+        if progress.state in (State.PENDING, State.STARTING, State.FAILED, State.CANCELLED):
             return
-        # While an upload waits and runs in turn, each sentence is said once and the rest is rate limited.
-        if state in (State.WAITING, State.RUNNING) and progress.state in (State.WAITING, State.RUNNING):
+        # While a transfer fails and goes on in turn, each sentence is said once and the rest is rate limited.
+        if state is State.IN_PROGRESS and progress.state is State.IN_PROGRESS:
             if progress.note is None and now - then < LINE_EVERY:
                 self._shown[name] = (then, progress.state, note)
                 return
@@ -135,7 +135,7 @@ class Bars:
             self._tasks[name] = self._bars.add_task(escape(name.rstrip("/").rpartition("/")[2]), total=None, note="")
         # Here only Ctrl-C cancels, and what it cancels goes on with the next run of the command.
         word = "paused" if progress.state is State.CANCELLED else str(progress.state)
-        note = progress.note or ("" if progress.state is State.RUNNING else word)
+        note = progress.note or ("" if progress.state is State.IN_PROGRESS else word)
         self._bars.update(self._tasks[name], total=progress.size, completed=progress.accepted, note=escape(note))
 
     def say(self, sentence: str) -> None:
@@ -159,7 +159,7 @@ class Events(Silent):
         if progress.state.final:
             return
         now = time.monotonic()
-        then, state, note = self._shown.get(name, (0.0, State.QUEUED, None))
+        then, state, note = self._shown.get(name, (0.0, State.PENDING, None))
         if progress.state is state and progress.note == note and now - then < EVENT_EVERY:
             return
         self._shown[name] = (now, progress.state, progress.note)
@@ -218,12 +218,14 @@ def human(size: float) -> str:
 
 def _sentence(progress: Progress) -> str:
     match progress.state:
-        case State.DONE:
+        case State.COMPLETED:
             return f"done, {human(progress.accepted)} in {progress.elapsed:.1f} s"
         case State.VERIFYING:
             return "verifying"
-        case State.WAITING:
-            return progress.note or "waiting"
+        case State.PAUSED:
+            return "paused"
+        case State.IN_PROGRESS if progress.note is not None and progress.concurrency == 0:
+            return progress.note
     whole = "?" if progress.size is None else human(progress.size)
     left = "" if progress.eta is None else f", {progress.eta:.0f} s to go"
     percent = "" if progress.size is None else f" ({progress.fraction:.0%})"

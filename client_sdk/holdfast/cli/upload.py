@@ -62,6 +62,13 @@ STDIN_PIECE: Final = 256 * 1024
     show_default=True,
     help="Failures in a row without progress before giving up.",
 )
+@click.option(
+    "--retries",
+    type=click.IntRange(0),
+    default=2,
+    show_default=True,
+    help="How often a transfer that gave up is begun again, if it may go better then.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON event a line on standard output.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.pass_context
@@ -80,6 +87,7 @@ def upload(
     override_method: bool,
     on_change: OnChange,
     max_attempts: int,
+    retries: int,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -118,7 +126,7 @@ def upload(
 
     names = [str(file) for file in dict.fromkeys(files)]
     batch = Batch(names, start, lambda result: result.url, event_of, note_of, quiet=quiet, as_json=as_json)
-    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate, override_method=override_method))
+    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate, override_method=override_method, retries=retries))
 
 
 async def standard_input() -> AsyncIterator[bytes]:

@@ -1,0 +1,223 @@
+"""What the controller learns, on links that are modelled: bytes flow like a fluid, time is a number."""
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+
+from holdfast.planner import LARGEST_CHUNK, MEMORY, MOST_CONNECTIONS, SMALLEST_CHUNK, Controller
+
+MIB = 1024 * 1024
+PIECE = 256 * 1024
+STEP = 0.01
+
+
+@dataclass
+class Link:
+    """A link of `total` bytes a second, of which one connection gets at most `each`. Times in seconds."""
+
+    total: float
+    each: float = float("inf")
+    delay: float = 0.02
+    """From the last byte to the answer, and from the answer to the next first byte."""
+    allowed: int | None = None
+    """Requests at once; one more is answered 429."""
+    breaks_every: int | None = None
+    """Bytes after which a connection breaks."""
+
+
+@dataclass
+class _Connection:
+    size: int = 0
+    began: float = 0.0
+    sent: float = 0.0
+    told: int = 0
+    wait: float = 0.0
+    answering: bool = False
+    life: float = 0.0
+
+
+@dataclass
+class Run:
+    """A transfer of `left` bytes over a link, step by step."""
+
+    link: Link
+    controller: Controller
+    left: int
+    now: float = 0.0
+    refused: int = 0
+    wire: int = 0
+    history: list[tuple[float, int, int]] = field(default_factory=list)
+    connections: list[_Connection] = field(default_factory=list)
+
+    def go(self, until: float = float("inf")) -> float:
+        """Runs to the end, or to a moment; the seconds that it took."""
+        began = self.now
+        while (self.left or any(each.size for each in self.connections)) and self.now < until:
+            self._step()
+        return self.now - began
+
+    def _step(self) -> None:
+        self.now += STEP
+        limit = self.controller.connections
+        while len(self.connections) < limit:
+            self.connections.append(_Connection(wait=self.now + self.link.delay))
+        busy = [each for each in self.connections if each.size]
+        for each in self.connections:
+            if not each.size and self.left and each.wait <= self.now and len(busy) < limit:
+                if self.link.allowed is not None and len(busy) >= self.link.allowed:
+                    self.refused += 1
+                    each.wait = self.now + self.link.delay + 0.3
+                    self.controller.throttled(self.now, 0.5, crowded=True)
+                    limit = self.controller.connections
+                    continue
+                each.size = min(self.controller.chunk_size, self.left)
+                self.left -= each.size
+                each.began, each.sent, each.told, each.answering = self.now, 0.0, 0, False
+                self.controller.began(self.now)
+                busy.append(each)
+        sending = [each for each in busy if not each.answering]
+        for each in sending:
+            each.sent += min(self.link.each, self.link.total / len(sending)) * STEP
+            while each.told < min(each.sent, each.size):
+                piece = min(PIECE, each.size - each.told)
+                each.told += piece
+                self.wire += piece
+                self.controller.moved(piece, self.now)
+            if self.link.breaks_every is not None:
+                each.life += min(self.link.each, self.link.total / len(sending)) * STEP
+                if each.life >= self.link.breaks_every:
+                    each.life = 0.0
+                    self.left += each.size
+                    each.size, each.wait = 0, self.now + 0.2
+                    self.controller.ended(self.now)
+                    self.controller.broken()
+                    continue
+            if each.sent >= each.size:
+                each.answering, each.wait = True, self.now + self.link.delay
+        for each in busy:
+            if each.size and each.answering and each.wait <= self.now:
+                self.controller.ended(self.now)
+                self.controller.accepted(each.size, self.now - each.began, self.link.delay, self.now)
+                each.size, each.wait = 0, self.now + self.link.delay
+        self.history.append((self.now, self.controller.connections, self.controller.chunk_size))
+
+
+def run(link: Link, size: int) -> Run:
+    """A transfer to its end."""
+    found = Run(link, Controller(0.0), size)
+    found.go()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("link", "size"),
+    [
+        (Link(total=110 * MIB, delay=0.005), 2048 * MIB),
+        (Link(total=40 * MIB, each=4 * MIB, delay=0.08), 400 * MIB),
+        (Link(total=0.5 * MIB, delay=0.06), 60 * MIB),
+        (Link(total=50 * MIB, each=10 * MIB, delay=0.1), 1024 * MIB),
+    ],
+    ids=["LAN", "long-fat", "DSL", "in-between"],
+)
+def test_most_of_the_link_is_used(link: Link, size: int) -> None:
+    took = run(link, size).now
+    assert size / took >= 0.8 * min(link.total, MOST_CONNECTIONS * link.each)
+
+
+def test_connections_that_bring_nothing_are_given_up() -> None:
+    """On a link that a few connections fill, more of them only take from others."""
+    found = run(Link(total=20 * MIB, delay=0.01), 1024 * MIB)
+    late = [connections for now, connections, _ in found.history if now > found.now / 2]
+    assert sum(late) / len(late) <= 9
+
+
+def test_connections_are_added_while_each_brings_its_own() -> None:
+    found = run(Link(total=400 * MIB, each=4 * MIB, delay=0.05), 1024 * MIB)
+    assert found.controller.connections == MOST_CONNECTIONS
+    assert next(now for now, connections, _ in found.history if connections == MOST_CONNECTIONS) < 3
+
+
+def test_a_server_that_takes_three_at_once_is_asked_for_more_only_now_and_then() -> None:
+    found = run(Link(total=30 * MIB, each=10 * MIB, delay=0.02, allowed=3), 1500 * MIB)
+    assert found.refused <= 8
+    assert 1500 * MIB / found.now >= 0.8 * 30 * MIB
+
+
+def test_chunks_grow_where_the_answer_takes_long() -> None:
+    """The time around the bytes stays a small part of a request, as far as memory allows."""
+    slow = run(Link(total=20 * MIB, delay=0.5), 1024 * MIB)
+    assert max(size for _, _, size in slow.history) > 4 * MIB
+
+
+def test_chunks_stay_small_on_a_slow_link() -> None:
+    """A request must come to its end in some seconds, or a pause costs too much."""
+    found = run(Link(total=0.5 * MIB, delay=0.05), 40 * MIB)
+    assert found.history[-1][2] == SMALLEST_CHUNK
+
+
+def test_where_connections_break_little_is_sent_twice() -> None:
+    size = 2048 * MIB
+    found = run(Link(total=40 * MIB, each=8 * MIB, delay=0.05, breaks_every=32 * MIB), size)
+    assert found.wire <= 1.05 * size + MOST_CONNECTIONS * PIECE
+
+
+def test_a_link_that_gets_slower_does_not_keep_the_large_chunks() -> None:
+    link = Link(total=20 * MIB, delay=0.05)
+    found = Run(link, Controller(0.0), 4096 * MIB)
+    found.go(until=30)
+    link.total = 2 * MIB
+    before = found.left
+    found.go(until=90)
+    assert before - found.left >= 0.9 * 50 * 2 * MIB
+    assert found.controller.chunk_size <= 4 * MIB
+
+
+def test_memory_is_bounded_whatever_is_learnt() -> None:
+    random.seed(1)
+    controller = Controller(0.0)
+    for now in range(1, 500):
+        controller.began(now)
+        for _ in range(100):
+            controller.moved(MIB, now + random.random())
+        controller.accepted(controller.chunk_size, random.random(), random.random() / 10, now + 1.0)
+        controller.ended(now + 1.0)
+        held = controller.chunk_size * (controller.connections + 1)
+        assert held <= MEMORY or controller.chunk_size == SMALLEST_CHUNK
+        assert SMALLEST_CHUNK <= controller.chunk_size <= LARGEST_CHUNK
+        assert 1 <= controller.connections <= MOST_CONNECTIONS
+
+
+def test_retry_after_holds_for_the_whole_origin() -> None:
+    controller = Controller(0.0)
+    controller.throttled(10.0, 0.5, retry_after=4.0)
+    assert controller.pause(10.0) == pytest.approx(4.4)
+    assert controller.pause(20.0) == 0
+    assert controller.connections == 4
+
+
+def test_what_was_on_its_way_together_counts_as_one_refusal() -> None:
+    controller = Controller(0.0)
+    for _ in range(8):
+        controller.throttled(10.0, 0.5)
+    assert controller.connections == 4
+
+
+def test_too_many_requests_are_as_many_as_were_let_in() -> None:
+    controller = Controller(0.0)
+    for _ in range(8):
+        controller.began(1.0)
+    for _ in range(5):
+        controller.ended(2.0)
+        controller.throttled(2.0, 0.5, crowded=True)
+    assert controller.connections == 3
+
+
+def test_a_rate_limit_of_our_own_says_nothing_of_the_network() -> None:
+    controller = Controller(0.0)
+    for _ in range(8):
+        controller.began(0.0)
+    for step in range(1, 100):
+        controller.held()
+        controller.moved(MIB, step / 10)
+    assert controller.connections == 8
