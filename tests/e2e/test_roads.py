@@ -10,6 +10,7 @@ import socket
 import struct
 import termios
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,66 @@ def test_chunks_in_pieces_over_one_connection(server: ServerProcess, speaker: Sp
         assert missing(speaker.head(upload)) == []
     assert speaker.complete(upload, digest(data)).status == 204
     assert speaker.get(upload).body == data
+
+
+def stored(speaker: Speaker, data: bytes) -> str:
+    upload = speaker.create(len(data), parallel=False)
+    assert speaker.patch(upload, 0, data).status == 204
+    return upload
+
+
+@pytest.mark.rule("D-GET-1", "D-GET-2")
+def test_answers_keep_their_places_in_the_stream(server: ServerProcess, speaker: Speaker, rng: random.Random) -> None:
+    """Whole files, ranges, several ranges and answers without a file in one go, on one connection."""
+    data = rng.randbytes(20 * MIB + 11)
+    upload = stored(speaker, data)
+    cases: list[tuple[str | None, bytes]] = [
+        ("bytes=5-", data[5:]),
+        ("bytes=-3", data[-3:]),
+        ("bytes=0-0", data[:1]),
+        (None, data),
+        ("bytes=9000000-9999999", data[9_000_000:10_000_000]),
+    ]
+    with Connection(server.url) as connection:
+        for asked, _ in cases:
+            connection.send(head("GET", upload, {"Range": asked} if asked else {}))
+            connection.send(head("GET", upload, {"Range": "bytes=0-9,12000000-17000000,-10"}))
+            connection.send(head("GET", "0" * 32, {}))
+        for asked, expected in cases:
+            answer = connection.read()
+            assert answer.status == (206 if asked else 200)
+            assert answer.body == expected
+            several = connection.read()
+            assert several.status == 206
+            for part in (data[:10], data[12_000_000:17_000_001], data[-10:]):
+                assert part in several.body
+            assert connection.read().verdict == (404, "not-found")
+
+
+@pytest.mark.rule("D-GET-1")
+def test_a_reader_that_pauses_and_one_that_goes(server: ServerProcess, speaker: Speaker, rng: random.Random) -> None:
+    """The file waits for who reads slowly; who goes away in the middle leaves nothing behind, and stops nobody."""
+    data = rng.randbytes(24 * MIB)
+    upload = stored(speaker, data)
+    with Connection(server.url, receive_buffer=65536) as slow:
+        slow.send(head("GET", upload, {}))
+        for _ in range(5):
+            with Connection(server.url) as gone:
+                gone.send(head("GET", upload, {}))
+                assert gone.read_head().status == 200
+                gone.reset()
+        assert speaker.get(upload).body == data
+        assert slow.read().body == data
+    eventually(lambda: open_files(server, upload) == 0)
+
+
+def open_files(server: ServerProcess, upload: str) -> int:
+    """How often the server has the upload's file open."""
+    count = 0
+    for link in Path(f"/proc/{server.pid}/fd").iterdir():
+        with suppress(OSError):
+            count += upload.rsplit("/", 1)[-1] in str(link.readlink())
+    return count
 
 
 @pytest.mark.rule("T-PATCH-4")

@@ -22,7 +22,7 @@ PLAIN = """
 from holdfast_server.cli import serve
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
 
-HoldfastProtocol.lends = lambda self, fields: False
+HoldfastProtocol.lends = lambda self: False
 serve(prog_name="holdfast serve")
 """
 

@@ -93,7 +93,7 @@ class Files:
                 await self._patch(found, scope, receive, send)
             case "GET":
                 uploads = self._uploads()
-                await downloads.download(uploads, await uploads.find(found), head_of(scope), send)
+                await downloads.download(uploads, await uploads.find(found), scope, send)
             case "DELETE":
                 await self._uploads().terminate(found)
                 await answer(send, 204)

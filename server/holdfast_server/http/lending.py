@@ -1,13 +1,15 @@
-"""A connection of uvicorn's that can be lent to the application for the body of a request (`lent_body`).
+"""A connection of uvicorn's that can be lent to the application, for the body of a request (`lent_body`) or for a part
+of the body of an answer (`downloads`).
 
 Rule of this file: while the connection is lent, uvicorn does not read from it; when it comes back, whatever of the body
-was left unread is passed over, and the next request begins where it ends. What is lent is a second descriptor of the
+was left unread is passed over, and the next request begins where it ends. Nobody writes to a connection that is lent
+for an answer before all is on its way that uvicorn had to write. What is lent is a second descriptor of the
 same socket, so the connection may go meanwhile: the bytes that had arrived are still there. Only a body with a length
 can be lent, because where it ends must be known before; and only a plain TCP connection.
 """
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,12 +65,12 @@ class LendingProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if self.parser is not None and self.lends(self.headers):
+        if self.parser is not None and self.lends() and length_of(self.headers):
             self.flow.pause_reading()  # what comes now is for whom the connection is lent to; `receive` goes on reading
 
-    def lends(self, fields: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Can the body of a request with these fields be lent?"""
-        return bool(length_of(fields)) and not is_ssl(self.transport)
+    def lends(self) -> bool:
+        """Can the connection be lent at all?"""
+        return not is_ssl(self.transport)
 
     def lend(self, cycle: RequestResponseCycle) -> Loan:
         received, cycle.body = bytes(cycle.body), bytearray()
@@ -79,9 +81,32 @@ class LendingProtocol(HttpToolsProtocol):
             self.transport.write(_CONTINUE)
             cycle.waiting_for_100_continue = False
         self.flow.pause_reading()
+        return Loan(self, cycle, received, left, self._second())
+
+    async def send(
+        self, cycle: RequestResponseCycle, size: int, transmit: Callable[[socket.socket], Awaitable[None]]
+    ) -> None:
+        """See `downloads.SENDING`."""
+        if size > cycle.expected_content_length:
+            raise RuntimeError("This would be more than the Content-Length of the answer.")
+        for limit in (0, None):  # 0 calls `pause_writing` if anything is left to be written
+            if cycle.disconnected or self.transport.is_closing():
+                return
+            self.transport.set_write_buffer_limits(limit)
+            await self.flow.drain()
+        try:
+            with self._second() as lent:
+                await transmit(lent)
+        except ConnectionError:
+            cycle.disconnected = True
+            self.transport.abort()
+        else:
+            cycle.expected_content_length -= size
+
+    def _second(self) -> socket.socket:
         lent: socket.socket = self.transport.get_extra_info("socket").dup()
         lent.setblocking(False)
-        return Loan(self, cycle, received, left, lent)
+        return lent
 
     def take_back(self, cycle: RequestResponseCycle, left: int, cut: bool) -> None:
         """uvicorn reads again once the request is answered."""

@@ -5,19 +5,22 @@ before it has handed over the bytes that came before the connection was lost, an
 lose what T-PATCH-4 promises to keep. It appends trailers to the header fields of the scope, often before the
 application has seen those, so that nobody could tell them apart (T-TRAILER-1). It has no interim answers: here is
 the ASGI extension `http.response.informational`, a message with `status` and `headers` that may be sent before
-`http.response.start`, any number of times. And it lends the connection for the body of a request (`lending`). Where
+`http.response.start`, any number of times. And it lends the connection for bodies (`lending`). Where
 another server runs the application, everything else still holds.
 """
 
 import http
 import re
+import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from holdfast_server.http.answers import TRAILERS
-from holdfast_server.http.lending import LendingProtocol, Loan
+from holdfast_server.http.downloads import SENDING
+from holdfast_server.http.lending import LendingProtocol, Loan, length_of
 from holdfast_server.http.lent_body import LENDING
 
 _INFORMATIONAL = "http.response.informational"
@@ -66,11 +69,16 @@ def _keeping(app: ASGIApp, protocol: LendingProtocol) -> ASGIApp:
         def lend() -> Loan:
             return protocol.lend(cycle)
 
+        async def send_through(size: int, transmit: Callable[[socket.socket], Awaitable[None]]) -> None:
+            await protocol.send(cycle, size, transmit)
+
         extensions = scope.setdefault("extensions", {})
         if scope["http_version"] == "1.1":  # RFC 9110, section 15.2: never to a client of HTTP/1.0
             extensions[_INFORMATIONAL] = {}
-        if protocol.lends(scope["headers"]):
-            extensions[LENDING] = {"lend": lend}
+        if protocol.lends():
+            extensions[SENDING] = {"send": send_through}
+            if length_of(scope["headers"]):
+                extensions[LENDING] = {"lend": lend}
         await app(scope, receive_all, send_all)
 
     return keeping

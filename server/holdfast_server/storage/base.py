@@ -5,6 +5,7 @@ given range of an upload: in this process, in any other, also after any of them 
 a committed byte never writes that byte again.
 """
 
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -89,6 +90,14 @@ class Reader(Protocol):
 
     def read(self, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes `[start, end)` in pieces of at most 1 MiB. Off the event loop."""
+        ...
+
+    async def send(self, connection: socket.socket, start: int, end: int) -> int:
+        """Sends the first of the bytes `[start, end)`, as many as a socket that does not block takes now, but some MiB
+        at most; how many it was. They do not pass through this process where that can be avoided.
+
+        Off the event loop. Raises ConnectionError if the other side is gone, and OSError if the file fails.
+        """
         ...
 
     def close(self) -> None: ...
