@@ -52,12 +52,12 @@ async def append(
     reservation = await writers.take_over(upload.id, writer.start, writer.end, fence_from=0)
     try:
         with writers.registered(writer):
-            fresh = await core.receiving(upload.id)
-            writer.since = await core.catalog.fence_head()
+            standing = await core.catalog.standing(upload.id, writer.start, writer.end)
+            fresh = core.receiving(standing.upload)
+            writer.since = standing.fence
             rules.admit(wanted, fresh)
             await writers.claim_turn(reservation)
-            taken = await core.catalog.stored(upload.id, wanted.offset, fresh.reach, 1)
-            stop = taken[0][0] if taken else rules.reach(wanted, fresh)
+            stop = rules.reach(wanted, fresh) if standing.stored is None else standing.stored[0]
             stream = _Stream(core, frontier, fresh, wanted, body, reservation, writer, stop)
             await stream.count_room()
             return await (stream.atomic() if wanted.atomic else stream.keep())

@@ -88,9 +88,10 @@ class _Chunk:
         try:
             writer = Writer(self._upload_id, self._start, self._end, self._body.stop)
             with self._writers.registered(writer):
-                await self._check_receiving()
-                writer.since = await self._core.catalog.fence_head()
-                if await _gaps(self._core, self._upload_id, self._start, self._end) != [(self._start, self._end)]:
+                standing = await self._core.catalog.standing(self._upload_id, self._start, self._end)
+                self._check_receiving(standing.upload)
+                writer.since = standing.fence
+                if standing.stored is not None:
                     return await self._store_aside(reservation)
                 await self._receive(reservation)
                 return await self._commit(reservation)
@@ -104,7 +105,7 @@ class _Chunk:
             await self._receive(scratch)
             if reservation is None:
                 reservation = taken = await self._writers.take_over(self._upload_id, self._start, self._end)
-            await self._check_receiving()
+            self._check_receiving(await self._core.catalog.get(self._upload_id))
             holes = await _gaps(self._core, self._upload_id, self._start, self._end)
             await self._compare(reservation, scratch, holes)
             for start, end in holes:
@@ -119,8 +120,8 @@ class _Chunk:
             if taken is not None:
                 taken.release()
 
-    async def _check_receiving(self) -> None:
-        upload = await self._core.find(self._upload_id)
+    def _check_receiving(self, upload: Upload | None) -> None:
+        upload = self._core.found(upload)
         rules.check_takes_bytes(upload)
         if upload.state is not State.RECEIVING:
             raise _LetGo  # completed meanwhile: every range is stored
