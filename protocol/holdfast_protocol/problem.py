@@ -38,6 +38,7 @@ def _kinds(*rows: tuple[str, int, str]) -> dict[str, Kind]:
 
 
 KINDS: Final[Mapping[str, Kind]] = _kinds(
+    ("malformed-request", 400, "This is not a request of HTTP/1.1"),
     ("malformed-field", 400, "A header field does not follow its grammar"),
     ("missing-field", 400, "A header field that this request needs is missing"),
     ("conflicting-fields", 400, "Two header fields contradict each other"),

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import click
 import uvicorn
@@ -109,7 +109,12 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
     "--expire-after", default="7d", type=Duration(), help="Remove unfinished uploads not touched for so long."
 )
 @click.option("--expire-finished", default="never", type=Duration(), help="Remove complete files after so long.")
-@click.option("--stall-timeout", default="60s", type=Duration(), help="End requests of which nothing comes.")
+@click.option(
+    "--stall-timeout",
+    default="60s",
+    type=Duration(),
+    help="End requests of which nothing comes, and connections without a whole head for so long.",
+)
 @click.option("--grace", default="3s", type=Duration(), help="How long requests may go on at SIGTERM.")
 @click.option(
     "--cors-origin",
@@ -129,7 +134,7 @@ def serve(host: str, port: int, workers: int, **values: Any) -> None:
         functools.partial(_served, settings),
         factory=True,
         workers=workers,
-        http=HoldfastProtocol,
+        http=cast(Any, functools.partial(HoldfastProtocol, head_timeout=settings.stall_timeout)),
         ws="none",
         lifespan="on",
         log_level="warning",

@@ -33,7 +33,8 @@ class Settings:
     expire_finished: float | None = None
     """A complete file is removed after so long; None: never."""
     stall_timeout: float = 60.0
-    """A request of which no byte has come for so long is ended; what it brought is kept."""
+    """A request of which no byte has come for so long is ended; what it brought is kept. Under `holdfast serve` also
+    how long the head of a request may take (H-HEAD-2)."""
     grace: float = 3.0
     """At SIGTERM, how long requests in flight may go on."""
     cors_origins: tuple[str, ...] = ()

@@ -136,8 +136,11 @@ class Connection:
     def close(self) -> None:
         self.socket.close()
 
-    def read(self) -> Answer:
-        """The answer to the last `begin`. Raises ConnectionLostError if it does not come whole."""
+    def read(self, method: str | None = None) -> Answer:
+        """The answer to the last `begin`, or to a request of this method that was written by hand.
+
+        Raises ConnectionLostError if it does not come whole.
+        """
         before: list[Answer] = []
         while True:
             answer = self.read_head()
@@ -146,7 +149,7 @@ class Connection:
             before.append(answer)
         status, fields = answer.status, answer.fields
         answer = Answer(status, fields, b"", before)
-        if self._method == "HEAD" or status in (101, 204, 304):
+        if (method or self._method) == "HEAD" or status in (101, 204, 304):
             return answer
         return Answer(status, fields, self._read_body(answer), before)
 

@@ -71,14 +71,18 @@ async def answer_json(send: Send, value: Any, *, head: bool = False) -> None:
 async def answer_problem(send: Send, problem: ProblemError, *, head: bool = False) -> None:
     """V-PROBLEM-1."""
     body = problem.to_json()
-    fields = {
+    await answer(send, problem.status, problem_fields(problem, body), b"" if head else body)
+
+
+def problem_fields(problem: ProblemError, body: bytes) -> dict[str, str]:
+    """The fields of an answer with this document."""
+    return {
         headers.CONTENT_TYPE: headers.MEDIA_PROBLEM,
         headers.CACHE_CONTROL: "no-store",
         headers.CONTENT_LENGTH: str(len(body)),
         **NOSNIFF,
         **problem.headers,
     }
-    await answer(send, problem.status, fields, b"" if head else body)
 
 
 def not_allowed(methods: tuple[str, ...]) -> ProblemError:

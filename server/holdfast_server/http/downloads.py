@@ -26,6 +26,10 @@ SENDING: Final = "holdfast.response.socket"
 `await send(size, transmit)` calls `transmit` with a socket that does not block, and that sends so many bytes by it."""
 
 
+LAST: Final = 16 * 1024
+"""Bytes that are never sent so; few enough for a server to take them without waiting."""
+
+
 def entity_tag(upload: Upload) -> fields.EntityTag:
     """Strong: the bytes of a complete upload never change, and its id is never used again."""
     return fields.EntityTag(upload.id, weak=False)
@@ -113,20 +117,25 @@ def _tags(head: Headers, name: str) -> list[fields.EntityTag] | Literal["*"] | N
 
 
 async def _send(reader: Reader, start_: int, end: int, scope: Scope, send: Send) -> None:
-    """Bytes of the file: straight out of it into the connection, where the server lends that."""
+    """Bytes of the file: straight out of it into the connection, where the server lends that.
+
+    The last ones take the plain way even then: who has them has the whole answer, and may send the next request before
+    this server would know that it has answered.
+    """
     lending = scope.get("extensions", {}).get(SENDING)
-    if lending is not None:
+    tail = end - LAST
+    if lending is not None and start_ < tail:
 
         async def transmit(connection: socket.socket) -> None:
             position = start_
-            while position < end:
-                count = await reader.send(connection, position, end)
+            while position < tail:
+                count = await reader.send(connection, position, tail)
                 if not count:
                     await anyio.wait_writable(connection)
                 position += count
 
-        await lending["send"](end - start_, transmit)
-        return
+        await lending["send"](tail - start_, transmit)
+        start_ = tail
     async for data in reader.read(start_, end):
         await send({"type": "http.response.body", "body": data, "more_body": True})
 

@@ -22,7 +22,7 @@ from holdfast_server.uploads.core import is_full, no_space
 logger = logging.getLogger(__name__)
 
 MOST_FIELDS = 128 * 1024
-"""Bytes of header fields that are taken."""
+"""Bytes of a head that are taken: of its target and its fields (H-HEAD-1)."""
 
 _TUS_RESUMABLE = (headers.TUS_RESUMABLE.lower().encode(), headers.TUS_PROTOCOL_VERSION.encode())
 
@@ -45,15 +45,19 @@ class Envelope:
             if message["type"] == "http.response.start":
                 started = True
                 message["headers"] = [*message.get("headers", ()), _TUS_RESUMABLE, *allowed]
+                if bodiless:  # the client has not asked by HEAD, so a length would be that of a body that follows
+                    message["headers"] = [field for field in message["headers"] if field[0] != b"content-length"]
+                    message["headers"].append((b"content-length", b"0"))
             await send(message)
 
         fields = head_of(scope)
         method = rules.effective_method(scope["method"], fields)
         allowed = self._cors.fields(method, fields)
+        bodiless = method == "HEAD" != scope["method"]
         if method != scope["method"]:
             scope = {**scope, "method": method}
         try:
-            _check_size(fields)
+            _check_size(scope, fields)
             rules.check_version(method, fields)
             await self._app(scope, receive, send_signed)
             return
@@ -70,10 +74,11 @@ class Envelope:
         await answer_problem(send_signed, problem, head=method == "HEAD")
 
 
-def _check_size(fields: Headers) -> None:
-    size = sum(len(name) + len(value) for name, value in fields)
+def _check_size(scope: Scope, fields: Headers) -> None:
+    """H-HEAD-1, where the server in front has not done it."""
+    size = len(scope["path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in fields)
     if size > MOST_FIELDS:
-        raise ProblemError("headers-too-large", f"The header fields have {size} bytes; {MOST_FIELDS} are taken.")
+        raise ProblemError("headers-too-large", f"The head has {size} bytes; {MOST_FIELDS} are taken.")
 
 
 def _failure(error: Exception) -> ProblemError:

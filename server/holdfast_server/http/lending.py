@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
+
+from holdfast_server.http.framing import FramingProtocol
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -47,7 +49,7 @@ class Loan:
             self.protocol.take_back(self.cycle, left, cut)
 
 
-class LendingProtocol(HttpToolsProtocol):
+class LendingProtocol(FramingProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._passed_over = 0  # bytes of a body that nobody will read
@@ -55,6 +57,8 @@ class LendingProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._passed_over:
             self._unset_keepalive_if_required()
+            if self._idle:
+                self._bound()  # as any body that comes behind its answer
             size = min(self._passed_over, len(data))
             self._passed_over -= size
             if self._passed_over:
@@ -91,6 +95,7 @@ class LendingProtocol(HttpToolsProtocol):
             raise RuntimeError("This would be more than the Content-Length of the answer.")
         for limit in (0, None):  # 0 calls `pause_writing` if anything is left to be written
             if cycle.disconnected or self.transport.is_closing():
+                cycle.expected_content_length -= size  # what goes to nobody needs not to be sent
                 return
             self.transport.set_write_buffer_limits(limit)
             await self.flow.drain()

@@ -29,7 +29,7 @@ _PHRASES = {status.value: status.phrase for status in http.HTTPStatus} | {104: "
 
 
 class HoldfastProtocol(LendingProtocol):
-    """To be given to uvicorn as `http=`."""
+    """To be given to uvicorn as `http=`, with the `head_timeout` of `FramingProtocol`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

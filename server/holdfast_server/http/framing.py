@@ -1,0 +1,225 @@
+"""What comes over a connection before it is a request: refused, bounded in size and in time (protocol.md, section 7).
+
+Rule of this file: nobody can have the server keep more than a head of `MOST_FIELDS` bytes and a handful of pipelined
+requests, or keep a connection open by not ending a head. What is no HTTP is answered 400, after the answers to the
+requests before it and never in the middle of one, and the connection is closed. A body that turns out to be malformed
+is for the application a body that was cut off: it keeps what T-PATCH-4 promises.
+"""
+
+import asyncio
+import re
+from typing import Any, Final, Protocol
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from holdfast_protocol import headers
+from holdfast_protocol.problem import ProblemError
+from holdfast_server.http.answers import problem_fields
+from holdfast_server.http.envelope import MOST_FIELDS
+
+MOST_PIPELINED: Final = 100
+"""Requests of one connection that may wait while another one runs."""
+LINGER: Final = 2.0
+"""Seconds for which a refused connection is still read: closed at once, the client might never see the answer."""
+
+
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
+
+
+class _Queue(Protocol):
+    def __len__(self) -> int: ...
+
+
+class _Flow(FlowControl):
+    """Does not read on while requests wait: the bytes behind them would become requests too, without end."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: _Queue) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
+
+
+class FramingProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, with limits. `head_timeout` is in seconds."""
+
+    def __init__(self, *args: Any, head_timeout: float = 60.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._head_timeout = min(head_timeout, 86400.0)  # a timer cannot wait for ever
+        self._limit: asyncio.TimerHandle | None = None
+        self._running: RequestResponseCycle | None = None
+        self._in_head = False
+        self._in_body = False
+        self._framing = 0  # bytes that were no body, since the last piece of the message was whole
+        self._refused = False
+        self._refusal: ProblemError | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
+        self._bound()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True  # uvicorn tells it only to the newest request
+            self._running.message_event.set()
+        super().connection_lost(exc)
+        self._unbound()
+        self.pipeline.clear()  # nobody is there to be answered
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if self._refused:
+            return
+        self._framing += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            else:
+                self._pass_over_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            crowded = len(self.pipeline) > MOST_PIPELINED
+            cause = error.__context__ if isinstance(error.__context__, ProblemError) else None
+            self._refuse(None if crowded else cause or _malformed("This is not HTTP/1.1."))
+            return
+        if self._framing > MOST_FIELDS:
+            self._refuse(_too_large())
+        elif self._in_head or self._idle:
+            self._bound()
+        else:
+            self._unbound()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._framing = True, 0
+        if len(self.pipeline) > MOST_PIPELINED:
+            raise RuntimeError("Too many requests wait on one connection.")
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._framing = False, 0
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        self._check_head()
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            return  # see `_pass_over_upgrade`
+        super().on_headers_complete()
+        self._in_body = True
+
+    def on_chunk_header(self) -> None:
+        self._framing = 0
+
+    def on_chunk_complete(self) -> None:
+        self._framing = 0
+
+    def on_body(self, body: bytes) -> None:
+        self._framing = max(0, self._framing - len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._framing = 0
+        if self._in_body:
+            self._in_body = False
+            super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        last = not self.pipeline
+        super().on_response_complete()
+        if last and self._refused and not self.transport.is_closing():
+            self._unset_keepalive_if_required()
+            self._end(self._refusal)
+
+    @property
+    def _idle(self) -> bool:
+        """No request runs. A body may still be coming, of one that was answered before it was read."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _check_head(self) -> None:
+        """H-HTTP-2. Raises ProblemError 400."""
+        version = self.parser.get_http_version()
+        hosts = [value.strip() for name, value in self.headers if name == b"host"]
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if version not in ("1.0", "1.1"):
+            raise _malformed(f"HTTP/{version} is not spoken here; send HTTP/1.1.")
+        if len(hosts) > 1 or (not hosts and version == "1.1") or not all(_HOST.fullmatch(host) for host in hosts):
+            raise _malformed("A request has one Host field, with a name and perhaps a port.")
+        if codings and (codings != [b"chunked"] or version == "1.0"):
+            raise _malformed("The only transfer coding is chunked, in HTTP/1.1.")
+        if self.scope["method"] == "CONNECT" or b"#" in self.url:
+            raise _malformed("The target of a request is a path or a URL, without a fragment.")
+
+    def _pass_over_upgrade(self, rest: bytes) -> None:
+        """H-UPGRADE-1. The parser stops behind such a head, so the head is read again without the field."""
+        version = self.parser.get_http_version().encode()
+        head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        head += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"\r\n".join(head) + b"\r\n\r\n" + rest)
+
+    def _refuse(self, problem: ProblemError | None) -> None:
+        """Takes nothing more: answers what came before, then with `problem` if there is one, and closes."""
+        self._refused, self._refusal = True, problem
+        self._unbound()
+        cycle = self.cycle
+        if not self._in_body and self._idle:
+            self._end(problem)
+        elif self._in_body and self.pipeline:
+            self.pipeline.popleft()  # the malformed one, which has not begun: `on_response_complete` ends for it
+        elif self._in_body:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._end(None if cycle.response_started else problem)
+
+    def _end(self, problem: ProblemError | None) -> None:
+        if problem is not None:
+            body = problem.to_json()
+            fields = {**problem_fields(problem, body), headers.TUS_RESUMABLE: headers.TUS_PROTOCOL_VERSION}
+            pairs = [*self.server_state.default_headers, (b"connection", b"close")]
+            pairs += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
+            head = b"".join(name + b": " + value + b"\r\n" for name, value in pairs)
+            if self.scope is not None and self.scope.get("method") == "HEAD":
+                body = b""
+            self.transport.write(STATUS_LINE[problem.status] + head + b"\r\n" + body)
+            self.flow.resume_reading()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+                self._limit = self.loop.call_later(LINGER, self.transport.close)
+                return
+        self.transport.close()
+
+    def _bound(self) -> None:
+        if self._limit is None:
+            self._limit = self.loop.call_later(self._head_timeout, self._timed_out)
+
+    def _unbound(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+            self._limit = None
+
+    def _timed_out(self) -> None:
+        """H-HEAD-2."""
+        self._limit = None
+        if not self._idle:
+            self._bound()
+        elif self._in_head:
+            self._refuse(ProblemError("request-timeout", "The head of the request did not come to its end in time."))
+        elif self.timeout_keep_alive_task is None:
+            self.transport.close()
+
+
+def _malformed(detail: str) -> ProblemError:
+    return ProblemError("malformed-request", f"{detail} The connection is closed.")
+
+
+def _too_large() -> ProblemError:
+    return ProblemError("headers-too-large", f"Of what is no body {MOST_FIELDS} bytes are taken.")
