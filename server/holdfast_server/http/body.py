@@ -17,8 +17,9 @@ from anyio.abc import TaskGroup
 from starlette.types import Receive, Scope
 
 from holdfast_protocol.messages import Headers
-from holdfast_server.http.answers import trailers_of
+from holdfast_server.http.answers import gone_of, trailers_of
 from holdfast_server.http.lent_body import LENDING, LentBody
+from holdfast_server.http.uvicorn_cycle import with_what_is_left
 from holdfast_server.uploads.incoming import Ending, Incoming
 
 RUN: Final = 1024 * 1024
@@ -38,8 +39,10 @@ class RequestBody:
         stall_timeout: float,
         expected: int | None,
         trailers: Callable[[], Headers],
+        gone: Callable[[], bool],
     ) -> None:
         self._trailers = trailers
+        self._gone = gone
         self.ending: Ending | None = None
         self._receive = receive
         self._tasks = tasks
@@ -57,6 +60,10 @@ class RequestBody:
     @property
     def trailers(self) -> Headers:
         return self._trailers() if self.ending is Ending.WHOLE else Headers()
+
+    @property
+    def gone(self) -> bool:
+        return self.ending is Ending.CUT or self._gone()
 
     async def wait(self, patience: float | None = None) -> bool | None:
         if self._batch:
@@ -143,15 +150,15 @@ async def reading(
 
     An exception leaves the block as it is, not in a group.
     """
-    lending = scope.get("extensions", {}).get(LENDING)
+    lending, gone, trailers = scope.get("extensions", {}).get(LENDING), gone_of(scope), trailers_of(scope) or Headers
     if lending is not None:
-        with LentBody(lending["lend"], stall_timeout) as lent:
+        with LentBody(lending["lend"], stall_timeout, gone) as lent:
             yield lent
         return
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         try:
-            yield RequestBody(receive, tasks, stall_timeout, expected, trailers_of(scope) or Headers)
+            yield RequestBody(with_what_is_left(receive), tasks, stall_timeout, expected, trailers, gone)
         except Exception as error:
             failure = error
         tasks.cancel_scope.cancel()

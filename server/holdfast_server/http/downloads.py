@@ -6,7 +6,7 @@ shown by a browser as part of this site: it is an attachment, and its type is no
 
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
 import anyio
@@ -49,11 +49,13 @@ def file_fields(upload: Upload) -> dict[str, str]:
     }
 
 
-async def download(uploads: Uploads, upload: Upload, scope: Scope, send: Send) -> None:
-    """Answers a GET."""
+async def download(
+    uploads: Uploads, upload: Upload, scope: Scope, send: Send, others: Mapping[str, str] | None = None
+) -> None:
+    """Answers a GET, with the fields `others` beside those of the file."""
     head = head_of(scope)
     async with uploads.open(upload) as reader:
-        found = file_fields(upload)
+        found = file_fields(upload) | dict(others or {})
         _check_match(upload, head)
         if _is_known(upload, head):
             await answer(send, 304, found)

@@ -53,6 +53,7 @@ class LendingProtocol(FramingProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._passed_over = 0  # bytes of a body that nobody will read
+        self._arrived = 0  # bytes of the body of `cycle` that went through the parser
 
     def data_received(self, data: bytes) -> None:
         if self._passed_over:
@@ -68,9 +69,14 @@ class LendingProtocol(FramingProtocol):
         super().data_received(data)
 
     def on_headers_complete(self) -> None:
+        self._arrived = 0
         super().on_headers_complete()
         if self.parser is not None and self.lends() and length_of(self.headers):
             self.flow.pause_reading()  # what comes now is for whom the connection is lent to; `receive` goes on reading
+
+    def on_body(self, body: bytes) -> None:
+        self._arrived += len(body)
+        super().on_body(body)
 
     def lends(self) -> bool:
         """Can the connection be lent at all?"""
@@ -78,7 +84,9 @@ class LendingProtocol(FramingProtocol):
 
     def lend(self, cycle: RequestResponseCycle) -> Loan:
         received, cycle.body = bytes(cycle.body), bytearray()
-        left = (length_of(cycle.scope["headers"]) or 0) - len(received)
+        left = 0
+        if cycle is self.cycle and cycle.more_body:
+            left = (length_of(cycle.scope["headers"]) or 0) - self._arrived
         if not left or cycle.disconnected or self.transport.is_closing():
             return Loan(self, cycle, received, left, None)
         if cycle.waiting_for_100_continue:

@@ -66,9 +66,10 @@ class LentBody:
 
     trailers = Headers()  # there are none behind a body with a length
 
-    def __init__(self, lend: Callable[[], Loan], stall_timeout: float) -> None:
+    def __init__(self, lend: Callable[[], Loan], stall_timeout: float, gone: Callable[[], bool]) -> None:
         self.ending: Ending | None = None
         self._lend = lend
+        self._gone = gone
         self._stall_timeout = stall_timeout
         self._loan: Loan | None = None
         self._socket: socket.socket | None = None
@@ -89,6 +90,10 @@ class LentBody:
     ) -> None:
         if self._loan is not None:
             self._loan.give_back(self._left, cut=self.ending is Ending.CUT)
+
+    @property
+    def gone(self) -> bool:
+        return self.ending is Ending.CUT or self._gone()
 
     async def wait(self, patience: float | None = None) -> bool | None:
         if self._loan is None and self.ending is None:

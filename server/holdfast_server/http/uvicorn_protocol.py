@@ -1,16 +1,16 @@
-"""uvicorn's HTTP protocol, with nothing lost, and with trailers.
+"""uvicorn's HTTP protocol, with trailers and interim answers.
 
-Rule of this file: it mends what cannot be mended from inside an ASGI application. uvicorn answers `http.disconnect`
-before it has handed over the bytes that came before the connection was lost, and with them a cut-off request would
-lose what T-PATCH-4 promises to keep. It appends trailers to the header fields of the scope, often before the
-application has seen those, so that nobody could tell them apart (T-TRAILER-1). It has no interim answers: here is
-the ASGI extension `http.response.informational`, a message with `status` and `headers` that may be sent before
-`http.response.start`, any number of times. And it lends the connection for bodies (`lending`). Where
-another server runs the application, everything else still holds.
+Rule of this file: it mends what cannot be mended from inside an ASGI application. uvicorn appends trailers to the
+header fields of the scope, often before the application has seen those, so that nobody could tell them apart
+(T-TRAILER-1). It does not say whether the client is still there unless its bytes are read (T-PATCH-3). It has no
+interim answers: here is the ASGI extension `http.response.informational`, a message with `status` and `headers` that
+may be sent before `http.response.start`, any number of times. And it lends the connection for bodies (`lending`).
+Where another server runs the application, everything else still holds.
 """
 
 import http
 import re
+import select
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from holdfast_server.http.answers import TRAILERS
+from holdfast_server.http.answers import PEER, TRAILERS
 from holdfast_server.http.downloads import SENDING
 from holdfast_server.http.lending import LendingProtocol, Loan, length_of
 from holdfast_server.http.lent_body import LENDING
@@ -33,32 +33,32 @@ class HoldfastProtocol(LendingProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.app = _keeping(self.app, self)
+        self.app = _extending(self.app, self)
 
     def on_headers_complete(self) -> None:
         trailers: list[tuple[bytes, bytes]] = []
-        self.scope["extensions"] = {TRAILERS: {"fields": trailers}}
+        self.scope["extensions"] = {TRAILERS: {"fields": trailers}, PEER: {"gone": self._gone}}
         super().on_headers_complete()
         if (
             self.parser is not None and not self.parser.should_upgrade()
         ):  # there is no body then, and the fields are looked at again
             self.headers = trailers
 
+    def _gone(self) -> bool:
+        """Whether the client has closed the connection, or it broke: also behind bytes that nobody has read yet."""
+        if self.transport.is_closing():
+            return True
+        poll = select.poll()  # which always looks for a connection that was reset, too
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
-def _keeping(app: ASGIApp, protocol: LendingProtocol) -> ASGIApp:
-    async def keeping(scope: Scope, receive: Receive, send: Send) -> None:
+
+def _extending(app: ASGIApp, protocol: LendingProtocol) -> ASGIApp:
+    async def extending(scope: Scope, receive: Receive, send: Send) -> None:
         cycle = getattr(receive, "__self__", None)
         if not isinstance(cycle, RequestResponseCycle):
             await app(scope, receive, send)
             return
-
-        async def receive_all() -> Message:
-            extensions.pop(LENDING, None)  # whoever reads a part of the body so, reads all of it so
-            message = await receive()
-            if message["type"] == "http.disconnect" and cycle.body:
-                body, cycle.body = bytes(cycle.body), bytearray()
-                return {"type": "http.request", "body": body, "more_body": cycle.more_body}
-            return message
 
         async def send_all(message: Message) -> None:
             if message["type"] == _INFORMATIONAL:
@@ -79,9 +79,9 @@ def _keeping(app: ASGIApp, protocol: LendingProtocol) -> ASGIApp:
             extensions[SENDING] = {"send": send_through}
             if length_of(scope["headers"]):
                 extensions[LENDING] = {"lend": lend}
-        await app(scope, receive_all, send_all)
+        await app(scope, receive, send_all)
 
-    return keeping
+    return extending
 
 
 async def _inform(cycle: RequestResponseCycle, message: Message) -> None:

@@ -42,6 +42,11 @@ class Incoming(Protocol):
         """The fields that came behind the bytes; none before the ending is `WHOLE`, or if they cannot be read."""
         ...
 
+    @property
+    def gone(self) -> bool:
+        """Nobody is there to be answered any more, as far as that can be told. Bytes may still be there to be read."""
+        ...
+
     async def wait(self, patience: float | None = None) -> bool | None:
         """True when it is time to `read`, False at the end (`ending` says which).
 
