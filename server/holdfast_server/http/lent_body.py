@@ -10,6 +10,7 @@ fast, and then for some milliseconds; for all others the event loop waits.
 """
 
 import fcntl
+import os
 import select
 import socket
 import struct
@@ -33,6 +34,9 @@ LINGER: Final = 0.002
 """Seconds for which one waits for more, once there is something: threads and calls are dear."""
 FAST: Final = 128 * 1024
 """So many bytes within `LINGER` make it worth a thread's while to wait for more."""
+
+PROCESSORS: Final = os.cpu_count() or 1
+"""While more bodies arrive than this, no thread waits: another one has something to do."""
 
 _own = threading.local()
 
@@ -65,6 +69,7 @@ class LentBody:
     """See `Incoming`. Gives the connection back at the end of a `with` block."""
 
     trailers = Headers()  # there are none behind a body with a length
+    _lent = 0  # bodies of this process that are being read
 
     def __init__(self, lend: Callable[[], Loan], stall_timeout: float, gone: Callable[[], bool]) -> None:
         self.ending: Ending | None = None
@@ -89,6 +94,7 @@ class LentBody:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._loan is not None:
+            LentBody._lent -= 1
             self._loan.give_back(self._left, cut=self.ending is Ending.CUT)
 
     @property
@@ -155,6 +161,7 @@ class LentBody:
 
     def _begin(self) -> None:
         loan = self._loan = self._lend()
+        LentBody._lent += 1
         self._received = memoryview(loan.received)
         self._left = loan.left
         self._socket = loan.socket
@@ -198,7 +205,8 @@ class LentBody:
     def _more_soon(self, want: int) -> bool:
         """Nothing is there at the moment: is it worth this thread's while to look again?"""
         assert self._socket is not None
-        if not self._fast or self._nudged or self._stopped:
+        if not self._fast or self._nudged or self._stopped or LentBody._lent > PROCESSORS:
+            self._fast = False
             return False
         # poll(2) comes back when so many bytes are there, or the end: not for every packet.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, min(FAST, want))

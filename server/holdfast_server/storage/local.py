@@ -261,7 +261,7 @@ class LocalPiece:
 
     async def write(self, offset: int, source: Source, most: int, hashers: Sequence[Hasher] = ()) -> int:
         return await self.run(
-            lambda fd: _write_from(fd, offset - self.shift, source, most, hashers), self._storage.write_limiter
+            lambda fd: _write_from(fd, offset - self.shift, source, most, hashers), self._storage.body_limiter
         )
 
     async def read(self, offset: int, size: int) -> bytes:
@@ -356,6 +356,8 @@ class LocalStorage:
         # Apart from each other, so that a disk that is slow to write does not hold up who reads.
         self.write_limiter = anyio.CapacityLimiter(32)
         self.read_limiter = anyio.CapacityLimiter(32)
+        # Bodies are copied as fast as the processors can: more threads than these only keep all others from their turn.
+        self.body_limiter = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
         self.digest_limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
         self._syncs: dict[str, _SharedSync] = {}
 
