@@ -116,6 +116,17 @@ class Fence:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """See `Catalog.standing`."""
+
+    upload: Upload | None
+    fence: int
+    """As `fence_head`."""
+    stored: tuple[int, int] | None
+    """The first stored range that has bytes in the range that was asked for, clipped to it."""
+
+
 class Catalog(Protocol):
     """Where uploads are written down. Safe for any number of tasks, and of processes that have opened the
     same one.
@@ -256,6 +267,10 @@ class Catalog(Protocol):
 
     async def fences(self, after: int) -> Sequence[Fence]:
         """All fences with a number above `after`, ascending."""
+        ...
+
+    async def standing(self, upload_id: str, start: int, end: int) -> "Standing":
+        """What a writer has to know once it has reserved `[start, end)`, as of one moment."""
         ...
 
     async def fence_head(self) -> int:

@@ -28,6 +28,7 @@ from holdfast_server.catalog.base import (
     NoRoom,
     NotReceiving,
     Ranges,
+    Standing,
     Uploads,
     WrongState,
 )
@@ -337,6 +338,17 @@ class SqliteCatalog:
                 "SELECT seq, upload, start, stop FROM fence WHERE seq > ? ORDER BY seq", (after,)
             )
             return [Fence(seq, upload, start, end) for seq, upload, start, end in found]
+
+        return await self._readers.run(query)
+
+    async def standing(self, upload_id: str, start: int, end: int) -> Standing:
+        def query(connection: sqlite3.Connection) -> Standing:
+            found = rows.find(connection, upload_id)
+            fence = rows.head(connection, "fence")
+            if found is None:
+                return Standing(None, fence, None)
+            key, upload = found
+            return Standing(upload, fence, next(stored.between(connection, key, start, end, 1), None))
 
         return await self._readers.run(query)
 

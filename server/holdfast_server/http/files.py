@@ -18,10 +18,11 @@ from holdfast_protocol.dialects import ietf
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http import downloads
-from holdfast_server.http.answers import answer, arrived, gone_of, head_of, not_allowed, trailers_of
-from holdfast_server.http.body import RequestBody, reading
+from holdfast_server.http.answers import answer, arrived, head_of, not_allowed, trailers_of
+from holdfast_server.http.body import reading
 from holdfast_server.http.draft import DraftFiles
 from holdfast_server.settings import Settings
+from holdfast_server.uploads.incoming import Incoming
 from holdfast_server.uploads.service import Cut, Uploads
 from holdfast_server.uploads.upload import State, Upload
 
@@ -95,7 +96,7 @@ class Files:
                 await self._patch(found, scope, receive, send)
             case "GET":
                 uploads = self._uploads()
-                await downloads.download(uploads, await uploads.find(found), head_of(scope), send)
+                await downloads.download(uploads, await uploads.find(found), scope, send)
             case "DELETE":
                 await self._uploads().terminate(found)
                 await answer(send, 204)
@@ -186,6 +187,5 @@ class Files:
                 pass
         return 204, rules.progress_fields(upload)
 
-    def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
-        expected = rules.read_content_length(head)
-        return reading(receive, self._settings.stall_timeout, expected, gone_of(scope), trailers_of(scope) or Headers)
+    def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[Incoming]:
+        return reading(scope, receive, self._settings.stall_timeout, rules.read_content_length(head))

@@ -5,23 +5,27 @@ given range of an upload: in this process, in any other, also after any of them 
 a committed byte never writes that byte again.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from holdfast_protocol.digest import Hasher
 
-Buffers = Sequence[bytes | bytearray | memoryview]
+Source = Callable[[int], Sequence[bytes | memoryview]]
+"""Gives the next bytes, at most so many; none if there are none now. What it gives is valid until it is asked again."""
 
 
 class Piece(Protocol):
     """Somewhere to write to. Offsets are those of the upload."""
 
-    async def write(self, offset: int, buffers: Buffers, hashers: Sequence[Hasher] = ()) -> None:
-        """Writes all of the buffers one after the other from `offset`, and feeds them to the hashers on the way.
+    async def write(self, offset: int, source: Source, most: int, hashers: Sequence[Hasher] = ()) -> int:
+        """Writes what the source gives from `offset` on, until it has no more or it is `most` bytes; how many it was.
 
-        Off the event loop. Raises OSError; with ENOSPC when the store is full. A part may have been written then.
+        The hashers are fed with it on the way. Off the event loop, and the source is asked there too; not to be
+        cancelled, so keep `most` to some MiB. Raises OSError; with ENOSPC when the store is full. A part may have been
+        written then.
         """
         ...
 
@@ -90,6 +94,14 @@ class Reader(Protocol):
 
     def read(self, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes `[start, end)` in pieces of at most 1 MiB. Off the event loop."""
+        ...
+
+    async def send(self, connection: socket.socket, start: int, end: int) -> int:
+        """Sends the first of the bytes `[start, end)`, as many as a socket that does not block takes now, but some MiB
+        at most; how many it was. They do not pass through this process where that can be avoided.
+
+        Off the event loop. Raises ConnectionError if the other side is gone, and OSError if the file fails.
+        """
         ...
 
     def close(self) -> None: ...

@@ -14,6 +14,8 @@ import errno
 import fcntl
 import itertools
 import os
+import select
+import socket
 import struct
 import tempfile
 import threading
@@ -27,7 +29,7 @@ import anyio
 from anyio import to_thread
 
 from holdfast_protocol.digest import Hasher
-from holdfast_server.storage.base import Buffers, Room
+from holdfast_server.storage.base import Room, Source
 from holdfast_server.storage.hands import Hands
 
 Durability = Literal["ack", "finish", "os"]
@@ -39,7 +41,14 @@ _ID_LENGTH = 32
 _FICLONERANGE = 0x4020940D
 _BLOCK = 4096
 _PIECE = 1 << 20
+_SENT = 8 << 20
+"""Bytes that are sent in one go before the event loop is asked again."""
+_FAST = 1 << 18
+_LINGER = 2  # milliseconds
 _MOST_BUFFERS = 1024  # IOV_MAX on Linux
+_WRITTEN = 256 * 1024
+"""Bytes that are written in one call. More of them saves nothing, and the kernel then takes larger pages for its cache:
+in a virtual machine whose host has yet to give it that memory, these have cost several times as much."""
 
 T = TypeVar("T")
 
@@ -63,21 +72,38 @@ def _is_at(fd: int, path: Path) -> bool:
         return False
 
 
-def _write_all(fd: int, offset: int, buffers: Buffers, hashers: Sequence[Hasher]) -> None:
-    for hasher in hashers:
-        for buffer in buffers:
-            hasher.update(buffer)
-    waiting = [memoryview(buffer) for buffer in buffers if len(buffer)]
-    while waiting:
-        written = os.pwritev(fd, waiting[:_MOST_BUFFERS], offset)
+def _write_from(fd: int, offset: int, source: Source, most: int, hashers: Sequence[Hasher]) -> int:
+    total = 0
+    while total < most and (buffers := source(most - total)):
+        total += _write_all(fd, offset + total, buffers, hashers)
+    return total
+
+
+def _write_all(fd: int, offset: int, buffers: Sequence[bytes | memoryview], hashers: Sequence[Hasher]) -> int:
+    start, batch, size = offset, list[memoryview](), 0
+    for buffer in buffers:
+        rest = memoryview(buffer)
+        while rest:
+            piece, rest = rest[: _WRITTEN - size], rest[_WRITTEN - size :]
+            for hasher in hashers:
+                hasher.update(piece)
+            batch.append(piece)
+            size += len(piece)
+            if size == _WRITTEN or len(batch) == _MOST_BUFFERS:
+                _write_batch(fd, offset, batch)
+                offset, batch, size = offset + size, [], 0
+    _write_batch(fd, offset, batch)
+    return offset + size - start
+
+
+def _write_batch(fd: int, offset: int, batch: list[memoryview]) -> None:
+    while batch:
+        written = os.pwritev(fd, batch, offset)
         offset += written
-        done = 0
-        while done < len(waiting) and written >= len(waiting[done]):
-            written -= len(waiting[done])
-            done += 1
-        del waiting[:done]
+        while batch and written >= len(batch[0]):
+            written -= len(batch.pop(0))
         if written:
-            waiting[0] = waiting[0][written:]
+            batch[0] = batch[0][written:]
 
 
 def _read_all(fd: int, offset: int, size: int) -> bytes:
@@ -90,6 +116,26 @@ def _read_all(fd: int, offset: int, size: int) -> bytes:
         offset += len(part)
         size -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _send(fd: int, offset: int, size: int, connection: socket.socket) -> int:
+    poll = select.poll()
+    poll.register(connection, select.POLLOUT)
+    sent = fresh = 0
+    while sent < size:
+        try:
+            count = os.sendfile(connection.fileno(), fd, offset + sent, size - sent)
+        except BlockingIOError:
+            # Only for who reads fast it is worth this thread's while to wait.
+            if fresh < _FAST or not poll.poll(_LINGER):
+                break
+            fresh = 0
+            continue
+        if not count:
+            raise OSError(errno.EIO, "the file is shorter than it was")
+        sent += count
+        fresh += count
+    return sent
 
 
 def _feed(fd: int, offset: int, size: int, hashers: Sequence[Hasher]) -> int:
@@ -236,12 +282,18 @@ class LocalPiece:
             result: T = await to_thread.run_sync(work, fd, limiter=limiter)
         return result
 
-    async def write(self, offset: int, buffers: Buffers, hashers: Sequence[Hasher] = ()) -> None:
-        async with self.in_use() as fd:
-            await self._storage.hands.run(lambda: _write_all(fd, offset - self.shift, buffers, hashers))
+    async def write(self, offset: int, source: Source, most: int, hashers: Sequence[Hasher] = ()) -> int:
+        return await self.run(
+            lambda fd: _write_from(fd, offset - self.shift, source, most, hashers), self._storage.body_limiter
+        )
 
     async def read(self, offset: int, size: int) -> bytes:
         return await self.run(lambda fd: _read_all(fd, offset - self.shift, size), self._storage.read_limiter)
+
+    async def send(self, connection: socket.socket, start: int, end: int) -> int:
+        return await self.run(
+            lambda fd: _send(fd, start - self.shift, end - start, connection), self._storage.read_limiter
+        )
 
     async def digest(self, start: int, end: int, hashers: Sequence[Hasher]) -> int:
         return await self.run(
@@ -308,6 +360,9 @@ class LocalReader:
             start += len(data)
             yield data
 
+    async def send(self, connection: socket.socket, start: int, end: int) -> int:
+        return await self._piece.send(connection, start, min(end, start + _SENT))
+
     def close(self) -> None:
         self._piece.release()
 
@@ -327,6 +382,8 @@ class LocalStorage:
         # Apart from each other, so that a disk that is slow to write does not hold up who reads.
         self.write_limiter = anyio.CapacityLimiter(32)
         self.read_limiter = anyio.CapacityLimiter(32)
+        # Bodies are copied as fast as the processors can: more threads than these only keep all others from their turn.
+        self.body_limiter = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
         self.digest_limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
         self.hands = Hands(32)
         self._incoming_names, self._file_names = _Names(self._incoming), _Names(self._files)

@@ -89,7 +89,7 @@ async def _append(core: Core, upload_id: str, wanted: rules.Append, data: bytes)
     if reservation is None:
         return None
     try:
-        upload = await core.receiving(upload_id)
+        upload = core.receiving(await core.catalog.get(upload_id))
         found = _stored(upload, data)
         if not (is_whole(upload, wanted, data) and verified(found)):
             reservation.clear()
