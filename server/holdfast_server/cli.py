@@ -18,7 +18,7 @@ import threading
 import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from multiprocessing.synchronize import Semaphore
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast, get_args
@@ -251,12 +251,13 @@ class _Port:
         self._address: tuple[str, int] = bound.getsockname()[:2]
         bound.close()
         self._kept = _bind(self._address, shared=True)  # without listening: nobody else gets the port
-        self._listening = multiprocessing.get_context("spawn").Semaphore(0)
+        # A pipe, because a semaphore would outlive a process that is killed.
+        self._told, self._listening = multiprocessing.Pipe(duplex=False)
 
     def tell(self, url: str, processes: int) -> None:
         """Tells the address when so many processes listen. Blocks until then."""
         for _ in range(processes):
-            self._listening.acquire()
+            self._told.recv_bytes()
         _tell(url)
 
     def close(self) -> None:
@@ -266,10 +267,10 @@ class _Port:
         return _listen_too, (self._address, self._listening)
 
 
-def _listen_too(address: tuple[str, int], listening: Semaphore) -> socket.socket:
+def _listen_too(address: tuple[str, int], listening: Connection) -> socket.socket:
     listener = _bind(address, shared=True)
     listener.listen(_BACKLOG)
-    listening.release()
+    listening.send_bytes(b"1")
     return listener
 
 
