@@ -1,14 +1,16 @@
 """Asking for the offset in the draft ends whoever is writing, so that the answer stays true (I-HEAD-2)."""
 
 import random
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from tests.support.drafts import append, create, is_complete
 from tests.support.process import ServerProcess
 from tests.support.speaker import GRANULE, TUS_BODY, Speaker, chunk_fields
 from tests.support.waiting import eventually
-from tests.support.wire import Connection
+from tests.support.wire import Connection, ConnectionLostError
 from tests.support.workers import speakers_by_worker
 
 VERSION = {"Upload-Draft-Interop-Version": "9"}
@@ -110,3 +112,21 @@ def test_an_append_takes_over(writer_and_asker: tuple[Speaker, Speaker], rng: ra
     assert (answer.status, is_complete(answer)) == (204, True)
     assert stalled.read().verdict == (409, "fenced")
     assert other.get(url).body == data
+
+
+@pytest.mark.rule("I-HEAD-2", "T-PATCH-4")
+def test_what_was_sent_before_the_offset_was_asked_for_counts(
+    server: ServerProcess, speaker: Speaker, rng: random.Random
+) -> None:
+    """Also if whoever writes had not begun to read when the HEAD ended it."""
+    for _ in range(20):
+        data = rng.randbytes(60_000)
+        url = speaker.create(SIZE, parallel=False)
+        with Connection(server.url) as connection:
+            connection.begin("PATCH", url, {**append(0, True), "Content-Length": str(SIZE)})
+            connection.send(data)
+            connection.socket.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionLostError):
+                connection.read_head()
+        asked = speaker.request("HEAD", url, VERSION)
+        assert asked.offset == len(data)

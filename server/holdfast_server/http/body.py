@@ -48,7 +48,7 @@ class RequestBody:
         self._tasks = tasks
         self._stall_timeout = stall_timeout
         self._left = expected
-        self._started = False
+        self._started = self._stopped = False
         self._buffers: deque[bytes | memoryview] = deque()
         self._size = 0
         self._batch: deque[bytes | memoryview] = deque()  # what `read` gives; the task that receives adds no more to it
@@ -70,7 +70,11 @@ class RequestBody:
             return True
         if not self._started:
             self._started = True
-            if self.ending is None:
+            if self._stopped:
+                with anyio.move_on_after(0):  # what is here counts, and nothing is waited for
+                    await self._take_in()
+                self.ending = self.ending or Ending.STOPPED
+            else:
                 self._tasks.start_soon(self._read)
         if not self._buffers and self.ending is None and not self._nudged:
             self._wake = anyio.Event()
@@ -113,7 +117,8 @@ class RequestBody:
         self._wake.set()
 
     def stop(self) -> None:
-        if self.ending is None:
+        self._stopped = True
+        if self._started and self.ending is None:
             self.ending = Ending.STOPPED
             self._wake.set()
             self._room.set()
@@ -124,22 +129,25 @@ class RequestBody:
                 self._room = anyio.Event()
                 await self._room.wait()
                 continue
-            message = await self._receive()
-            if self._ended():
-                return  # stopped meanwhile; what came now was never taken in
-            if message["type"] == "http.disconnect":
-                self.ending = Ending.CUT
-            else:
-                data = message.get("body", b"")
-                if data:
-                    self._buffers.append(data)
-                    self._size += len(data)
-                    if self._left is not None:
-                        self._left -= len(data)
-                if not message.get("more_body", False):
-                    self.ending = Ending.CUT if self._left is not None and self._left > 0 else Ending.WHOLE
+            await self._take_in()
             if self._size >= self._enough or self._ended():
                 self._wake.set()
+
+    async def _take_in(self) -> None:
+        message = await self._receive()
+        if self._ended():
+            return  # stopped meanwhile; what came now was never taken in
+        if message["type"] == "http.disconnect":
+            self.ending = Ending.CUT
+            return
+        data = message.get("body", b"")
+        if data:
+            self._buffers.append(data)
+            self._size += len(data)
+            if self._left is not None:
+                self._left -= len(data)
+        if not message.get("more_body", False):
+            self.ending = Ending.CUT if self._left is not None and self._left > 0 else Ending.WHOLE
 
 
 @asynccontextmanager

@@ -151,8 +151,6 @@ class LentBody:
 
     def stop(self) -> None:
         self._stopped = True
-        if self._loan is None:
-            self.ending = Ending.STOPPED
         self._wake()
 
     def _wake(self) -> None:

@@ -49,6 +49,19 @@ async def append(
     reach = rules.reach(wanted, upload)
     most = reach if wanted.content_length is None else wanted.offset + wanted.content_length
     writer = Writer(upload.id, wanted.offset, max(most, wanted.offset + 1), body.stop, in_order=True)
+    with writers.arriving(writer):
+        return await _append(core, writers, frontier, upload, wanted, body, writer)
+
+
+async def _append(
+    core: Core,
+    writers: Writers,
+    frontier: Frontier,
+    upload: Upload,
+    wanted: rules.Append,
+    body: Incoming,
+    writer: Writer,
+) -> Upload:
     reservation = await writers.take_over(upload.id, writer.start, writer.end, fence_from=0, gone=lambda: body.gone)
     try:
         with writers.registered(writer):

@@ -74,6 +74,7 @@ class Writers:
         self._core = core
         self._frontier = frontier
         self._writers: dict[str, set[Writer]] = {}
+        self._arriving: dict[str, dict[Writer, anyio.Event]] = {}
         self._any = anyio.Event()
         self.stopping = False
 
@@ -91,6 +92,18 @@ class Writers:
             mine.discard(writer)
             if not mine:
                 del self._writers[writer.upload_id]
+
+    @contextmanager
+    def arriving(self, writer: Writer) -> Iterator[None]:
+        """From before a writer in order asks for its range until it has ended."""
+        mine = self._arriving.setdefault(writer.upload_id, {})
+        mine[writer] = anyio.Event()
+        try:
+            yield
+        finally:
+            mine.pop(writer).set()
+            if not mine:
+                del self._arriving[writer.upload_id]
 
     async def take_over(
         self,
@@ -144,7 +157,15 @@ class Writers:
         """Ends whoever writes in order, in any process, and returns when what it had brought is stored.
 
         Chunks go on. Takes less than a second. Raises ProblemError: `fenced`, `range-busy`; see `take_over`.
+
+        Those of this process that have come before, and have no range yet, are ended first: what they bring would
+        make the offset wrong that is told now. So what has arrived of them is stored, too.
         """
+        with anyio.move_on_after(TAKEOVER):
+            for writer, ended in list(self._arriving.get(upload_id, {}).items()):
+                if writer not in self._writers.get(upload_id, ()) and not gone():
+                    writer.fence(0)
+                    await ended.wait()
         (await self.take_over(upload_id, TURN, TURN + 1, gone=gone)).release()
 
     async def claim_turn(self, reservation: Reservation) -> None:
