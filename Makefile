@@ -34,7 +34,7 @@ WANTED := $(HERE)
 endif
 FRESH := $(if $(HERE),$(if $(filter $(WANTED),$(HERE)),$(if $(wildcard $(READY)),$(shell [ "$$(cat $(READY))" = "$(CURDIR)" ] || echo --clear),),--clear),--clear)
 
-.PHONY: help demo test check bench docs conformance constraints interop clean fresh
+.PHONY: help demo test check bench docs conformance clients constraints interop clean fresh
 
 help: ## this list
 	@echo "Holdfast. Needs Python 3.11 or newer, and nothing else."
@@ -62,6 +62,9 @@ docs: $(READY) ## check the documents: links, and that every command and setting
 
 conformance: $(READY) $(NODE_MODULES)/.ready ## run the conformance suite against Holdfast, tusd and @tus/server, and write docs/conformance.md
 	@$(BIN)/python -m docs.conformance
+
+clients: $(READY) $(NODE_MODULES)/.ready ## run the tests with the clients of others, and write docs/interop.md (needs Chromium)
+	@$(BIN)/python -m docs.interop
 
 interop: $(NODE_MODULES)/.ready ## fetch the Node packages that the interop tests use (needs node and npm)
 

@@ -2,6 +2,7 @@
 
 --seed N                        repeats the random choices of a run; the header of every run prints it
 --kill-runs N                   how often tests/faults/test_kill.py kills a server (6 if not given)
+--clients-report FILE           what the tests of clients of others gave, as JSON, for docs/interop.py
 --fuzz-cases N                  how many malformed requests tests/faults/test_malformed.py sends (5000 if not given)
 HOLDFAST_TEST_REQUIRE=all       a skipped test counts as failed, but for the reasons in EXCUSED
 HOLDFAST_TEST_TIMEOUT_FACTOR=F  all limits are F times as long
@@ -38,6 +39,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("holdfast")
     group.addoption("--seed", type=int, default=None, help="seed of the random choices of the tests")
     group.addoption("--kill-runs", type=int, default=6, help="runs of tests/faults/test_kill.py")
+    group.addoption("--clients-report", type=Path, default=None, help="file for the outcomes of clients of others")
     group.addoption("--fuzz-cases", type=int, default=5000, help="requests of tests/faults/test_malformed.py")
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import TypeAlias, get_args
 
 import anyio
 from anyio import to_thread
@@ -109,18 +109,25 @@ class AsyncClient:
         priority: int = 0,
         limit_rate: float | None = None,
         on_change: OnChange = "fail",
+        resume: bool = False,
         max_attempts: int = 10,
     ) -> Transfer[UploadResult]:
         """Start sending a file to the collection `to`, or go on with it if it was begun before.
 
+        With `resume`, `to` is the URL of one upload that another client began: what it lacks of the file is sent, in
+        any dialect, and `metadata` are not. Whether the bytes that are there are those of this file is known only where
+        the server verifies a digest of the whole: with parallel chunks. It is never begun anew: if it is gone, or has
+        another length, UploadGone or VerificationFailed is raised, and it stays as it is.
+
         `metadata` is added to the file's name and type. `checksum` is the algorithm of the digest of the whole file.
-        `concurrency` is 1 to 64 connections, `chunk_size` in bytes is rounded up to what the server can take; None
-        leaves both to the client. `priority`: lower numbers go first. `on_change="restart"` begins anew when the
-        file changes while it is sent, instead of SourceChanged. `max_attempts` are failures in a row without
-        progress. Returns at once. Raises UsageError for arguments that make no sense.
+        `protocol` is the dialect: parallel, tus, ietf (the IETF draft, in the newest version that the server
+        understands), or auto: the first of these that the server names. `concurrency` is 1 to 64 connections,
+        `chunk_size` in bytes is rounded up to what the server can take; None leaves both to the client. `priority`:
+        lower numbers go first. `on_change="restart"` begins anew when the file changes while it is sent, instead of
+        SourceChanged. `max_attempts` are failures in a row without progress. Returns at once. Raises UsageError for
+        arguments that make no sense.
         """
-        if protocol not in ("auto", "parallel", "tus"):
-            raise UsageError(f"the protocol {protocol!r} is not spoken by this client; use auto, parallel or tus")
+        _check_dialect(protocol)
         if checksum not in available():
             raise UsageError(f"the checksum {checksum!r} is not known; use one of {', '.join(available())}")
         if concurrency is not None and not 1 <= concurrency <= MAX_CONCURRENCY:
@@ -136,6 +143,7 @@ class AsyncClient:
             chunk_size=chunk_size,
             dialect=protocol,
             on_change=on_change,
+            resume=resume,
             max_attempts=max_attempts,
         )
         transport, journal = self._ready()
@@ -155,27 +163,32 @@ class AsyncClient:
         metadata: Metadata | None = None,
         checksum: str = "sha-256",
         chunk_size: int | None = None,
+        protocol: Dialect = "auto",
         priority: int = 0,
         limit_rate: float | None = None,
         max_attempts: int = 10,
     ) -> Transfer[UploadResult]:
         """Start sending bytes of which nobody knows how many will come, from an iterable or an asynchronous one.
 
-        For servers with `creation-defer-length` of tus; one chunk of 8 MiB (`chunk_size`, at most 64 MiB) is in memory.
-        `name` is that of the file at the server. A later process cannot go on with it. The other arguments are those of
-        `upload`. Returns at once. Raises UsageError for arguments that make no sense; the transfer raises it if the
-        server takes no such uploads.
+        For servers with `creation-defer-length` of tus, or with the IETF draft; one chunk of 8 MiB (`chunk_size`, at
+        most 64 MiB) is in memory. `name` is that of the file at the server. `protocol` is tus, ietf or auto. A later
+        process cannot go on with it. The other arguments are those of `upload`. Returns at once. Raises UsageError for
+        arguments that make no sense; the transfer raises it if the server takes no such uploads.
         """
         if checksum not in available():
             raise UsageError(f"the checksum {checksum!r} is not known; use one of {', '.join(available())}")
         if chunk_size is not None and chunk_size < 1:
             raise UsageError(f"a chunk size of {chunk_size} bytes makes no sense; give at least 1")
+        _check_dialect(protocol)
+        if protocol == "parallel":
+            raise UsageError("a stream of unknown length cannot go in parallel chunks; use auto, tus or ietf")
         _check_attempts(max_attempts)
         job = UploadJob(
             path=Path(name),
             metadata=_encoded(metadata or {}),
             checksum=checksum,
             chunk_size=chunk_size,
+            dialect=protocol,
             max_attempts=max_attempts,
         )
         transport, _ = self._ready()
@@ -249,6 +262,11 @@ def _encoded(metadata: Metadata) -> dict[str, bytes]:
             raise UsageError(f"{key!r} cannot be a metadata key; use visible ASCII without blank and comma")
         found[key] = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
     return found
+
+
+def _check_dialect(name: str) -> None:
+    if name not in get_args(Dialect):
+        raise UsageError(f"the protocol {name!r} is not spoken by this client; use {', '.join(get_args(Dialect))}")
 
 
 def _check_attempts(number: int) -> None:

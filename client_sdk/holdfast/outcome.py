@@ -44,7 +44,7 @@ class UploadResult:
     """Requests with content that were accepted in this call."""
     concurrency: int
     protocol: str
-    """`parallel` or `tus`."""
+    """`parallel`, `tus` or `ietf`."""
     already_there: bool = False
     """The upload was complete before this call; nothing was sent."""
 

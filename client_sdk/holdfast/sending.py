@@ -1,4 +1,4 @@
-"""One upload on its way: what the roads of both dialects share.
+"""One upload on its way: what the roads of all dialects share.
 
 Rule of this file: what a failure asks for is decided in one place (`Upload.recover`), and after any failure the
 server is asked what it has. Attempts count only as long as the server accepts nothing in between.
@@ -25,11 +25,11 @@ from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.sources import Source
 from holdfast_protocol import client as protocol
-from holdfast_protocol.client import Reaction, Refusal, ViolationError
+from holdfast_protocol.client import Reaction, Refusal, SizeLimits, Speech, ViolationError
 from holdfast_protocol.digest import Digest, Hasher, hasher
 from holdfast_protocol.messages import Request, Response
 
-Dialect = Literal["auto", "parallel", "tus"]
+Dialect = Literal["auto", "parallel", "tus", "ietf"]
 OnChange = Literal["fail", "restart"]
 Result = TypeVar("Result")
 
@@ -50,6 +50,8 @@ class UploadJob:
     chunk_size: int | None = None
     dialect: Dialect = "auto"
     on_change: OnChange = "fail"
+    resume: bool = False
+    """The URL is that of an upload that somebody else began: it is gone on with, and never removed or begun anew."""
     max_attempts: int = 10
     """Failures in a row, without any byte accepted in between, after which the upload fails."""
 
@@ -63,7 +65,7 @@ class StartAgain(Exception):  # noqa: N818 - it is no error yet
 
 
 class Upload:
-    """One upload on its way: what the roads of both dialects share."""
+    """One upload on its way: what the roads of all dialects share."""
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class Upload:
         url: str,
         share: Share,
         keep_until: Callable[[float], None] = lambda expires: None,
+        speech: Speech = protocol,
     ) -> None:
         self.job = job
         self.session = session
@@ -85,6 +88,10 @@ class Upload:
         self.share = share
         self.keep_until = keep_until
         """Writes down until when the server keeps the upload; blocks."""
+        self.speech = speech
+        """How bytes are sent in order."""
+        self.limits = SizeLimits()
+        """What the server takes, as it said last."""
         self.expires: float | None = None
         """What was written down last."""
         self.chunks = 0
@@ -121,22 +128,30 @@ class Upload:
         attempts = attempts or self.attempts()
         while True:
             try:
-                state = await self.exchange(protocol.query(self.url, now=time.time()))
+                state = await self.exchange(self.speech.query(self.url, now=time.time()))
             except (Refusal, ConnectionFailed) as error:
                 await self.recover(error, attempts)
                 continue
-            if state.length is not None and state.length != self.size:
-                raise StartAgain(
-                    VerificationFailed(f"{self.url} is an upload of {state.length} bytes, not of {self.size}")
-                )
-            if state.offset > self.size:
-                raise BrokenProtocol(f"{self.url} claims {state.offset} bytes of a file of {self.size}")
-            if state.missing is not None and any(span.end > self.size for span in state.missing.spans):
-                raise BrokenProtocol(f"{self.url} asks for bytes beyond the {self.size} of the file")
-            if state.failed:
-                raise StartAgain(VerificationFailed(f"{self.url} did not pass its verification on the server"))
-            await self.lives_until(state.expires)
-            return state
+            return await self.believed(state)
+
+    async def believed(self, state: protocol.State) -> protocol.State:
+        """What the server said of the upload, if it can be so. Raises StartAgain, HoldfastError."""
+        if state.length is not None and state.length != self.size:
+            raise StartAgain(VerificationFailed(f"{self.url} is an upload of {state.length} bytes, not of {self.size}"))
+        if state.offset > self.size:
+            # Nobody has the bytes to go on from there (IETF draft: the upload has failed, and is cancelled).
+            raise StartAgain(BrokenProtocol(f"{self.url} claims {state.offset} bytes of a file of {self.size}"))
+        if state.missing is not None and any(span.end > self.size for span in state.missing.spans):
+            raise BrokenProtocol(f"{self.url} asks for bytes beyond the {self.size} of the file")
+        if state.failed:
+            raise StartAgain(VerificationFailed(f"{self.url} did not pass its verification on the server"))
+        await self.heard(state.limits, state.expires)
+        return state
+
+    async def heard(self, limits: SizeLimits | None, expires: float | None) -> None:
+        """What came with an answer: what the server takes, and until when it keeps the upload."""
+        self.limits = self.limits.then(limits)
+        await self.lives_until(expires)
 
     async def lives_until(self, expires: float | None) -> None:
         """The server said until when it keeps the upload; the journal is told if that is news."""
@@ -149,6 +164,13 @@ class Upload:
         """Wait as long as this failure asks for. Raises what ends the upload, if it does."""
         retry_after = None
         if isinstance(error, Refusal):
+            self.limits = self.limits.then(error.limits)
+            if error.final:
+                raise VerificationFailed(
+                    f"{self.url} took all of {self.source.name} in and then turned it down"
+                    f" ({error.status}: {error.detail or 'it did not say why'}); nothing can be resumed,"
+                    " upload it again"
+                ) from error
             if error.throttled:
                 self.session.limiter.throttled(retry_after=error.retry_after, crowded=error.status == 429)
             if error.reaction is Reaction.RECREATE:

@@ -1,19 +1,21 @@
-"""Sends a file as plain tus 1.0.0: one PATCH after the other, for servers that know nothing else.
+"""Sends a file in order, one PATCH after the other: plain tus 1.0.0, or the IETF draft.
 
 Rule of this file: bytes go where the server says that the prefix ends, and after any failure it is asked where that
 is. A PATCH that is cut off keeps what arrived, so nothing is kept in memory here: what is needed again is read again.
 A PATCH with a checksum is stored as a whole or not at all; such ones are cut into chunks, and one chunk is in memory.
+No PATCH is longer or shorter than what the server said that it takes.
 """
 
 import time
 from collections.abc import AsyncIterator
 from typing import Final
 
+import anyio
 from anyio import to_thread
 
 from holdfast._transport import Body
 from holdfast.errors import BrokenProtocol, ConnectionFailed, VerificationFailed
-from holdfast.planner import DEFAULT_CHUNK, MIB, TUS_GRANULE
+from holdfast.planner import DEFAULT_CHUNK, MIB, RETRY_AFTER_CAP, TUS_GRANULE
 from holdfast.progress import State as Stage
 from holdfast.sending import Upload
 from holdfast_protocol import client as protocol
@@ -39,6 +41,8 @@ class SequentialRoad:
         self._patch = upload.job.chunk_size or LONGEST_PATCH
         if checksum is not None:
             self._patch = min(upload.job.chunk_size or DEFAULT_CHUNK, LONGEST_PATCH)
+        self._says_length = state.length is None
+        """The server was not told yet how long the file is."""
         self._buffer = bytearray(PIECE)
         self._chunk = bytearray()
 
@@ -60,7 +64,11 @@ class SequentialRoad:
         damaged = 0
         state = self._state
         while not state.complete:
-            part = Span(state.offset, min(state.offset + self._patch, upload.size))
+            if state.retry_after is not None and state.offset == upload.size:
+                # All is there and is being verified; an empty PATCH asks again.
+                upload.tracker.enter(Stage.VERIFYING)
+                await anyio.sleep(min(max(state.retry_after, 0.2), RETRY_AFTER_CAP))
+            part = self._part(state.offset)
             await upload.hash_up_to(part.start, self._buffer)
             try:
                 state = await self._append(part)
@@ -70,8 +78,9 @@ class SequentialRoad:
             except ConnectionFailed as error:
                 await upload.recover(error, attempts)
             except Refusal as error:
-                if error.reaction is Reaction.SMALLER and part.length > TUS_GRANULE:
-                    self._patch = max(TUS_GRANULE, part.length // 2)
+                if error.reaction is Reaction.SMALLER and part.length > self._least:
+                    upload.limits = upload.limits.then(error.limits)
+                    self._patch = max(self._least, part.length // 2)
                     upload.tracker.chunk_size = self._patch
                 elif self._checksum is not None and error.status == 400 and error.reaction is Reaction.FAIL:
                     # It offers checksums and refuses this one; the bytes are worth more than their checksum.
@@ -81,9 +90,28 @@ class SequentialRoad:
                     if damaged > 1:
                         raise arrived_damaged(upload.source.name) from error
                     await upload.recover(error, attempts)
+                if error.state is not None:
+                    state = await upload.believed(error.state)
+                    upload.accepted(state.offset)
+                    continue
             state = await upload.state(attempts)
             upload.accepted(state.offset)
         return state
+
+    @property
+    def _least(self) -> int:
+        """The shortest PATCH that makes sense, but for the last one."""
+        return max(TUS_GRANULE, self._upload.limits.min_append or 0)
+
+    def _part(self, start: int) -> Span:
+        """What to send next."""
+        limits = self._upload.limits
+        length = max(self._patch, limits.min_append or 0)
+        if limits.max_append is not None:
+            length = min(length, limits.max_append)
+        if length > LONGEST_PATCH:
+            self._checksum = None  # the server wants more at once than may be in memory
+        return Span(start, min(start + length, self._upload.size))
 
     async def _append(self, part: Span) -> protocol.State:
         upload = self._upload
@@ -93,13 +121,22 @@ class SequentialRoad:
         body = Body(part.length, lambda: self._content(part))
         if self._checksum is not None:
             proof, body = await read_whole(upload, part, self._view(part.length), self._checksum)
-        stored = await upload.exchange(protocol.append(upload.url, part, checksum=proof, now=time.time()), body)
+        length = upload.size if self._says_length else None
+        steps = upload.speech.append(upload.url, part, checksum=proof, length=length, now=time.time())
+        stored = await upload.exchange(steps, body)
         offset = stored.offset
-        if offset is None or not part.start <= offset <= upload.size or (offset == part.start != part.end):
+        if offset is None:
+            upload.chunks += 1
+            return await upload.state()
+        if not part.start <= offset <= upload.size or (offset == part.start != part.end):
             raise BrokenProtocol(f"{upload.url} answered {offset} to bytes {part.start} to {part.end}")
         upload.chunks += 1
-        await upload.lives_until(stored.expires)
-        return protocol.State(offset, upload.size, complete=offset == upload.size)
+        self._says_length = False
+        await upload.heard(stored.limits, stored.expires)
+        complete = offset == upload.size if stored.complete is None else stored.complete
+        if complete and offset != upload.size:
+            raise BrokenProtocol(f"{upload.url} says that it is complete with {offset} of {upload.size} bytes")
+        return protocol.State(offset, upload.size, complete, retry_after=stored.retry_after)
 
     def _view(self, length: int) -> memoryview:
         if len(self._chunk) < length:

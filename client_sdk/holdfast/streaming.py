@@ -1,14 +1,17 @@
-"""Sends a stream of which nobody knows the length: tus 1.0.0, extension `creation-defer-length`.
+"""Sends a stream of which nobody knows the length: tus 1.0.0 with `creation-defer-length`, or the IETF draft.
 
 Rule of this file: one chunk of the stream is in memory, until the server has it; then it is gone. So a failure of the
 network costs nothing, but an upload that the server loses cannot be begun anew, and a later process cannot go on with
-it: nothing of it is in the journal. The length is said with the last PATCH, and only then is the upload complete.
+it: nothing of it is in the journal. The length is said with the last PATCH, and only then is the upload complete. A
+stream that cannot be sent to its end is removed from the server: nobody can continue it.
 """
 
+import contextlib
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
+import anyio
 from anyio import to_thread
 
 from holdfast._transport import Body, Session
@@ -16,7 +19,7 @@ from holdfast.discovery import DISCOVERIES
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, ServerRefused, UsageError
 from holdfast.journal import TransferLock
 from holdfast.outcome import UploadResult
-from holdfast.planner import DEFAULT_CHUNK, Share
+from holdfast.planner import DEFAULT_CHUNK, RETRY_AFTER_CAP, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.sending import StartAgain, Upload, UploadJob
@@ -24,9 +27,10 @@ from holdfast.sequential import LONGEST_PATCH, arrived_damaged
 from holdfast.sources import Fingerprint, Source
 from holdfast.transfers import Gate
 from holdfast_protocol import client as protocol
-from holdfast_protocol.client import Reaction, Refusal
+from holdfast_protocol.client import Reaction, Refusal, SizeLimits
+from holdfast_protocol.dialects.ietf_client import Guest
 from holdfast_protocol.digest import Digest, digest, hasher
-from holdfast_protocol.discovery import DEFER_LENGTH
+from holdfast_protocol.discovery import DEFER_LENGTH, Services
 from holdfast_protocol.messages import Span
 
 Stream: TypeAlias = AsyncIterable[bytes] | Iterable[bytes]
@@ -84,30 +88,32 @@ class StreamUploader:
         try:
             return await self._run()
         except StartAgain as again:
-            raise self._lost(again.reason) from again
+            raise await self._lost(again.reason) from again
 
     async def _run(self) -> UploadResult:
         upload = self._upload
         services = await DISCOVERIES.services(self._session)
-        if not services.offers(DEFER_LENGTH):
+        guest = None
+        if self._job.dialect == "ietf" or (self._job.dialect == "auto" and not services.tus):
+            guest = DISCOVERIES.guest(self._session, services, None)
+        elif not services.offers(DEFER_LENGTH):
             raise UsageError(
                 f"{self._session.endpoint} takes no uploads of unknown length; save {self._source.name} to a file first"
             )
-        self._checksum = services.checksum
-        await self._create()
+        await self._create(guest)
+        if guest is None:
+            upload.limits = SizeLimits(max_size=services.max_size)
+            self._checksum = services.checksum
+        else:
+            self._checksum = protocol.chunk_algorithm(services.wants) if services.wants else None
+            await self._fit(services)
         self._tracker.busy(1)
         self._tracker.chunk_size = self._chunk
         self._tracker.enter(Stage.IN_PROGRESS)
         whole = hasher(self._job.checksum)
         async for part, last in self._parts():
             self._source.length += len(part)
-            if services.max_size is not None and self._source.length > services.max_size:
-                raise ServerRefused(
-                    f"{self._session.endpoint} takes at most {services.max_size} bytes, and {self._source.name}"
-                    " has more",
-                    status=413,
-                    code="upload-too-large",
-                )
+            await self._check_size(last=last)
             await to_thread.run_sync(whole.update, part)
             await self._gate.passed()
             await self._put(part, last=last)
@@ -126,17 +132,54 @@ class StreamUploader:
             retries=self._tracker.retries,
             chunks=upload.chunks,
             concurrency=1,
-            protocol="tus",
+            protocol="tus" if guest is None else "ietf",
         )
 
-    async def _create(self) -> None:
+    async def _fit(self, services: Services) -> None:
+        """Chunks as the server takes them. Raises ServerRefused if they would not fit into memory."""
+        limits = self._upload.limits = services.limits.then(self._upload.limits)
+        if limits.max_append is not None:
+            self._chunk = min(self._chunk, limits.max_append)
+        if limits.min_append is not None:
+            self._chunk = max(self._chunk, limits.min_append)
+        if not 1 <= self._chunk <= LONGEST_PATCH or self._chunk > (limits.max_append or self._chunk):
+            await self._outside(
+                f"takes requests of {limits.min_append or 1} bytes and more, which is too much for memory"
+            )
+
+    async def _check_size(self, *, last: bool) -> None:
+        """Compares what was read with what the server takes. Raises ServerRefused."""
+        limits, size = self._upload.limits, self._source.length
+        if limits.max_size is not None and size > limits.max_size:
+            await self._outside(f"takes at most {limits.max_size} bytes, and {self._source.name} has more")
+        if last and limits.min_size is not None and size < limits.min_size:
+            await self._outside(f"takes at least {limits.min_size} bytes, and {self._source.name} has {size}")
+
+    async def _outside(self, why: str) -> NoReturn:
+        await self._remove()
+        raise ServerRefused(f"{self._session.endpoint} {why}", status=413, code="upload-too-large")
+
+    async def _remove(self) -> None:
+        upload = self._upload
+        if upload.url != self._session.endpoint:
+            with anyio.move_on_after(10), contextlib.suppress(Refusal, HoldfastError):
+                await upload.exchange(upload.speech.terminate(upload.url, now=time.time()))
+
+    async def _create(self, guest: Guest | None) -> None:
         upload = self._upload
         attempts = upload.attempts()
         metadata = {"filename": self._source.name.encode("utf-8", "surrogateescape")} | dict(self._job.metadata)
         while True:
-            steps = protocol.create(upload.url, None, metadata=metadata, parallel=False, now=time.time())
+            if guest is None:
+                steps = protocol.create(upload.url, None, metadata=metadata, parallel=False, now=time.time())
+            else:
+                steps = guest.create(upload.url, metadata=metadata, now=time.time())
             try:
-                upload.url = (await upload.exchange(steps)).url
+                created = await upload.exchange(steps)
+                upload.url = created.url
+                if guest is not None:
+                    DISCOVERIES.learn(self._session, guest)
+                    upload.speech, upload.limits = guest, created.limits or SizeLimits()
                 return
             except (Refusal, ConnectionFailed) as error:
                 await upload.recover(error, attempts)
@@ -171,32 +214,42 @@ class StreamUploader:
             proof = None
             if self._checksum is not None:
                 proof = await to_thread.run_sync(digest, self._checksum, view)
-            steps = protocol.append(upload.url, part, checksum=proof, length=end if last else None, now=time.time())
+            steps = upload.speech.append(
+                upload.url, part, checksum=proof, length=end if last else None, now=time.time()
+            )
+            state: protocol.State | None = None
             try:
                 stored = await upload.exchange(steps, _body(view))
                 offset = stored.offset
-                if offset is None or not at <= offset <= end or (offset == at != end):
+                if offset is not None and (not at <= offset <= end or (offset == at != end)):
                     raise BrokenProtocol(f"{upload.url} answered {offset} to bytes {at} to {end}")
                 upload.chunks += 1
-                upload.accepted(offset)
-                if offset == end:
-                    return
-                at = offset
-                continue
+                if offset is not None:
+                    upload.accepted(offset)
+                    at = offset
+                    if at == end and (not last or stored.complete is not False):
+                        return
+                    if stored.retry_after is not None:
+                        self._tracker.enter(Stage.VERIFYING)
+                        await anyio.sleep(min(max(stored.retry_after, 0.2), RETRY_AFTER_CAP))
+                    continue
             except (Refusal, ConnectionFailed) as error:
                 damaged += isinstance(error, Refusal) and error.reaction is Reaction.REPEAT
                 if damaged > 1:
                     raise arrived_damaged(self._source.name) from error
                 await upload.recover(error, attempts)
-            state = await upload.state(attempts)
+                if isinstance(error, Refusal) and error.state is not None:
+                    state = await upload.believed(error.state)
+            state = state or await upload.state(attempts)
             if state.offset < start:
-                raise self._lost(BrokenProtocol(f"{upload.url} went back to {state.offset} from {start} bytes"))
+                raise await self._lost(BrokenProtocol(f"{upload.url} went back to {state.offset} from {start} bytes"))
             upload.accepted(state.offset)
             at = state.offset
-            if at == end and (not last or state.length == end):
+            if at == end and (not last or state.complete):
                 return
 
-    def _lost(self, reason: HoldfastError) -> HoldfastError:
+    async def _lost(self, reason: HoldfastError) -> HoldfastError:
+        await self._remove()
         reason.message = f"{reason.message}; a stream cannot be sent again from its beginning"
         reason.args = (reason.message,)
         return reason

@@ -70,6 +70,7 @@ class Client:
         protocol: Dialect = "auto",
         priority: int = 0,
         on_change: OnChange = "fail",
+        resume: bool = False,
         max_attempts: int = 10,
         progress: Watcher | None = None,
     ) -> UploadResult:
@@ -88,6 +89,7 @@ class Client:
                 protocol=protocol,
                 priority=priority,
                 on_change=on_change,
+                resume=resume,
                 max_attempts=max_attempts,
             ),
             progress,
@@ -159,6 +161,7 @@ def upload(
     chunk_size: int | None = None,
     protocol: Dialect = "auto",
     on_change: OnChange = "fail",
+    resume: bool = False,
     max_attempts: int = 10,
     progress: Watcher | None = None,
     override_method: bool = False,
@@ -177,6 +180,7 @@ def upload(
             chunk_size=chunk_size,
             protocol=protocol,
             on_change=on_change,
+            resume=resume,
             max_attempts=max_attempts,
             progress=progress,
         )

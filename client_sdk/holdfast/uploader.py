@@ -2,11 +2,12 @@
 
 Rule of this file: a file that is the same (path, size, time, edges) to the same endpoint with the same metadata is
 the same upload, in whatever process; one that changed is another one. The journal only says where to ask, and what
-the server answers goes before it. An upload that cannot be continued is begun anew once, and not in a circle.
+the server answers goes before it. An upload that cannot be continued is begun anew once, and not in a circle. One
+that somebody else began (`resume`) is gone on with and nothing else: it is neither begun anew nor removed.
 
     run - open, lock, ask what is offered (discovery.py), create or resume
         - parallel.py    one reader, N senders, complete
-        - sequential.py  one PATCH at a time (tus); a small file goes with the creation where that is offered
+        - sequential.py  one PATCH at a time (tus, the IETF draft); at tus a small file goes with the creation
         - concatenation.py  parts, each sent so, several at a time (tus)
 """
 
@@ -15,7 +16,8 @@ import math
 import mimetypes
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from dataclasses import replace
+from typing import Final, Literal, TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -42,10 +44,13 @@ from holdfast.sequential import SequentialRoad, arrived_damaged, read_whole
 from holdfast.sources import FileSource, Source
 from holdfast.splitting import Part, split
 from holdfast_protocol import client as protocol
-from holdfast_protocol.client import Created, Reaction, Refusal
+from holdfast_protocol.client import Created, Reaction, Refusal, SizeLimits
+from holdfast_protocol.dialects.ietf_client import NOT_SPOKEN, Guest
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.discovery import CONCATENATION, WITH_UPLOAD, Services
 from holdfast_protocol.messages import Span
+
+Spoken: TypeAlias = Literal["parallel", "tus", "ietf"]
 
 CHANGES_FOLLOWED: Final = 5
 HASH_PIECE: Final = 4 * 1024 * 1024
@@ -73,6 +78,8 @@ class Uploader:
         self._clock = clock
         self._endpoint = session.endpoint
         self._services: Services | None = None
+        self._guest: Guest | None = None
+        """Speaks the IETF draft, if that is what is spoken."""
 
     async def run(self) -> UploadResult:
         """Send the file, or what the server lacks of it. Raises HoldfastError; see errors.py."""
@@ -96,7 +103,15 @@ class Uploader:
         lock = await to_thread.run_sync(self._journal.lock, key, source.name)
         finished = False
         try:
-            result = await self._once_more(source, key, lock, metadata)
+            await self._choose(source)
+            try:
+                result = await self._once_more(source, key, lock, metadata)
+            except ServerRefused as error:
+                if self._job.dialect != "auto" or error.code != NOT_SPOKEN:
+                    raise
+                # It named neither tus nor the draft, and does not understand the draft.
+                self._guest = None
+                result = await self._once_more(source, key, lock, metadata)
             finished = True
             return result
         finally:
@@ -110,6 +125,8 @@ class Uploader:
     ) -> UploadResult:
         for last in (False, True):
             record = await to_thread.run_sync(self._journal.find_upload, key)
+            if self._job.resume:
+                return await self._others(source, key, lock, record)
             if record is not None and not record.done and (record.expires or math.inf) <= time.time():
                 await to_thread.run_sync(self._journal.forget_upload, key)
                 self._tracker.enter(Stage.STARTING, f"what was begun has expired at {record.url}; it is begun anew")
@@ -137,23 +154,45 @@ class Uploader:
                 raise
         raise AssertionError("the loop ends by return or raise")
 
+    async def _choose(self, source: Source) -> None:
+        """Which dialect is spoken."""
+        services = await self._offered()
+        drafted = self._job.dialect == "auto" and not services.tus and not services.parallel
+        if self._job.dialect == "ietf" or drafted:
+            self._guest = DISCOVERIES.guest(self._session, services, source.size)
+
+    async def _others(self, source: Source, key: str, lock: TransferLock, record: UploadRecord | None) -> UploadResult:
+        """Go on with an upload that somebody else began."""
+        if record is None:
+            url = self._endpoint
+            begin = self._journal.begin_upload
+            await to_thread.run_sync(lambda: begin(key, source.fingerprint, endpoint=url, url=url))
+            record = UploadRecord(key, str(self._job.path), url, url, source.size)
+        try:
+            return await self._resumed(self._upload(source, lock, record.url, key), key, record)
+        except StartAgain as again:
+            await to_thread.run_sync(self._journal.forget_upload, key)
+            raise again.reason from again
+        except (SourceChanged, VerificationFailed):
+            await to_thread.run_sync(self._journal.forget_upload, key)
+            raise
+
     def _upload(self, source: Source, lock: TransferLock, url: str, key: str) -> Upload:
         def keep(expires: float) -> None:
             self._journal.keep_upload_until(key, expires)
 
-        return Upload(self._job, self._session, self._tracker, lock, source, url, self._share, keep)
+        speech = self._guest or protocol
+        return Upload(self._job, self._session, self._tracker, lock, source, url, self._share, keep, speech)
 
     async def _fresh(self, source: Source, key: str, lock: TransferLock, metadata: Mapping[str, bytes]) -> UploadResult:
         upload = self._upload(source, lock, self._endpoint, key)
         self._tracker.size = source.size
         services = await self._offered()
-        if services.max_size is not None and source.size > services.max_size:
-            raise ServerRefused(
-                f"{self._endpoint} takes files of at most {services.max_size} bytes, and {source.name} has"
-                f" {source.size}; nothing was sent",
-                status=413,
-                code="upload-too-large",
-            )
+        if self._guest is not None:
+            return await self._drafted(upload, key, metadata, services, self._guest)
+        taken = SizeLimits(max_size=services.max_size)
+        if (why := taken.unmet(source.size)) is not None:
+            raise self._outside(source, why)
         as_tus = self._job.dialect == "tus" or (self._job.dialect == "auto" and not services.parallel)
         if as_tus and services.offers(CONCATENATION) and (parts := split(source.size, self._job.concurrency)):
             await to_thread.run_sync(
@@ -188,6 +227,40 @@ class Uploader:
             wants=created.wants,
         )
         return await self._send(upload, key, state)
+
+    async def _drafted(
+        self, upload: Upload, key: str, metadata: Mapping[str, bytes], services: Services, guest: Guest
+    ) -> UploadResult:
+        """Begin an upload of the IETF draft, and send it."""
+        source = upload.source
+        if (why := services.limits.unmet(upload.size)) is not None:
+            raise self._outside(source, why)
+        attempts = upload.attempts()
+        async with upload.connection():
+            while True:
+                try:
+                    created = await upload.exchange(guest.create(self._endpoint, metadata=metadata, now=time.time()))
+                    break
+                except (Refusal, ConnectionFailed) as error:
+                    await upload.recover(error, attempts)
+        upload.url, upload.expires = created.url, created.expires
+        upload.limits = services.limits.then(created.limits)
+        if (why := upload.limits.unmet(upload.size)) is not None:
+            await self._remove(upload, created.url)
+            raise self._outside(source, why)
+        await to_thread.run_sync(
+            lambda: self._journal.begin_upload(
+                key, source.fingerprint, endpoint=self._endpoint, url=created.url, expires=created.expires
+            )
+        )
+        return await self._send(upload, key, protocol.State(0, upload.size, created.complete))
+
+    def _outside(self, source: Source, why: str) -> ServerRefused:
+        return ServerRefused(
+            f"{self._endpoint} {why}, and {source.name} has {source.size}; nothing was sent",
+            status=413,
+            code="upload-too-large",
+        )
 
     async def _create(
         self, upload: Upload, metadata: Mapping[str, bytes], services: Services, *, whole: bool
@@ -233,13 +306,16 @@ class Uploader:
                 digest = upload.digest()
             self._tracker.resumed = upload.size
             upload.accepted(upload.size)
-            spoken = "parallel" if state.offer else "tus"
+            spoken: Spoken = "ietf" if self._guest is not None else "parallel" if state.offer else "tus"
             return await self._finished(upload, key, digest, spoken, there=True, wire=record.wire)
         return await self._send(upload, key, state)
 
     async def _send(self, upload: Upload, key: str, state: protocol.State, *, begun: bool = False) -> UploadResult:
         """Bring what is missing. `begun`: what the server has already was sent by this call."""
-        if state.offer is None and self._job.dialect == "parallel":
+        if state.length is None:
+            # Chunks wait until the length is known (T-DEFER-4); a PATCH in order says it.
+            state = replace(state, offer=None, missing=None)
+        elif state.offer is None and self._job.dialect == "parallel":
             raise UsageError(f"{self._endpoint} does not speak the parallel dialect; use --protocol auto or tus")
         missing = state.missing.spans if state.missing is not None else protocol.spans_of(upload.size, state.offset)
         stored = upload.size - sum(span.length for span in missing)
@@ -251,10 +327,16 @@ class Uploader:
             parallel = ParallelRoad(upload, state, self._clock)
             digest = await parallel.run()
             return await self._finished(upload, key, digest, "parallel")
-        sequential = SequentialRoad(upload, state, (await self._offered()).checksum)
+        services = await self._offered()
+        checksum = services.checksum
+        spoken: Spoken = "tus"
+        if self._guest is not None:
+            DISCOVERIES.learn(self._session, self._guest)
+            checksum = protocol.chunk_algorithm(services.wants) if services.wants else None
+            spoken = "ietf"
         async with upload.connection():
-            digest = await sequential.run()
-        return await self._finished(upload, key, digest, "tus")
+            digest = await SequentialRoad(upload, state, checksum).run()
+        return await self._finished(upload, key, digest, spoken)
 
     async def _in_parts(
         self, upload: Upload, key: str, metadata: Mapping[str, bytes], parts: tuple[Part, ...]
@@ -280,7 +362,7 @@ class Uploader:
         upload: Upload,
         key: str,
         digest: Digest,
-        protocol_name: str,
+        protocol_name: Spoken,
         *,
         there: bool = False,
         wire: int = 0,
@@ -310,11 +392,13 @@ class Uploader:
             return
         parts = await to_thread.run_sync(self._journal.find_parts, key)
         await to_thread.run_sync(self._journal.forget_upload, key)
-        with anyio.move_on_after(10):
-            for url in [record.url, *(part.url for part in parts)]:
-                with contextlib.suppress(Refusal, HoldfastError):
-                    if url:
-                        await self._upload(source, lock, url, key).exchange(protocol.terminate(url))
+        for url in [record.url, *(part.url for part in parts)]:
+            if url:
+                await self._remove(self._upload(source, lock, url, key), url)
+
+    async def _remove(self, upload: Upload, url: str) -> None:
+        with anyio.move_on_after(10), contextlib.suppress(Refusal, HoldfastError):
+            await upload.exchange(upload.speech.terminate(url, now=time.time()))
 
 
 def described(source: Source, metadata: Mapping[str, bytes]) -> dict[str, bytes]:

@@ -8,15 +8,15 @@ say. It raises `Refusal` for an answer that is no success (with the reaction tha
 import enum
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from holdfast_protocol import fields, headers
 from holdfast_protocol.digest import Digest, available
 from holdfast_protocol.fields import ParallelOffer
 from holdfast_protocol.messages import Request, Response, Span
-from holdfast_protocol.problem import FieldError
+from holdfast_protocol.problem import IANA_PREFIX, FieldError
 
 Result = TypeVar("Result")
 Exchange: TypeAlias = Generator[Request, Response, Result]
@@ -52,6 +52,7 @@ _BY_CODE: Final[Mapping[str, Reaction]] = {
     "missing-ranges": Reaction.RESYNC,
     "fenced": Reaction.RESYNC,
     "final-upload": Reaction.RESYNC,
+    "completed-upload": Reaction.RESYNC,
     "chunk-conflict": Reaction.RECREATE,
     "upload-failed": Reaction.RECREATE,
     "not-found": Reaction.RECREATE,
@@ -77,6 +78,35 @@ _BY_STATUS: Final[Mapping[int, Reaction]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class SizeLimits:
+    """What a server takes, in bytes, as it said in `Upload-Limit` (the IETF draft); None: nothing said."""
+
+    max_size: int | None = None
+    min_size: int | None = None
+    max_append: int | None = None
+    """The longest body of one request."""
+    min_append: int | None = None
+    """The shortest body of one request, but for the one that completes the upload."""
+
+    def then(self, newer: "SizeLimits | None") -> "SizeLimits":
+        """These, after an answer that said `newer`; what it did not say stays as it was."""
+        if newer is None:
+            return self
+        said = {name: value for name in self.__slots__ if (value := getattr(newer, name)) is not None}
+        return replace(self, **said)
+
+    def unmet(self, size: int) -> str | None:
+        """Why a file of `size` bytes cannot be sent within them, in words; None if it can."""
+        if self.max_size is not None and size > self.max_size:
+            return f"takes files of at most {self.max_size} bytes"
+        if self.min_size is not None and size < self.min_size:
+            return f"takes files of at least {self.min_size} bytes"
+        if self.max_append is not None and size > self.max_append < max(1, self.min_append or 0):
+            return f"takes at most {self.max_append} bytes in a request, and at least {self.min_append or 1}"
+        return None
+
+
 class ViolationError(Exception):
     """An answer does not follow the protocol: a field is missing or malformed, or the status has no meaning."""
 
@@ -96,6 +126,12 @@ class Refusal(Exception):  # noqa: N818 - the word of the protocol
     """What is missing, if the answer said so (P-COMPLETE-2)."""
     offset: int | None = None
     """The prefix, if the answer said so."""
+    limits: SizeLimits | None = None
+    """What the server takes, if the answer said so."""
+    state: "State | None" = None
+    """Where to go on, if the answer said it so that nobody has to ask (the IETF draft, 409)."""
+    final: bool = False
+    """All bytes were taken in, and then the file was turned down: nothing can be resumed (the IETF draft)."""
 
     def __post_init__(self) -> None:
         super().__init__(f"{self.status} {self.code or ''}: {self.detail}")
@@ -127,6 +163,9 @@ class Created:
     """When the server removes it if it is not finished: seconds since the epoch by the client's clock."""
     said_offset: bool = False
     """The answer had an offset; if not, a body that went with the creation may be stored or not."""
+    complete: bool = False
+    """The answer said that nothing is missing (the IETF draft)."""
+    limits: SizeLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +185,9 @@ class State:
     """Of the whole file, as far as the server has computed them."""
     expires: float | None = None
     """As in Created."""
+    limits: SizeLimits | None = None
+    retry_after: float | None = None
+    """Seconds after which to ask again, if the server said so: it still verifies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +197,11 @@ class Stored:
     offset: int | None
     expires: float | None = None
     """As in Created."""
+    complete: bool | None = None
+    """Whether the upload is complete; None where that follows from the offset (tus)."""
+    limits: SizeLimits | None = None
+    retry_after: float | None = None
+    """As in State."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +211,26 @@ class Completed:
     done: bool
     retry_after: float | None = None
     digests: tuple[Digest, ...] = ()
+
+
+class Speech(Protocol):
+    """What a client has to be able to say to send a file in order. This module is one (tus), `ietf_client.Guest`
+    another.
+    """
+
+    def query(self, url: str, *, now: float = 0.0) -> Exchange[State]:
+        """Ask what is stored."""
+        ...
+
+    def append(
+        self, url: str, span: Span, *, checksum: Digest | None = None, length: int | None = None, now: float = 0.0
+    ) -> Exchange[Stored]:
+        """Send bytes where the prefix ends. `length` as in `append` below."""
+        ...
+
+    def terminate(self, url: str, *, now: float = 0.0) -> Exchange[None]:
+        """Remove an upload. One that is gone already is no error."""
+        ...
 
 
 def create(
@@ -361,8 +428,7 @@ def refused(answer: Response, now: float = 0.0) -> Refusal:
         place = answer.headers.get(headers.LOCATION) or "another place, which it does not name"
         raise ViolationError(f"the server sends us elsewhere ({status}); give this URL instead: {place}")
     members = _problem(answer)
-    said = members.get("code")
-    code = said if isinstance(said, str) else None
+    code = _code(members)
     detail = members.get("detail")
     if (reaction := _BY_CODE.get(code or "")) is None:
         fallback = Reaction.RETRY if status >= 500 else Reaction.FAIL
@@ -376,7 +442,17 @@ def refused(answer: Response, now: float = 0.0) -> Refusal:
         members=members,
         missing=_lenient(lambda: _missing(answer)),
         offset=_lenient(lambda: _integer(answer, headers.UPLOAD_OFFSET)),
+        limits=size_limits(answer),
     )
+
+
+def size_limits(answer: Response) -> SizeLimits | None:
+    """`Upload-Limit` of an answer. One that is malformed counts as not sent."""
+    said = _lenient(lambda: fields.parse_limits(answer.headers.get(headers.UPLOAD_LIMIT) or ""))
+    if not said:
+        return None
+    names = ("max-size", "min-size", "max-append-size", "min-append-size")
+    return SizeLimits(*(said.get(name) for name in names))
 
 
 class _Reading:
@@ -443,6 +519,14 @@ def _missing(answer: Response) -> Missing | None:
 def _retry_after(answer: Response, now: float) -> float | None:
     value = answer.headers.get(headers.RETRY_AFTER)
     return None if value is None else fields.parse_retry_after(value, now)
+
+
+def _code(members: Mapping[str, object]) -> str | None:
+    """What a problem is: its code, or the name that is registered for its type."""
+    said, kind = members.get("code"), members.get("type")
+    if isinstance(said, str):
+        return said
+    return kind.partition("#")[2] or None if isinstance(kind, str) and kind.startswith(IANA_PREFIX) else None
 
 
 def _text(answer: Response) -> str:

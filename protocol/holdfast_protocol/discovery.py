@@ -1,14 +1,18 @@
 """What a server offers beyond the core of tus, found out by OPTIONS.
 
 Rule of this file: what a server says well is believed, and a server that says nothing, or says it badly, is taken for
-plain tus: core and creation. So discovery never fails; at worst the client does less than it could.
+plain tus: core and creation. So discovery never fails; at worst the client does less than it could. A server that
+answers OPTIONS well and does not name tus is one of the IETF draft, or of nothing that is known here.
 """
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from holdfast_protocol import fields, headers
+from holdfast_protocol.client import SizeLimits, size_limits
+from holdfast_protocol.dialects.ietf import NEWEST, Draft
+from holdfast_protocol.dialects.ietf_client import hinted
 from holdfast_protocol.digest import available, from_tus_name
 from holdfast_protocol.messages import Request, Response
 from holdfast_protocol.problem import FieldError
@@ -30,6 +34,14 @@ class Services:
     """The longest upload that it takes, in bytes; None if it names none."""
     checksums: tuple[str, ...] = ()
     """Algorithms for a PATCH, by the names of V-DIGEST-2: those that can be computed here, the fastest first."""
+    tus: bool = True
+    """It named tus, or it said nothing."""
+    draft: Draft | None = None
+    """The newest version of the IETF draft that fits what it said; None if it said nothing of the draft."""
+    limits: SizeLimits = field(default_factory=SizeLimits)
+    """What it takes by the IETF draft."""
+    wants: tuple[str, ...] = ()
+    """Algorithms for Content-Digest that it wants, the most wanted first."""
     parallel: bool = False
     """It speaks the parallel dialect (P-OFFER-1)."""
     lasting: bool = True
@@ -46,8 +58,11 @@ class Services:
 
 
 def discover(endpoint: str) -> Generator[Request, Response, Services]:
-    """Ask what the server of `endpoint` offers. Without `Tus-Resumable`, as tus asks for (OPTIONS). Raises nothing."""
-    answer = yield Request("OPTIONS", endpoint)
+    """Ask what the server of `endpoint` offers. Raises nothing.
+
+    Without `Tus-Resumable`, as tus asks for (OPTIONS), and with the newest version of the draft, as that one does.
+    """
+    answer = yield Request("OPTIONS", endpoint, {headers.UPLOAD_DRAFT_INTEROP_VERSION: str(NEWEST.version)})
     if answer.status not in (200, 204):
         passing = answer.status >= 500 or answer.status in (401, 403, 408, 425, 429)
         return Services(lasting=not passing or answer.status in (501, 505))
@@ -60,6 +75,10 @@ def discover(endpoint: str) -> Generator[Request, Response, Services]:
         extensions=extensions,
         max_size=_max_size(answer),
         checksums=tuple(name for name in available() if name in theirs) if CHECKSUM in extensions else (),
+        tus=any(name.lower().startswith("tus-") for name, _ in answer.headers),
+        draft=hinted(answer),
+        limits=size_limits(answer) or SizeLimits(),
+        wants=_wants(answer),
         parallel=_parallel(answer),
     )
 
@@ -75,6 +94,14 @@ def _max_size(answer: Response) -> int | None:
         return (fields.parse_integer(headers.TUS_MAX_SIZE, value) or None) if value is not None else None
     except FieldError:
         return None
+
+
+def _wants(answer: Response) -> tuple[str, ...]:
+    value = answer.headers.get(headers.WANT_CONTENT_DIGEST)
+    try:
+        return () if value is None else fields.parse_wants(headers.WANT_CONTENT_DIGEST, value)
+    except FieldError:
+        return ()
 
 
 def _parallel(answer: Response) -> bool:

@@ -54,6 +54,19 @@ def format_limits(limits: Mapping[str, int]) -> str:
     return http_sf.ser(dict(limits))
 
 
+def parse_limits(value: str) -> dict[str, int]:
+    """`Upload-Limit` of the IETF draft; names that are not known are among them.
+
+    Raises FieldError, also if one value of many is no integer or negative: then all of it counts as not sent.
+    """
+    found: dict[str, int] = {}
+    for name, (bare, _) in _structured(headers.UPLOAD_LIMIT, value, "dictionary").items():
+        if type(bare) is not int or bare < 0:
+            raise FieldError(headers.UPLOAD_LIMIT, "not integers; send max-size=1000, max-age=60")
+        found[name] = bare
+    return found
+
+
 def parse_boolean(field: str, value: str) -> bool:
     """`?1` or `?0` (V-BOOL-1); parameters behind it are passed over. Raises FieldError."""
     return _boolean(field, value)[0]
@@ -430,15 +443,15 @@ _PARAMETER: Final = re.compile(
 )
 
 
-def format_disposition(filename: str) -> str:
-    """`Content-Disposition: attachment` with the name in both forms; ASCII whatever the name holds.
+def format_disposition(filename: str, kind: Literal["attachment", "inline"] = "attachment") -> str:
+    """`Content-Disposition` with the name in both forms; ASCII whatever the name holds.
 
     In the plain form each character that older readers stumble over is an underscore. A lone surrogate, which
     has no UTF-8, becomes a question mark. The name is not made safe: see `names.safe_name`.
     """
     plain = _NOT_PLAIN.sub("_", filename)
     extended = quote(filename, safe=_ATTR_CHARS, errors="replace")
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{extended}"
+    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{extended}"
 
 
 def parse_disposition(value: str) -> str | None:

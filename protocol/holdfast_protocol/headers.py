@@ -42,6 +42,7 @@ WANT_CONTENT_DIGEST: Final = "Want-Content-Digest"
 WANT_REPR_DIGEST: Final = "Want-Repr-Digest"
 
 # RFC 9110 and neighbours
+ACCEPT_PATCH: Final = "Accept-Patch"
 ACCEPT_RANGES: Final = "Accept-Ranges"
 ALLOW: Final = "Allow"
 CACHE_CONTROL: Final = "Cache-Control"

@@ -86,7 +86,8 @@ class Append:
     most: int = LONGEST
     """How far the body may go while the length is not known: the largest upload."""
     completes: bool | None = None
-    """Whether this body completes the upload; None: it does if it reaches the length, as tus has it."""
+    """Whether this body completes the upload, and so its end is the length if that is not known by then
+    (I-LENGTH-4); None: it does if it reaches the length, as tus has it."""
     fails_beyond: bool = False
     """A body that goes beyond the length makes the upload fail (I-LENGTH-3)."""
 
@@ -177,6 +178,11 @@ def check_takes_bytes(view: View) -> None:
     """Refuses a PATCH on a final and on an upload that has failed (T-PATCH-1, T-CONCAT-5, P-COMPLETE-3)."""
     if is_final(view):
         raise ProblemError("final-upload", "This upload is put together from parts. Send the bytes to those.")
+    check_not_failed(view)
+
+
+def check_not_failed(view: View) -> None:
+    """Refuses what an upload that has failed is of no more use for (P-COMPLETE-3, I-HEAD-1)."""
     if view.state == FAILED and view.error == "data-lost":
         raise ProblemError("data-lost", "The server lost bytes of this upload. DELETE it and send the file again.")
     if view.state == FAILED and view.error == "length-exceeded":
@@ -209,9 +215,7 @@ def offset_mismatch(append: Append, view: View) -> ProblemError:
     )
 
 
-def inconsistent_length(length: int | None, said: int) -> ProblemError:
-    if length is None:
-        return ProblemError("length-unknown", "Say how long the file is, with Upload-Length, before it is complete.")
+def inconsistent_length(length: int, said: int) -> ProblemError:
     return ProblemError(
         "inconsistent-upload-length",
         f"The upload has {length} bytes; this request speaks of {said}. The length of an upload never changes.",
@@ -224,6 +228,8 @@ def check_length(append: Append, view: View) -> None:
     if append.length is None:
         return
     if view.length is not None and view.length != append.length:
+        if append.completes is not None:
+            raise inconsistent_length(view.length, append.length)
         raise ProblemError(
             "conflicting-fields",
             f"The upload has {view.length} bytes, and a length never changes. Leave Upload-Length out.",

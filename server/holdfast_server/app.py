@@ -74,7 +74,14 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    app.router.default = _nowhere
+
+    async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("method") == "OPTIONS" and scope["path"].removeprefix(scope.get("root_path", "")) == "*":
+            await files.collection(scope, receive, send)  # what holds for the whole server (I-LIMIT-2)
+        else:
+            await _nowhere(scope, receive, send)
+
+    app.router.default = elsewhere
 
     def stop() -> None:
         if site.uploads is not None:

@@ -49,6 +49,18 @@ class Size(click.ParamType[int]):
         return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
+class BaseURL(click.ParamType[str]):
+    """`https://files.example.org`, with a port or a path if need be; a slash at its end is taken off."""
+
+    name = "url"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        match = re.fullmatch(r"(https?://[A-Za-z0-9.:_\[\]-]+(?:/[A-Za-z0-9._~/-]*?)?)/*", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no address; write it as https://files.example.org.", param, ctx)
+        return match[1]
+
+
 class Duration(click.ParamType[float]):
     """Seconds: `90`, `15m`, `12h`, `7d`; `never`."""
 
@@ -121,6 +133,11 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
     "cors_origins",
     multiple=True,
     help="Origin whose pages may speak to this server, as https://example.org; * for all. Can be given several times.",
+)
+@click.option(
+    "--public-url",
+    type=BaseURL(),
+    help="Where clients reach this server, as https://files.example.org; Location is absolute then.",
 )
 @click.option(
     "--patience", default="10s", type=Duration(), help="How long a completing request waits before it is answered 202."

@@ -39,5 +39,8 @@ class Settings:
     """At SIGTERM, how long requests in flight may go on."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may speak to this server (`https://example.org`), or `*` for all; none if empty."""
+    public_url: str | None = None
+    """Where clients reach this server, without a slash at the end (`https://files.example.org`); the path of an upload
+    follows it in `Location`. None: `Location` is the path alone."""
     patience: float = 10.0
     """How long a completing request waits for the verification before it is answered 202."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from holdfast_protocol import fields, headers
@@ -111,6 +111,7 @@ class Loopback:
         checksums: tuple[str, ...] = (),
         max_size: int | None = None,
         lifetime: float | None = None,
+        handler: "type[Handler] | None" = None,
     ) -> None:
         self.parallel = parallel
         self.offer = ParallelOffer(granule, max_chunk)
@@ -121,6 +122,8 @@ class Loopback:
         self.max_size = max_size
         self.lifetime = lifetime
         self.verify_later = False
+        self.shadowed = False
+        """Something in between answers OPTIONS, and knows of no protocol."""
         self.uploads: dict[str, Kept] = {}
         self.orders: list[Order] = []
         self.seen: list[Seen] = []
@@ -131,14 +134,14 @@ class Loopback:
         self.guard = threading.RLock()
         self.leaving = threading.Event()
         self.connections: set[socket.socket] = set()
-        self._server = _Server(self)
+        self._server = _Server(self, handler or Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}/files"
 
-    def __enter__(self) -> "Loopback":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -189,15 +192,17 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, loopback: Loopback) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, loopback: Loopback, handler: "type[Handler]") -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.loopback = loopback
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A connection that was cut on order is no error."""
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Answers one connection."""
+
     protocol_version = "HTTP/1.1"
 
     def setup(self) -> None:
@@ -283,7 +288,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(status)
         if self.loopback.lifetime is not None:
             fields_ = {headers.UPLOAD_EXPIRES: fields.format_http_date(time.time() + self.loopback.lifetime)} | fields_
-        for name, value in {headers.TUS_RESUMABLE: "1.0.0", **fields_}.items():
+        common = {} if self.command == "OPTIONS" else self._common()
+        for name, value in {**common, **fields_}.items():
             self.send_header(name, value)
         if status != 204 and headers.CONTENT_LENGTH not in fields_:
             self.send_header(headers.CONTENT_LENGTH, str(len(content)))
@@ -292,6 +298,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
+
+    def _common(self) -> dict[str, str]:
+        """Fields of every answer."""
+        return {headers.TUS_RESUMABLE: headers.TUS_PROTOCOL_VERSION}
 
     def _kept(self, seen: Seen) -> Kept:
         kept = self.loopback.uploads.get(seen.path.rpartition("/")[2])
@@ -331,6 +341,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise ProblemError("checksum-mismatch", "Damaged.")
 
     def _options(self, seen: Seen, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        if self.loopback.shadowed:
+            return 204, {}, b""
         said = {headers.TUS_VERSION: "1.0.0", headers.TUS_EXTENSION: ",".join(self.loopback.extensions)}
         if self.loopback.checksums:
             said[headers.TUS_CHECKSUM_ALGORITHM] = ",".join(self.loopback.checksums)

@@ -33,6 +33,7 @@ def is_append(seen: Seen) -> bool:
     return seen.fields.get("content-type") == "application/offset+octet-stream"
 
 
+@pytest.mark.rule("G-TUS-1", "G-TUS-7")
 async def test_a_server_is_asked_once(make_file: MakeFile, make_client: MakeClient, tus_only: Loopback) -> None:
     """By four uploads that start together, and by a second client of the process."""
     for turn in range(2):
@@ -44,6 +45,7 @@ async def test_a_server_is_asked_once(make_file: MakeFile, make_client: MakeClie
     assert len(tus_only.uploads) == 8
 
 
+@pytest.mark.rule("G-TUS-1")
 async def test_every_other_request_has_the_version(
     make_file: MakeFile, make_client: MakeClient, tus_only: Loopback
 ) -> None:
@@ -56,6 +58,7 @@ async def test_every_other_request_has_the_version(
     assert {seen.fields.get("tus-resumable") for seen in others} == {"1.0.0"}
 
 
+@pytest.mark.rule("G-TUS-7", "G-TUS-14")
 @pytest.mark.parametrize("kind", ["cut", "lose", "answer"])
 async def test_a_server_without_good_options_is_plain_tus(
     make_file: MakeFile, make_client: MakeClient, kind: str
@@ -97,6 +100,7 @@ def checking() -> Iterator[Loopback]:
         yield server
 
 
+@pytest.mark.rule("G-TUS-16")
 async def test_patches_carry_a_checksum(make_file: MakeFile, make_client: MakeClient, checking: Loopback) -> None:
     """In chunks, for such a PATCH is stored as a whole or not at all; whatever the digest of the whole file is."""
     path = make_file(3 * MIB + 5)
@@ -110,6 +114,7 @@ async def test_patches_carry_a_checksum(make_file: MakeFile, make_client: MakeCl
     assert result.chunks == 4
 
 
+@pytest.mark.rule("G-TUS-5")
 async def test_without_the_extension_there_is_none(
     make_file: MakeFile, make_client: MakeClient, tus_only: Loopback
 ) -> None:
@@ -131,6 +136,7 @@ async def test_a_chunk_that_was_cut_goes_again(
     assert [seen.offset for seen in checking.requests("PATCH")] == [0, MIB, MIB, 2 * MIB]
 
 
+@pytest.mark.rule("G-TUS-16")
 async def test_460_is_repeated_once_for_each_chunk(
     make_file: MakeFile, make_client: MakeClient, checking: Loopback
 ) -> None:
@@ -169,6 +175,7 @@ def welcoming() -> Iterator[Loopback]:
         yield server
 
 
+@pytest.mark.rule("G-TUS-9", "G-TUS-13", "G-TUS-14")
 async def test_a_small_file_is_one_request(make_file: MakeFile, make_client: MakeClient, welcoming: Loopback) -> None:
     path = make_file(MIB)
     async with make_client() as client:
@@ -244,6 +251,7 @@ async def test_a_server_that_does_not_say_how_much_it_kept_is_asked(
     assert [seen.method for seen in welcoming.seen] == ["OPTIONS", "POST", "HEAD"]
 
 
+@pytest.mark.rule("G-TUS-2")
 @pytest.mark.rule("T-METHOD-1")
 @pytest.mark.parametrize("parallel", [True, False])
 async def test_patch_and_delete_can_go_as_post(make_file: MakeFile, make_client: MakeClient, parallel: bool) -> None:
@@ -281,6 +289,7 @@ async def begun(path: Path, make_client: MakeClient, loopback: Loopback, half: i
     loopback.seen.clear()
 
 
+@pytest.mark.rule("G-TUS-15")
 async def test_an_upload_that_has_expired_is_begun_anew_without_asking(
     make_file: MakeFile, make_client: MakeClient
 ) -> None:
@@ -345,6 +354,7 @@ async def test_what_the_server_says_later_goes_before(
         assert expires > time.time() + 3600
 
 
+@pytest.mark.rule("G-TUS-15")
 @pytest.mark.parametrize("status", [404, 410])
 async def test_an_upload_that_the_server_has_removed_is_begun_anew(
     make_file: MakeFile, make_client: MakeClient, tus_only: Loopback, status: int

@@ -34,6 +34,7 @@ def pieces(content: bytes, size: int = 30_001) -> Iterator[bytes]:
         yield b""
 
 
+@pytest.mark.rule("G-TUS-9", "G-TUS-10")
 @pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 5 * PIECE + 7])
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_stream_of_any_length(
@@ -77,6 +78,7 @@ async def test_a_cut_chunk_is_sent_from_memory(make_client: MakeClient, rng: ran
         assert result.retries == 3
 
 
+@pytest.mark.rule("G-TUS-10")
 async def test_the_last_answer_is_lost(make_client: MakeClient, deferring: Loopback, rng: random.Random) -> None:
     content = rng.randbytes(PIECE + 7)
     deferring.order("PATCH", "lose", when=lambda seen: seen.offset == PIECE)

@@ -64,7 +64,7 @@ def test_a_watcher_that_raises_stops_the_transfer(make_file: MakeFile, loopback:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"protocol": "ietf"}, {"checksum": "crc8"}, {"concurrency": 0}, {"chunk_size": 0}]
+    "arguments", [{"protocol": "ftp"}, {"checksum": "crc8"}, {"concurrency": 0}, {"chunk_size": 0}]
 )
 def test_arguments_that_make_no_sense(tmp_path: Path, arguments: dict[str, object]) -> None:
     with pytest.raises(holdfast.UsageError) as caught:

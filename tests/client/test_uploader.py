@@ -30,6 +30,7 @@ def same(result: UploadResult, loopback: Loopback, path: Path) -> bool:
     )
 
 
+@pytest.mark.rule("G-TUS-11")
 @pytest.mark.rule("P-CREATE-1", "P-CHUNK-1", "P-COMPLETE-1")
 async def test_a_file_goes_over_in_parallel_chunks(
     make_file: MakeFile, make_client: MakeClient, loopback: Loopback
@@ -54,6 +55,7 @@ async def test_small_sizes(make_file: MakeFile, make_client: MakeClient, loopbac
     assert loopback.only().complete
 
 
+@pytest.mark.rule("G-TUS-3", "G-TUS-8", "G-TUS-12")
 @pytest.mark.rule("P-OFFER-1")
 @pytest.mark.parametrize("size", [0, 1, 3 * MIB + 5])
 async def test_a_tus_server_gets_plain_tus(
@@ -104,6 +106,7 @@ async def test_a_lost_answer_to_the_completion(
     assert result.bytes_resent == 0
 
 
+@pytest.mark.rule("G-TUS-6")
 async def test_a_stalled_connection_is_left(make_file: MakeFile, make_client: MakeClient, loopback: Loopback) -> None:
     path = make_file(4 * MIB)
     loopback.order("PATCH", "stall", after=100_000)
@@ -391,6 +394,7 @@ async def test_a_file_that_changes_is_sent_anew_if_asked_for(
     assert same(result, loopback, path)
 
 
+@pytest.mark.rule("G-TUS-4")
 @pytest.mark.rule("T-PATCH-4")
 async def test_a_cut_tus_patch_goes_on_where_it_was_cut(
     make_file: MakeFile, make_client: MakeClient, tus_only: Loopback

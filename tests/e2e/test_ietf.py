@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Iterator
 
 import pytest
 from tests.conftest import StartServer
@@ -22,6 +23,14 @@ from tests.support.process import ServerProcess
 from tests.support.speaker import TUS, TUS_BODY, Speaker, digest
 from tests.support.waiting import eventually
 from tests.support.wire import Answer, Connection
+
+
+@pytest.fixture(scope="module")
+def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server on which unfinished uploads expire at once."""
+    with ServerProcess(tmp_path_factory.mktemp("forgetful") / "data", expire_after=0.1) as process:
+        yield process
+
 
 LONGEST = 999_999_999_999_999
 EVERY_VERSION = pytest.mark.parametrize("version", VERSIONS)
@@ -97,6 +106,38 @@ def test_limits_are_told_in_the_words_of_the_version(speaker: Speaker, version: 
         assert 7 * 86400 - 60 < found[age] <= 7 * 86400
 
 
+@pytest.mark.rule("I-LIMIT-3")
+@pytest.mark.parametrize("version", [6, 8, 9])
+def test_limits_do_not_shrink(speaker: Speaker, version: int) -> None:
+    """Not from OPTIONS to the interim answer, the final one, a stored range, and a refusal."""
+    age = "expires" if version == 6 else "max-age"
+    told = [speaker.request("OPTIONS", "/files", version_field(version))]
+    created = post(speaker, False, version=version)
+    url = created["location"]
+    told += [*created.before, created, patch(speaker, url, 0, b"01234", False, version)]
+    refused = patch(speaker, url, 5, b"", False, version, Upload_Length=str(LONGEST))
+    assert refused.verdict == (507, "insufficient-storage")
+    told.append(ask(speaker, url, version))
+    assert len(told) == 5
+    ages = [limits(answer)[age] for answer in told]
+    assert {limits(answer)["max-size"] for answer in told} == {LONGEST}
+    assert ages[0] == 7 * 86400 - 1
+    assert min(ages[1:]) >= ages[0] - 60
+
+
+@pytest.mark.rule("I-LIMIT-3")
+def test_a_refused_append_tells_the_limits_of_its_upload(start_server: StartServer) -> None:
+    server = start_server("--max-size", "1000")
+    with Speaker(server.url) as speaker:
+        url = careful(speaker, 1000)
+        before = limits(ask(speaker, url))
+        open_ended = post(speaker, False)["location"]
+        refused = patch(speaker, open_ended, 0, b"x" * 1001, False)
+        assert refused.verdict == (413, "upload-too-large")
+        assert limits(refused)["max-size"] == before["max-size"] == 1000
+        assert limits(refused)["max-age"] <= 7 * 86400
+
+
 @pytest.mark.rule("I-LIMIT-2")
 def test_options_with_a_creation_in_mind_has_no_limits(speaker: Speaker) -> None:
     assert "upload-limit" not in speaker.request("OPTIONS", "/files", {"Upload-Complete": "?1"})
@@ -105,6 +146,17 @@ def test_options_with_a_creation_in_mind_has_no_limits(speaker: Speaker) -> None
         answer = speaker.request("OPTIONS", target)
         assert limits(answer)["max-size"] == LONGEST
         assert answer["tus-version"] == "1.0.0"
+
+
+@pytest.mark.rule("I-LIMIT-2", "T-OPTIONS-1")
+def test_options_of_the_whole_server(speaker: Speaker) -> None:
+    """`OPTIONS *` (RFC 9110, section 9.3.7) is that of the collection; nothing else can be done with `*`."""
+    for fields in (version_field(6), {"Upload-Complete": "?1"}, {}):
+        one, other = (speaker.request("OPTIONS", target, fields) for target in ("*", "/files"))
+        kept = [[each for each in answer.fields if each[0] != "date"] for answer in (one, other)]
+        assert (one.status, kept[0]) == (204, kept[1])
+    for method in ("GET", "POST", "DELETE"):
+        assert speaker.request(method, "*", create(True), b"").verdict == (404, "not-found")
 
 
 @pytest.mark.rule("I-LIMIT-1", "I-LIMIT-2")
@@ -152,14 +204,6 @@ def test_lengths_that_contradict_each_other_create_nothing(speaker: Speaker) -> 
         assert answer.json()["type"] == IANA + "inconsistent-upload-length"
         assert "location" not in answer
     assert speaker.request("GET", "/api/uploads?limit=1").json() == before
-
-
-@pytest.mark.rule("I-CREATE-2")
-def test_a_length_that_nobody_knows_is_refused(speaker: Speaker) -> None:
-    assert post(speaker, False, b"part").verdict == (411, "length-required")
-    fields = create(True, Transfer_Encoding="chunked")
-    answer = speaker.request("POST", "/files", fields, chunked(b"whole"))
-    assert answer.verdict == (411, "length-required")
 
 
 @pytest.mark.rule("I-CREATE-2", "I-CREATE-1")
@@ -351,7 +395,10 @@ def test_a_body_beyond_the_length(speaker: Speaker, version: int, known: bool) -
     assert answer.verdict == (400, "inconsistent-upload-length")
     if version >= 8:
         assert ask(speaker, url, version).status == 409
-        assert patch(speaker, url, answer.offset, b"5", False, version).verdict == (409, "upload-failed")
+        refused = patch(speaker, url, 5, b"5", False, version)
+        assert (*refused.verdict, is_complete(refused, version)) == (409, "upload-failed", False)
+        assert "upload-offset" not in refused
+        assert ask(speaker, url, 6).status == 404
         assert speaker.status(url)["state"] == "failed"
     else:
         offset = ask(speaker, url, version).offset
@@ -526,6 +573,79 @@ def test_verifying_takes_long(start_server: StartServer) -> None:
         assert (answer["retry-after"], is_complete(answer)) == ("1", False)
         assert eventually(lambda: is_complete(ask(speaker, url)))
         assert patch(speaker, url, 4, b"", True).status == 204
+
+
+@EVERY_VERSION
+@pytest.mark.rule("I-ANSWER-3", "I-DIGEST-2")
+def test_an_upload_that_has_failed(speaker: Speaker, version: int) -> None:
+    """There is nothing to go on with, whoever asks and however."""
+    bad = post(speaker, True, b"whole", version, Repr_Digest=digest(b"other"))
+    assert (*bad.verdict, is_complete(bad, version)) == (422, "upload-digest-mismatch", True)
+    status, code = (404, "not-found") if version <= 6 else (409, "upload-failed")
+    assert ask(speaker, bad["location"], version).status == status
+    for offset, body in ((5, b""), (0, b"whole")):
+        answer = patch(speaker, bad["location"], offset, body, True, version)
+        assert (*answer.verdict, is_complete(answer, version)) == (status, code, False)
+        assert "upload-offset" not in answer
+    assert speaker.request("DELETE", bad["location"], version_field(version)).status == 204
+
+
+@EVERY_VERSION
+@pytest.mark.rule("I-ANSWER-3", "T-EXPIRE-2")
+def test_an_upload_that_has_expired(forgetful: ServerProcess, version: int) -> None:
+    with Speaker(forgetful.url) as speaker:
+        url = careful(speaker, 10, version)
+        status = 404 if version <= 6 else 410
+        eventually(lambda: ask(speaker, url, version).status != 204)
+        assert ask(speaker, url, version).status == status
+        answer = patch(speaker, url, 0, b"x", False, version)
+        assert answer.verdict == (status, "not-found" if version <= 6 else "gone")
+        assert "upload-offset" not in answer
+
+
+@EVERY_VERSION
+@pytest.mark.rule("I-HEAD-1", "T-CONCAT-6")
+def test_asking_about_a_final(speaker: Speaker, version: int) -> None:
+    """Before and after its parts are whole: where it is, although it takes no bytes from anybody."""
+    parts = [speaker.create(4, parallel=False, Upload_Concat="partial") for _ in range(2)]
+    assert speaker.patch(parts[0], 0, b"0123").status == 204
+    fields = {**TUS, "Upload-Concat": "final;" + " ".join(parts)}
+    url = speaker.url + speaker.request("POST", "/files", fields, b"")["location"]
+    asked = ask(speaker, url, version)
+    assert (asked.status, asked["upload-length"], is_complete(asked, version)) == (204, "8", False)
+    assert asked.offset < 8
+    assert speaker.patch(parts[1], 0, b"4567").status == 204
+    eventually(lambda: is_complete(ask(speaker, url, version), version))
+    asked = ask(speaker, url, version)
+    assert (asked.status, asked.offset, asked["upload-length"]) == (204, 8, "8")
+    assert patch(speaker, url, 0, b"x", False, version).verdict == (403, "final-upload")
+
+
+@pytest.mark.rule("I-HEAD-4")
+def test_asking_by_get(speaker: Speaker) -> None:
+    """As by HEAD, in the version that knows it; the file comes when there is one."""
+    url = careful(speaker, 10)
+    assert patch(speaker, url, 0, b"01234", False).offset == 5
+    for version in (None, *VERSIONS[:-1]):
+        assert speaker.request("GET", url, version_field(version)).verdict == (409, "not-finished")
+    asked = speaker.request("GET", url, version_field(NEWEST))
+    assert (asked.status, asked.offset, asked["upload-length"], is_complete(asked)) == (204, 5, "10", False)
+    assert set(limits(asked)) == {"max-size", "max-age"}
+    assert asked["cache-control"] == "no-store"
+    assert patch(speaker, url, 5, b"56789", True).status == 204
+    asked = speaker.request("GET", url, version_field(NEWEST))
+    assert (asked.status, asked.offset, asked["upload-length"], is_complete(asked)) == (200, 10, "10", True)
+    assert (asked.body, set(limits(asked))) == (b"0123456789", {"max-size"})
+    assert "upload-offset" not in speaker.get(url)
+    assert speaker.request("GET", "/files/" + 32 * "0", version_field(NEWEST)).verdict == (404, "not-found")
+
+
+@EVERY_VERSION
+@pytest.mark.rule("I-ANSWER-2")
+def test_a_creation_that_is_refused_says_that_it_is(speaker: Speaker, version: int) -> None:
+    """The answer is of this protocol, and not of what became of the file."""
+    answer = post(speaker, True, b"whole", version, Upload_Length="6")
+    assert (answer.status, is_complete(answer, version)) == (400, False)
 
 
 @pytest.mark.rule("I-HEAD-1", "V-ID-1", "T-EXPIRE-2")

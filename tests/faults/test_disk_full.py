@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import StartServer
+from tests.support.drafts import append, chunked, create, is_complete
 from tests.support.speaker import GRANULE, Speaker, digest, missing
 from tests.support.wire import Answer
 
@@ -160,4 +161,29 @@ def test_an_upload_of_unknown_length_leaves_others_their_room(
         assert_full(speaker.patch(upload, stored, b"", Upload_Length=str(stored + 20 * MIB)))
         assert speaker.patch(other, 0, promised).status == 204
         assert speaker.patch(upload, stored, b"", Upload_Length=str(stored)).status == 204
+        assert speaker.get(upload).body == data[:stored]
+
+
+@pytest.mark.rule("I-LENGTH-4", "T-DEFER-3", "I-CREATE-3")
+def test_a_stream_of_the_draft_leaves_others_their_room(
+    small_disk: Path, start_server: StartServer, rng: random.Random
+) -> None:
+    """A creation that never says its length is ended where the free room is; the client learns where it got to."""
+    server = start_server(data=small_disk / "data")
+    with Speaker(server.url) as speaker:
+        promised = rng.randbytes(20 * MIB)
+        other = speaker.create(len(promised), parallel=False)
+        data = rng.randbytes(16 * MIB)
+        fields = create(True, Transfer_Encoding="chunked")
+        answer = speaker.request(
+            "POST", "/files", fields, chunked(*(data[i : i + MIB] for i in range(0, 16 * MIB, MIB)))
+        )
+        assert_full(answer)
+        assert not is_complete(answer)
+        upload = speaker.url + answer["location"]
+        stored = speaker.head(upload).offset
+        assert answer.offset == stored <= 12 * MIB
+        assert "upload-length" not in speaker.head(upload)
+        assert speaker.patch(other, 0, promised).status == 204
+        assert speaker.request("PATCH", upload, append(stored, True), b"").status == 204
         assert speaker.get(upload).body == data[:stored]

@@ -8,6 +8,7 @@ waits.
 import os
 import random
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from contextlib import contextmanager
 
 import pytest
 from tests.conftest import StartServer
+from tests.support.drafts import append
 from tests.support.process import ServerProcess
-from tests.support.speaker import GRANULE, Speaker, chunk_fields, digest, missing
+from tests.support.speaker import GRANULE, TUS_BODY, Speaker, chunk_fields, digest, missing
 from tests.support.waiting import eventually, median, scaled
 from tests.support.wire import Answer, Connection
 from tests.support.workers import speakers_by_worker, worker_of
@@ -225,6 +227,37 @@ def test_a_new_patch_takes_over_from_a_stalled_one(
 
         assert new.patch(upload, 600_000, data[600_000:]).status == 204
         assert new.get(upload).body == data
+
+
+@SAME_OR_OTHER
+@pytest.mark.parametrize("what", ["tus PATCH", "draft PATCH", "draft HEAD"])
+@pytest.mark.rule("T-PATCH-3", "I-APPEND-5", "I-HEAD-2")
+def test_a_request_whose_connection_is_gone_ends_nobody(
+    two_workers: ServerProcess, other_worker: bool, what: str, rng: random.Random
+) -> None:
+    """Most likely it is the older one, looked at late: whoever is still there goes on."""
+    data = rng.randbytes(200_000)
+    fields: dict[str, str] = {"Upload-Draft-Interop-Version": "9"}
+    if what.endswith("PATCH"):
+        fields = append(100_000, True) if what.startswith("draft") else {**TUS_BODY, "Upload-Offset": "100000"}
+        fields |= {"Content-Length": "100000"}
+    for _ in range(3):
+        with pair(two_workers, other_worker) as (writer, other):
+            upload = writer.create(len(data), parallel=False)
+            living = stalled_patch(writer, upload, 0, len(data), data[:100_000])
+            eventually(lambda: other.head(upload).offset == 100_000)  # noqa: B023
+            lost = other.connection
+            # The end of the connection comes with the last bytes, so that the server never sees it without.
+            lost.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            lost.begin(what.split()[1], upload, fields)
+            if what.endswith("PATCH"):
+                lost.send(bytes(10_000))
+            other.close()
+            for _ in range(40):  # it is looked at meanwhile, and a fence would come to the other worker
+                assert other.head(upload).offset == 100_000
+            living.send(data[100_000:])
+            assert living.read().verdict == (204, None)
+            assert other.get(upload).body == data
 
 
 @SAME_OR_OTHER

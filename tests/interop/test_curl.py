@@ -10,13 +10,17 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tests.interop.clients import CURL
 from tests.support.process import ServerProcess, environment
 from tests.support.waiting import scaled
 
 PROTOCOL = Path(__file__).parents[2] / "protocol.md"
 TOOLS = ("bash", "curl", "openssl")
 
-pytestmark = [pytest.mark.skipif(not shutil.which(tool), reason=f"{tool} is not installed") for tool in TOOLS]
+pytestmark = [
+    pytest.mark.client(CURL),
+    *(pytest.mark.skipif(not shutil.which(tool), reason=f"{tool} is not installed") for tool in TOOLS),
+]
 
 
 def lines_by_hand() -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -87,6 +88,10 @@ class ForeignServer:
 def tusd(port: int, folder: Path) -> list[str]:
     assert TUSD is not None
     return [TUSD, "-host", "127.0.0.1", "-port", str(port), "-upload-dir", str(folder), "-base-path", "/files/"]
+
+
+def tusd_with_draft(port: int, folder: Path) -> list[str]:
+    return [*tusd(port, folder), "-enable-experimental-protocol"]
 
 
 def tus_node(port: int, folder: Path) -> list[str]:
@@ -254,3 +259,97 @@ def test_an_upload_that_the_server_has_removed_is_begun_anew(
     second = upload(holdfast_command, path, foreign)
     assert same(second, foreign, path)
     assert second["url"] != first["url"]
+
+
+@pytest.fixture
+def drafted(tmp_path: Path) -> Iterator[ForeignServer]:
+    """tusd, as a server of the IETF draft: of its interop versions 3 to 6."""
+    server = ForeignServer(tusd_with_draft, tmp_path / "uploads")
+    yield server
+    server.kill()
+
+
+ON_DRAFT = pytest.mark.skipif(TUSD is None, reason="tusd is not installed")
+
+
+@ON_DRAFT
+@pytest.mark.rule("G-VERSION-1", "G-IETF-16", "G-IETF-18")
+@pytest.mark.parametrize("size", [0, 1, 100_000, MIB + 1, LARGE])
+def test_a_file_arrives_whole_by_the_draft(
+    drafted: ForeignServer, holdfast_command: CommandLine, make_large: MakeLarge, size: int
+) -> None:
+    """Begun in version 6, after 9 and 8 were not understood; the last request says that it is the last."""
+    path = make_large(size)
+    event = upload(holdfast_command, path, drafted, "--protocol", "ietf")
+    assert same(event, drafted, path)
+    assert (event["protocol"], event["retries"], event["bytes_sent"]) == ("ietf", 0, size)
+    said = urllib.request.Request(event["url"], method="HEAD", headers={"Upload-Draft-Interop-Version": "6"})
+    with urllib.request.urlopen(said, timeout=5) as answer:
+        assert (answer.headers["Upload-Complete"], answer.headers["Upload-Length"]) == ("?1", str(size))
+    log = drafted.folder.with_suffix(".log").read_text()
+    assert re.findall(r"ResponseOutgoing method=POST .*status=(\d+)", log) == ["412", "412", "201"]
+
+
+@ON_DRAFT
+@pytest.mark.rule("G-AUTO-1")
+def test_auto_takes_tus_where_both_are_there(
+    drafted: ForeignServer, holdfast_command: CommandLine, make_large: MakeLarge
+) -> None:
+    assert upload(holdfast_command, make_large(MIB), drafted)["protocol"] == "tus"
+
+
+@ON_DRAFT
+@pytest.mark.rule("G-IETF-12", "G-IETF-23")
+def test_a_client_of_the_draft_that_was_killed_goes_on(
+    drafted: ForeignServer, holdfast_command: CommandLine, make_large: MakeLarge
+) -> None:
+    """Nothing but the journal is left; the version is found out again, by HEAD."""
+    path = make_large(LARGE)
+    options = ("--to", drafted.url, "--protocol", "ietf", "--limit-rate", "24M")
+    with holdfast_command.started("upload", str(path), *options) as process:
+        eventually(lambda: drafted.stored() > 16 * MIB, within=30, what="bytes at the server")
+        process.kill()
+        process.wait()
+    event = upload(holdfast_command, path, drafted, "--protocol", "ietf")
+    assert same(event, drafted, path)
+    assert event["bytes_resumed"] >= 16 * MIB
+
+
+@ON_DRAFT
+@pytest.mark.rule("G-IETF-22", "G-IETF-23")
+def test_a_server_of_the_draft_that_was_killed_gets_the_rest(
+    drafted: ForeignServer, holdfast_command: CommandLine, make_large: MakeLarge
+) -> None:
+    path = make_large(LARGE)
+    options = ("--to", drafted.url, "--protocol", "ietf", "--limit-rate", "24M", "--json")
+    with holdfast_command.started("upload", str(path), *options) as process:
+        eventually(lambda: drafted.stored() > 16 * MIB, within=30, what="bytes at the server")
+        drafted.kill()
+        drafted.start()
+        assert process.wait(60) == 0
+    lines = (holdfast_command.home / "output.txt").read_text().splitlines()
+    (event,) = (found for line in lines if line.startswith("{") and (found := json.loads(line))["event"] == "done")
+    assert same(event, drafted, path)
+    assert event["retries"] >= 1
+
+
+@ON_DRAFT
+@pytest.mark.rule("G-IETF-1")
+def test_standard_input_by_the_draft(
+    drafted: ForeignServer, holdfast_command: CommandLine, make_large: MakeLarge
+) -> None:
+    path = make_large(17 * MIB)
+    with path.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "holdfast.cli", "upload", "-", "--to", drafted.url, "--protocol", "ietf", "--json"],
+            stdin=file,
+            capture_output=True,
+            text=True,
+            env=environment(holdfast_command.home),
+            timeout=scaled(60),
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    event = json.loads(done.stdout.splitlines()[-1])
+    assert same(event, drafted, path)
+    assert (event["size"], event["protocol"]) == (17 * MIB, "ietf")

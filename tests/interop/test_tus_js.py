@@ -1,4 +1,4 @@
-"""tus-js-client on Node, unchanged, against a real server.
+"""tus-js-client on Node, unchanged, in its stable version and in the one to come, against a real server.
 
 Rule of this file: the client runs with the packages that `make interop` has installed; without them, or
 without Node, the tests are skipped and say so.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.interop.clients import TUS_JS, TUS_JS_5
 from tests.support.process import ServerProcess, environment
 from tests.support.speaker import Speaker
 from tests.support.waiting import scaled
@@ -25,10 +26,15 @@ SIZE = 20 * MIB + 4321
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which("node"), reason="node is not installed"),
-    pytest.mark.skipif(not (MODULES / "tus-js-client").is_dir(), reason="tus-js-client is not installed: make interop"),
+    pytest.mark.skipif(
+        not (MODULES / "tus-js-client-5").is_dir(), reason="tus-js-client is not installed: make interop"
+    ),
 ]
 
 Drive = Callable[..., Any]
+
+STABLE = pytest.param("tus-js-client", marks=pytest.mark.client(TUS_JS))
+NEXT = pytest.param("tus-js-client-5", marks=pytest.mark.client(TUS_JS_5))
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +44,12 @@ def file(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
     return path
 
 
-@pytest.fixture
-def drive(server: ServerProcess, file: Path, tmp_path: Path) -> Drive:
+@pytest.fixture(params=[STABLE, NEXT])
+def drive(request: pytest.FixtureRequest, server: ServerProcess, file: Path, tmp_path: Path) -> Drive:
     """Plays one scene of tus_js.cjs to its end; what it reported."""
 
     def run(scene: str, **job: Any) -> Any:
-        task = {"scene": scene, "endpoint": f"{server.url}/files", "file": str(file), **job}
+        task = {"scene": scene, "package": request.param, "endpoint": f"{server.url}/files", "file": str(file), **job}
         result = subprocess.run(
             ["node", str(HERE / "tus_js.cjs"), str(MODULES), json.dumps(task)],
             stdin=subprocess.DEVNULL,
@@ -206,6 +212,7 @@ def test_resumes_in_the_draft(drive: Drive, speaker: Speaker, file: Path, tmp_pa
     assert same(speaker, result["url"], file)
 
 
+@pytest.mark.parametrize("drive", [STABLE], indirect=True)
 @DRAFTS
 @pytest.mark.rule("I-APPEND-3")
 def test_a_file_in_pieces_that_the_client_leaves_open(
@@ -221,6 +228,24 @@ def test_a_file_in_pieces_that_the_client_leaves_open(
     assert (state["state"], state["offset"]) == ("receiving", SIZE)
     fields = {"Content-Type": "application/partial-upload", "Upload-Offset": str(SIZE), "Upload-Complete": "?1"}
     assert speaker.request("PATCH", result["url"], fields, b"").status == 204
+    assert same(speaker, result["url"], file)
+
+
+@pytest.mark.parametrize("drive", [NEXT], indirect=True)
+@DRAFTS
+def test_a_file_in_pieces_that_the_client_completes(drive: Drive, speaker: Speaker, file: Path, protocol: str) -> None:
+    result = drive("upload", protocol=protocol, chunkSize=8 * MIB)
+    assert shape(result) == [("POST", 201), ("PATCH", 201), ("PATCH", 201), ("PATCH", 204)]
+    assert same(speaker, result["url"], file)
+
+
+@DRAFTS
+@pytest.mark.rule("I-CREATE-2", "I-LENGTH-4")
+def test_a_stream_of_unknown_length_in_the_draft(drive: Drive, speaker: Speaker, file: Path, protocol: str) -> None:
+    """`uploadLengthDeferred`: the creation says no length, the last PATCH does."""
+    result = drive("upload", protocol=protocol, source="deferred", chunkSize=4 * MIB)
+    assert shape(result) == [("POST", 201)] + 5 * [("PATCH", 201)] + [("PATCH", 204)]
+    assert [request["length"] for request in result["requests"]] == 6 * [None] + [str(SIZE)]
     assert same(speaker, result["url"], file)
 
 

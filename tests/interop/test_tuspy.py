@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.interop.clients import TUSPY
 from tests.support.process import ServerProcess
 from tests.support.speaker import Speaker, b64
 from tusclient.client import TusClient
 from tusclient.exceptions import TusUploadFailed
 from tusclient.storage.filestorage import FileStorage
+
+pytestmark = pytest.mark.client(TUSPY)
 
 SIZE = 3 * 1024 * 1024 + 17
 CHUNK = 512 * 1024

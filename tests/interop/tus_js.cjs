@@ -1,5 +1,5 @@
 // Drives tus-js-client, unchanged: node tus_js.cjs MODULES JOB
-// JOB is a JSON object {scene, endpoint, file, ...}; the result is one JSON object on standard output.
+// JOB is a JSON object {scene, package, endpoint, file, ...}; the result is one JSON object on standard output.
 // Rule of this file: nothing is judged here. It reports what the client saw; the test decides.
 'use strict'
 
@@ -9,8 +9,11 @@ const path = require('node:path')
 const { PassThrough } = require('node:stream')
 
 const [modules, text] = process.argv.slice(2)
-const tus = createRequire(path.join(modules, 'anywhere.js'))('tus-js-client')
 const job = JSON.parse(text)
+const installed = createRequire(path.join(modules, 'anywhere.js'))
+const tus = installed(job.package)
+// Version 5 has it in a module of its own.
+const FileUrlStorage = tus.FileUrlStorage ?? installed(`${job.package}/node/FileUrlStorage`).FileUrlStorage
 
 // Makes an upload; answers {upload, done}. `requests` collects what was sent and answered, one entry an answer.
 function begin(input, options, requests) {
@@ -69,7 +72,7 @@ const scenes = {
 
   // Aborts once `abortAt` bytes have been acknowledged, and goes on with a new Upload, as in a new process.
   async resume(requests) {
-    const urlStorage = new tus.FileUrlStorage(job.storage)
+    const urlStorage = new FileUrlStorage(job.storage)
     const options = { chunkSize: job.chunkSize, urlStorage, storeFingerprintForResuming: true }
     if (job.protocol) options.protocol = job.protocol
     const first = await new Promise((resolve, reject) => {
@@ -91,6 +94,38 @@ const scenes = {
     upload.resumeFromPreviousUpload(previous[0])
     upload.start()
     return { aborted: first, previous: previous.length, url: await done }
+  },
+
+  // Aborts once `abortAt` bytes have been acknowledged, and leaves the rest to others.
+  async start(requests) {
+    const url = await new Promise((resolve, reject) => {
+      const { upload, done } = begin(
+        fs.createReadStream(job.file),
+        {
+          chunkSize: job.chunkSize,
+          metadata: job.metadata ?? {},
+          ...(job.protocol ? { protocol: job.protocol } : {}),
+          onChunkComplete: (size, accepted) => {
+            if (accepted >= job.abortAt) upload.abort().then(() => resolve(upload.url), reject)
+          },
+        },
+        requests,
+      )
+      done.then(() => reject(new Error('it was done before it could be aborted')), reject)
+      upload.start()
+    })
+    return { url }
+  },
+
+  // Goes on with an upload that others began, by its URL.
+  async finish(requests) {
+    const { upload, done } = begin(
+      sources[job.source ?? 'file']()[0],
+      { uploadUrl: job.url, chunkSize: job.chunkSize ?? Infinity, ...(job.protocol ? { protocol: job.protocol } : {}) },
+      requests,
+    )
+    upload.start()
+    return { url: await done }
   },
 
   // Aborts in the middle of a request, and terminates the upload on the server.

@@ -2,6 +2,8 @@
 
 import pytest
 
+from holdfast_protocol.client import SizeLimits
+from holdfast_protocol.dialects.ietf import DRAFTS
 from holdfast_protocol.discovery import CONCATENATION, Services, discover
 from holdfast_protocol.messages import Headers, Response
 
@@ -18,9 +20,10 @@ def said(status: int, fields: dict[str, str] | list[tuple[str, str]]) -> Service
 
 
 def test_options_goes_without_a_version() -> None:
-    """tus 1.0.0, OPTIONS: Tus-Resumable is on every request but this one."""
+    """tus 1.0.0, OPTIONS: Tus-Resumable is on every request but this one. The draft wants its own version there."""
     request = next(discover(URL))
-    assert (request.method, request.url, dict(request.headers), request.body) == ("OPTIONS", URL, {}, None)
+    sent = {"Upload-Draft-Interop-Version": "9"}
+    assert (request.method, request.url, dict(request.headers), request.body) == ("OPTIONS", URL, sent, None)
 
 
 @pytest.mark.parametrize("status", [200, 204])
@@ -51,13 +54,13 @@ def test_the_parallel_dialect_is_seen() -> None:
 @pytest.mark.parametrize(
     ("fields", "services"),
     [
-        ({}, Services()),
+        ({}, Services(tus=False)),
         ({"Tus-Version": "2.0.0", "Tus-Extension": "concatenation"}, Services()),
         ({"Tus-Version": "1.0.0", "Tus-Max-Size": "many"}, Services()),
         ({"Tus-Max-Size": "0"}, Services()),
         ([("Tus-Max-Size", "5"), ("Tus-Max-Size", "6")], Services()),
         ({"Tus-Extension": " ,, "}, Services()),
-        ({"Upload-Parallel": "yes"}, Services()),
+        ({"Upload-Parallel": "yes"}, Services(tus=False)),
         (
             {"Tus-Extension": "checksum", "Tus-Checksum-Algorithm": "whirlpool"},
             Services(frozenset({"creation", "checksum"})),
@@ -69,6 +72,29 @@ def test_what_is_said_badly_is_passed_over(fields: dict[str, str], services: Ser
     found = said(204, fields)
     assert found == services
     assert found.checksum is None
+
+
+@pytest.mark.rule("G-AUTO-1")
+@pytest.mark.parametrize(
+    ("fields", "tus"),
+    [
+        ({}, False),
+        ({"Upload-Limit": "min-size=0"}, False),
+        ({"Tus-Version": "1.0.0"}, True),
+        ({"tus-resumable": "1"}, True),
+    ],
+)
+def test_whether_tus_is_named(fields: dict[str, str], tus: bool) -> None:
+    assert said(204, fields).tus == tus
+
+
+@pytest.mark.rule("G-VERSION-2", "G-DIGEST-1")
+def test_what_is_said_of_the_draft() -> None:
+    services = said(204, {"Upload-Limit": "max-size=9, expires=5", "Want-Content-Digest": "sha-256=3, md5=5"})
+    assert services.draft is DRAFTS[6]
+    assert services.limits == SizeLimits(max_size=9)
+    assert services.wants == ("md5", "sha-256")
+    assert said(204, {"Want-Content-Digest": "="}).wants == ()
 
 
 @pytest.mark.parametrize(

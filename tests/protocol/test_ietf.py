@@ -49,8 +49,15 @@ def test_who_speaks_the_draft(head: dict[str, str], version: int | None) -> None
     for method in ("POST", "PATCH", "HEAD", "DELETE"):
         spoken = draft_spoken(method, Headers(head))
         assert (None if spoken is None else spoken.draft.version) == version
-        assert spoken is None or spoken.interim is ("Upload-Draft-Interop-Version" in head)
+        assert spoken is None or spoken.named is ("Upload-Draft-Interop-Version" in head)
     assert draft_spoken("GET", Headers(head)) is None
+
+
+@pytest.mark.rule("I-HEAD-4")
+def test_a_get_has_to_name_a_version_that_knows_it() -> None:
+    for version in ("3", "5", "6", "8", "10", "x"):
+        assert draft_spoken("GET", Headers({"Upload-Draft-Interop-Version": version})) is None
+    assert draft_spoken("GET", Headers({"Upload-Draft-Interop-Version": "9"})) == ietf.Spoken(ietf.DRAFTS[9], True)
 
 
 @pytest.mark.rule("I-VERSION-1", "I-INTERIM-1")
@@ -78,20 +85,29 @@ def test_limits() -> None:
 def test_what_a_creation_asks_for() -> None:
     draft = ietf.NEWEST
     whole = ietf.create(Headers({**COMPLETE, "Content-Length": "5"}), LIMITS, draft)
-    assert (whole.length, whole.body) == (5, Append(0, 5, completes=True, fails_beyond=True))
+    assert (whole.length, whole.body) == (5, Append(0, 5, most=1000, completes=True, fails_beyond=True))
     assert whole.without_body().body is None
     careful = ietf.create(Headers({"Upload-Complete": "?0", "Upload-Length": "5"}), LIMITS, draft)
     assert (careful.length, careful.body) == (5, None)
+
+
+@pytest.mark.rule("I-CREATE-2", "I-LENGTH-4")
+def test_a_creation_that_does_not_say_how_long_the_file_is() -> None:
+    draft = ietf.NEWEST
+    part = ietf.create(Headers({"Upload-Complete": "?0", "Content-Length": "5"}), LIMITS, draft)
+    assert (part.length, part.body) == (None, Append(0, 5, most=1000, completes=False, fails_beyond=True))
+    whole = ietf.create(Headers({**COMPLETE, "Transfer-Encoding": "chunked"}), LIMITS, draft)
+    assert (whole.length, whole.body) == (None, Append(0, None, most=1000, completes=True, fails_beyond=True))
     with pytest.raises(ProblemError) as info:
-        ietf.create(Headers({"Upload-Complete": "?0", "Content-Length": "5"}), LIMITS, draft)
-    assert info.value.code == "length-required"
+        ietf.create(Headers({"Upload-Complete": "?0", "Content-Length": "1001"}), LIMITS, draft)
+    assert info.value.code == "upload-too-large"
 
 
 @pytest.mark.rule("I-VERSION-1")
 def test_version_3_says_it_the_other_way_round() -> None:
     draft = ietf.DRAFTS[3]
     wanted = ietf.create(Headers({"Upload-Incomplete": "?0", "Content-Length": "5"}), LIMITS, draft)
-    assert wanted.body == Append(0, 5, completes=True)
+    assert wanted.body == Append(0, 5, most=1000, completes=True)
     assert draft.complete_field == headers.UPLOAD_INCOMPLETE
     assert (draft.format_complete(True), draft.format_complete(False)) == ("?0", "?1")
 
@@ -99,10 +115,22 @@ def test_version_3_says_it_the_other_way_round() -> None:
 @pytest.mark.rule("I-ANSWER-2", "I-LENGTH-3")
 def test_a_refusal_speaks_the_draft() -> None:
     """A problem of tus becomes that of the draft; what is said of an upload needs one."""
-    problem = ietf.refusal(ProblemError("length-exceeded", "Too long."), ietf.NEWEST, LIMITS, None)
-    assert (problem.code, problem.status, problem.headers) == ("inconsistent-upload-length", 400, {})
-    problem = ietf.refusal(ProblemError("upload-too-large", "Too large."), ietf.NEWEST, LIMITS, None)
-    assert problem.headers == {"Upload-Limit": "max-size=1000, max-age=60"}
+    problem = ietf.refusal(ProblemError("length-exceeded", "Too long."), ietf.NEWEST, LIMITS, None, 0.0)
+    assert (problem.code, problem.status) == ("inconsistent-upload-length", 400)
+    assert problem.headers == {"Upload-Complete": "?0"}
+    problem = ietf.refusal(ProblemError("upload-too-large", "Too large."), ietf.NEWEST, LIMITS, None, 0.0)
+    assert problem.headers == {"Upload-Complete": "?0", "Upload-Limit": "max-size=1000, max-age=59"}
+
+
+@pytest.mark.rule("I-ANSWER-2", "I-ANSWER-3")
+@pytest.mark.parametrize("code", ["upload-failed", "data-lost", "gone"])
+def test_an_upload_that_is_not_active_any_more(code: str) -> None:
+    """Versions up to 6 want 404; the detail still says what happened."""
+    for version, draft in ietf.DRAFTS.items():
+        problem = ietf.refusal(ProblemError(code, "It was so."), draft, LIMITS, None, 0.0)
+        assert problem.code == ("not-found" if version <= 6 else code)
+        assert problem.detail == "It was so."
+        assert problem.headers == ({"Upload-Incomplete": "?1"} if version == 3 else {"Upload-Complete": "?0"})
 
 
 @pytest.mark.rule("I-FIELD-1")

@@ -26,7 +26,8 @@ STDIN_PIECE: Final = 256 * 1024
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--to", "endpoint", required=True, metavar="URL", help="Where uploads are created: http://host/files")
+@click.option("--to", "endpoint", metavar="URL", help="Where uploads are created: http://host/files")
+@click.option("--resume", metavar="URL", help="In place of --to: go on with this upload, which another client began.")
 @click.option("--meta", type=Pair(), multiple=True, help="Metadata that goes with each file; may be repeated.")
 @click.option(
     "--concurrency",
@@ -44,7 +45,7 @@ STDIN_PIECE: Final = 256 * 1024
     type=click.Choice(["auto", "parallel", "tus", "ietf"]),
     default="auto",
     show_default=True,
-    help="auto takes parallel chunks if the server speaks them, else tus.",
+    help="auto takes parallel chunks if the server speaks them, else tus if it names that, else the IETF draft.",
 )
 @click.option("--header", "headers", type=Header(), multiple=True, help="Sent with each request; may be repeated.")
 @click.option("--override-method", is_flag=True, help="Send PATCH as POST, for networks that block PATCH.")
@@ -75,7 +76,8 @@ STDIN_PIECE: Final = 256 * 1024
 def upload(
     ctx: click.Context,
     files: tuple[Path, ...],
-    endpoint: str,
+    endpoint: str | None,
+    resume: str | None,
     meta: tuple[tuple[str, str], ...],
     concurrency: int,
     chunk_size: int,
@@ -95,25 +97,32 @@ def upload(
 
     Interrupted by Ctrl-C, a crash or the network, the same command goes on where it stopped. The file - is standard
     input, of any length; its name at the server is given with --meta filename=NAME.
+
+    With --resume the file goes on where another client stopped, in whatever protocol that one spoke. It must be the
+    same file: only a server that speaks parallel chunks can tell.
     """
-    if str(protocol) == "ietf":
-        raise click.UsageError("this version does not speak the IETF draft as a client; use --protocol auto or tus")
+    url = endpoint or resume
+    if url is None or (endpoint and resume):
+        raise click.UsageError("say where uploads are created, with --to, or which one to go on with, with --resume")
+    if resume is not None and (len(files) != 1 or str(files[0]) == "-"):
+        raise click.UsageError("--resume goes on with one upload, so it needs one file, and one that can be read again")
 
     def start(client: AsyncClient, name: str) -> Transfer[UploadResult]:
         if name == "-":
             return client.upload_stream(
                 standard_input(),
-                endpoint,
+                url,
                 name="stdin",
                 metadata=dict(meta),
                 checksum=checksum,
                 chunk_size=chunk_size or None,
+                protocol=protocol,
                 priority=priority,
                 max_attempts=max_attempts,
             )
         return client.upload(
             name,
-            endpoint,
+            url,
             metadata=dict(meta),
             checksum=checksum,
             concurrency=concurrency or None,
@@ -121,6 +130,7 @@ def upload(
             protocol=protocol,
             priority=priority,
             on_change=on_change,
+            resume=resume is not None,
             max_attempts=max_attempts,
         )
 

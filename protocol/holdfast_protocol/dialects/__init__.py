@@ -26,8 +26,11 @@ _DRAFT_FIELDS = (headers.UPLOAD_COMPLETE, headers.UPLOAD_INCOMPLETE)
 
 def draft_spoken(method: str, fields_: Headers) -> ietf.Spoken | None:
     """The version of the IETF draft that a request speaks; None if it speaks something else (I-VERSION-2)."""
+    if method == "GET":
+        asked = ietf.spoken(fields_)
+        return asked if asked.named and asked.draft.asks_by_get else None
     media = fields.media_type(fields_.get(headers.CONTENT_TYPE))
-    if media in (headers.MEDIA_CHUNK, headers.MEDIA_OFFSET) or method == "GET":
+    if media in (headers.MEDIA_CHUNK, headers.MEDIA_OFFSET):
         return None
     named = headers.UPLOAD_DRAFT_INTEROP_VERSION in fields_ or media == headers.MEDIA_PARTIAL
     hinted = headers.TUS_RESUMABLE not in fields_ and any(name in fields_ for name in _DRAFT_FIELDS)
@@ -82,5 +85,5 @@ def options_fields(limits: Limits, fields_: Headers) -> dict[str, str]:
     """The answer to OPTIONS (T-OPTIONS-1, I-LIMIT-2)."""
     found = tus1.options(limits) | offer_fields(limits)
     if headers.UPLOAD_COMPLETE not in fields_:
-        found |= ietf.limit_fields(ietf.spoken(fields_).draft, limits, limits.max_age)
+        found |= ietf.offered_limits(ietf.spoken(fields_).draft, limits)
     return found

@@ -57,9 +57,21 @@ class Draft:
     """An empty append to a complete upload is answered with success again, instead of 400."""
     progress: bool = True
     """Interim answers tell the offset while a body arrives."""
+    inactive: str | None = None
+    """The problem that an upload has which failed or expired; None: the one that says so."""
+    asks_by_get: bool = True
+    """The offset can be asked for by GET, too."""
 
     def format_complete(self, complete: bool) -> str:
         return fields.format_boolean(complete != self.inverted)
+
+    def complete_in(self, fields_: Headers) -> bool | None:
+        """What a request or an answer says of the upload; None if it says nothing, or says it badly."""
+        try:
+            raw = fields_.one(self.complete_field)
+            return None if raw is None else fields.parse_boolean(self.complete_field, raw) != self.inverted
+        except FieldError:
+            return None
 
 
 DRAFTS: Final[Mapping[int, Draft]] = {
@@ -76,6 +88,8 @@ DRAFTS: Final[Mapping[int, Draft]] = {
             appended=201,
             beyond_fails=False,
             progress=False,
+            inactive="not-found",
+            asks_by_get=False,
         ),
         Draft(
             5,
@@ -84,6 +98,8 @@ DRAFTS: Final[Mapping[int, Draft]] = {
             asking_refuses=(headers.UPLOAD_OFFSET, headers.UPLOAD_COMPLETE),
             appended=201,
             beyond_fails=False,
+            inactive="not-found",
+            asks_by_get=False,
         ),
         Draft(
             6,
@@ -92,12 +108,17 @@ DRAFTS: Final[Mapping[int, Draft]] = {
             appended=201,
             beyond_fails=False,
             replays=False,
+            inactive="not-found",
+            asks_by_get=False,
         ),
-        Draft(8, replays=False),
+        Draft(8, replays=False, asks_by_get=False),
         Draft(9),
     )
 }
 NEWEST: Final = DRAFTS[max(DRAFTS)]
+
+_INACTIVE: Final = ("upload-failed", "data-lost", "gone")
+"""With these nothing more can be done, so no answer says where to go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,30 +126,28 @@ class Spoken:
     """The version that a request is to be understood in."""
 
     draft: Draft
-    interim: bool
-    """It was named, so the client understands interim answers of status 104 (I-INTERIM-1)."""
+    named: bool
+    """The request names it, so the client understands interim answers of status 104 (I-INTERIM-1)."""
 
 
 def spoken(fields_: Headers) -> Spoken:
     """The version that the request names; the newest if it names none that is known (I-VERSION-1)."""
-    named = DRAFTS.get(_integer(fields_, headers.UPLOAD_DRAFT_INTEROP_VERSION) or 0)
+    named = DRAFTS.get(integer_in(fields_, headers.UPLOAD_DRAFT_INTEROP_VERSION) or 0)
     return Spoken(NEWEST, False) if named is None else Spoken(named, True)
 
 
 def create(fields_: Headers, limits: Limits, draft: Draft) -> Create:
     """A POST on the collection (I-CREATE-1 to I-CREATE-4)."""
-    complete = _complete(fields_, draft)
+    complete = draft.complete_in(fields_)
     if complete is None:
         raise _missing(draft.complete_field, "Say whether this is the whole file")
     body = _body_length(fields_)
-    said = _integer(fields_, headers.UPLOAD_LENGTH)
+    said = integer_in(fields_, headers.UPLOAD_LENGTH)
     length = body if said is None and complete else said
-    if length is None:
-        raise ProblemError(
-            "length-required", "Say how long the file is, with Upload-Length or, if this is all of it, Content-Length."
-        )
-    check_size(length, limits)
-    if body is not None and (body > length or (complete and body != length)):
+    for size in (length, body):
+        if size is not None:
+            check_size(size, limits)
+    if length is not None and body is not None and (body > length or (complete and body != length)):
         raise inconsistent_length(length, body)
     metadata, filename = read_metadata(fields_)
     disposition = fields_.get(headers.CONTENT_DISPOSITION)
@@ -139,32 +158,34 @@ def create(fields_: Headers, limits: Limits, draft: Draft) -> Create:
     if complete:
         # Of a part it would be the digest of that part (RFC 9530, section 3).
         expected += read_digests(headers.REPR_DIGEST, fields_)
-    append = Append(0, body, digests=digests, completes=complete, fails_beyond=draft.beyond_fails)
+    append = Append(0, body, digests=digests, most=limits.max_size, completes=complete, fails_beyond=draft.beyond_fails)
     return Create(length, False, metadata, filename, expected, None, None if body == 0 else append)
 
 
 def patch(fields_: Headers, view: View, limits: Limits, draft: Draft) -> Append | Complete:
-    """A PATCH on an upload (I-APPEND-1 to I-APPEND-4, I-LENGTH-1)."""
+    """A PATCH on an upload (I-APPEND-1 to I-APPEND-4, I-LENGTH-1, I-LENGTH-4)."""
     media = fields.media_type(fields_.get(headers.CONTENT_TYPE))
     if media != headers.MEDIA_PARTIAL and draft.media_required:
         raise ProblemError(
             "unsupported-media-type", f"A PATCH here is {headers.MEDIA_PARTIAL}, not {media or 'without a type'}."
         )
     check_takes_bytes(view)
-    offset = _integer(fields_, headers.UPLOAD_OFFSET)
+    offset = integer_in(fields_, headers.UPLOAD_OFFSET)
     if offset is None:
         raise _missing(headers.UPLOAD_OFFSET, "Say where the body begins")
-    complete = _complete(fields_, draft)
+    complete = draft.complete_in(fields_)
     if complete is None and draft.complete_unless_said:
         complete = True
     if complete is None:
         raise _missing(draft.complete_field, "Say whether the upload is complete with this body")
-    said = _integer(fields_, headers.UPLOAD_LENGTH)
+    said = integer_in(fields_, headers.UPLOAD_LENGTH)
     if said is not None and view.length is not None and said != view.length:
         raise inconsistent_length(view.length, said)
+    if said is not None and view.length is None:
+        check_size(said, limits)
     body = _body_length(fields_)
-    if said is None and complete and view.length is None and body is not None:
-        said = offset + body  # the last bytes say how many there are (I-LENGTH-1)
+    if said is None and complete and view.length is None and body is not None and offset + body <= limits.max_size:
+        said = offset + body  # the last bytes say how many there are (I-LENGTH-4)
     digests = read_digests(headers.CONTENT_DIGEST, fields_)
     append = Append(
         offset,
@@ -206,13 +227,22 @@ def limit_fields(draft: Draft, limits: Limits, expires_in: float | None) -> dict
     return {headers.UPLOAD_LIMIT: fields.format_limits(found)}
 
 
+def offered_limits(draft: Draft, limits: Limits) -> dict[str, str]:
+    """`Upload-Limit` of an upload that is yet to be made, in whole seconds that it will surely have (I-LIMIT-3)."""
+    return limit_fields(draft, limits, None if limits.max_age is None else limits.max_age - 1)
+
+
+def upload_limits(draft: Draft, view: View, limits: Limits, now: float) -> dict[str, str]:
+    """`Upload-Limit` of an upload. `now` is in seconds since the epoch (I-LIMIT-1)."""
+    return limit_fields(draft, limits, None if view.expires is None else view.expires - now)
+
+
 def upload_fields(draft: Draft, view: View, limits: Limits, now: float) -> dict[str, str]:
     """Where an upload is, for every answer of success. `now` is in seconds since the epoch (I-ANSWER-1)."""
-    expires_in = None if view.expires is None else view.expires - now
     return {
         headers.UPLOAD_OFFSET: str(view.prefix),
         draft.complete_field: draft.format_complete(view.state == COMPLETE),
-        **limit_fields(draft, limits, expires_in),
+        **upload_limits(draft, view, limits, now),
     }
 
 
@@ -227,35 +257,27 @@ def interim_fields(draft: Draft, others: Mapping[str, str]) -> dict[str, str]:
     return {headers.UPLOAD_DRAFT_INTEROP_VERSION: str(draft.version), **others}
 
 
-def refusal(problem: ProblemError, draft: Draft, limits: Limits, view: View | None) -> ProblemError:
-    """The problem as the draft knows it, with the fields that belong to it (I-ANSWER-2). `view`: as it is now."""
-    code = "inconsistent-upload-length" if problem.code == "length-exceeded" else problem.code
-    found: dict[str, str] = {}
+def refusal(problem: ProblemError, draft: Draft, limits: Limits, view: View | None, now: float) -> ProblemError:
+    """The problem as the draft knows it, with the fields that belong to it (I-ANSWER-2). `view`: as it is `now`."""
+    code = "inconsistent-upload-length" if problem.code in ("length-exceeded", "out-of-bounds") else problem.code
+    if code in _INACTIVE:
+        code, view = draft.inactive or code, None
+    # `true` with an error would say that the file was taken in and turned down for good.
+    found = {draft.complete_field: draft.format_complete(code == "upload-digest-mismatch")}
     if view is not None:
-        # `true` with an error would say that the file was taken in and turned down for good.
         found[headers.UPLOAD_OFFSET] = str(view.prefix)  # unless the problem knows better
-        found[draft.complete_field] = draft.format_complete(code == "upload-digest-mismatch")
     if code == "upload-too-large":
-        found |= limit_fields(draft, limits, limits.max_age)
+        found |= offered_limits(draft, limits) if view is None else upload_limits(draft, view, limits, now)
     return ProblemError(code, problem.detail, problem.members, {**found, **problem.headers})
 
 
-def _integer(fields_: Headers, name: str) -> int | None:
+def integer_in(fields_: Headers, name: str) -> int | None:
+    """The value of an integer field; None if it is not there, or is malformed (I-FIELD-1)."""
     try:
         raw = fields_.one(name)
         return None if raw is None else fields.parse_item_integer(name, raw)
     except FieldError:
         return None
-
-
-def _complete(fields_: Headers, draft: Draft) -> bool | None:
-    try:
-        raw = fields_.one(draft.complete_field)
-        if raw is not None:
-            return fields.parse_boolean(draft.complete_field, raw) != draft.inverted
-    except FieldError:
-        pass
-    return None
 
 
 def _body_length(fields_: Headers) -> int | None:

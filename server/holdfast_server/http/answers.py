@@ -18,6 +18,11 @@ TRAILERS = "holdfast.request.trailers"
 they are once the body has ended (T-TRAILER-1)."""
 
 
+PEER = "holdfast.peer"
+"""The extension of a scope by which a server says that it can tell whether the client is still there: its `gone` is
+to be called for that."""
+
+
 def head_of(scope: Scope) -> Headers:
     """The request's fields. Copied: some servers add trailers to the list of the scope later."""
     return _fields(scope["headers"])
@@ -27,6 +32,16 @@ def trailers_of(scope: Scope) -> Callable[[], Headers] | None:
     """How to ask for the fields behind the body once it has ended; None if this server cannot read them."""
     extension = scope.get("extensions", {}).get(TRAILERS)
     return None if extension is None else lambda: _fields(extension["fields"])
+
+
+def gone_of(scope: Scope) -> Callable[[], bool]:
+    """How to ask whether the connection is gone; False is the answer where the server cannot tell."""
+    extension = scope.get("extensions", {}).get(PEER)
+    return _not_known_to_be_gone if extension is None else extension["gone"]
+
+
+def _not_known_to_be_gone() -> bool:
+    return False
 
 
 def _fields(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -33,8 +33,10 @@ class RequestBody:
         stall_timeout: float,
         expected: int | None,
         trailers: Callable[[], Headers],
+        gone: Callable[[], bool],
     ) -> None:
         self._trailers = trailers
+        self._gone = gone
         self.ending: Ending | None = None
         self._receive = receive
         self._tasks = tasks
@@ -51,6 +53,10 @@ class RequestBody:
     @property
     def trailers(self) -> Headers:
         return self._trailers() if self.ending is Ending.WHOLE else Headers()
+
+    @property
+    def gone(self) -> bool:
+        return self.ending is Ending.CUT or self._gone()
 
     async def take(self, patience: float | None = None) -> Sequence[bytes] | None:
         if not self._started:
@@ -119,13 +125,17 @@ class RequestBody:
 
 @asynccontextmanager
 async def reading(
-    receive: Receive, stall_timeout: float, expected: int | None, trailers: Callable[[], Headers] = Headers
+    receive: Receive,
+    stall_timeout: float,
+    expected: int | None,
+    gone: Callable[[], bool],
+    trailers: Callable[[], Headers] = Headers,
 ) -> AsyncIterator[RequestBody]:
     """The body, read by a task that ends with the block. An exception leaves the block as it is, not in a group."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         try:
-            yield RequestBody(receive, tasks, stall_timeout, expected, trailers)
+            yield RequestBody(receive, tasks, stall_timeout, expected, trailers, gone)
         except Exception as error:
             failure = error
         tasks.cancel_scope.cancel()

@@ -5,7 +5,7 @@ shown by a browser as part of this site: it is an attachment, and its type is no
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from starlette.types import Send
@@ -39,10 +39,12 @@ def file_fields(upload: Upload) -> dict[str, str]:
     }
 
 
-async def download(uploads: Uploads, upload: Upload, head: Headers, send: Send) -> None:
-    """Answers a GET."""
+async def download(
+    uploads: Uploads, upload: Upload, head: Headers, send: Send, others: Mapping[str, str] | None = None
+) -> None:
+    """Answers a GET, with the fields `others` beside those of the file."""
     async with uploads.open(upload) as reader:
-        found = file_fields(upload)
+        found = file_fields(upload) | dict(others or {})
         _check_match(upload, head)
         if _is_known(upload, head):
             await answer(send, 304, found)

@@ -12,9 +12,9 @@ from starlette.types import Receive, Scope, Send
 from holdfast_protocol import headers
 from holdfast_protocol import server as rules
 from holdfast_protocol.dialects import ietf
-from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
-from holdfast_server.http.answers import answer, head_of
+from holdfast_server.http import downloads
+from holdfast_server.http.answers import answer, gone_of, head_of
 from holdfast_server.http.body import RequestBody, reading
 from holdfast_server.http.interim import Interim
 from holdfast_server.settings import Settings
@@ -35,15 +35,15 @@ class DraftFiles:
         interim = Interim(scope, send, spoken)
         async with self._refusing(uploads, draft, None):
             wanted = ietf.create(head, uploads.limits, draft)
-            upload = await uploads.create(wanted.without_body(), lambda: self._body(head, receive))
+            upload = await uploads.create(wanted.without_body(), lambda: self._body(scope, receive))
         location = {headers.LOCATION: self._url(scope, upload)}
-        limits = ietf.limit_fields(draft, uploads.limits, uploads.limits.max_age)
+        limits = ietf.upload_limits(draft, upload, uploads.limits, uploads.now())
         await interim.tell({**location, **limits})
         try:
             if wanted.body is not None:
                 # The client may know the URL by now: whatever happens to the body, the upload stays.
                 async with self._refusing(uploads, draft, upload.id, location):
-                    upload = await self._append(uploads, upload, wanted.body, interim, head, receive)
+                    upload = await self._append(uploads, upload, wanted.body, interim, scope, receive)
         except Cut:
             return
         fields = ietf.upload_fields(draft, upload, uploads.limits, uploads.now())
@@ -53,9 +53,20 @@ class DraftFiles:
         uploads, draft = self._uploads(), spoken.draft
         async with self._refusing(uploads, draft, None):
             ietf.check_asking(head_of(scope), draft)
-            upload = await uploads.settled(upload_id)
-            rules.check_takes_bytes(upload)
+            upload = await uploads.settled(upload_id, gone_of(scope))
+            rules.check_not_failed(upload)
         await answer(send, 204, ietf.state_fields(draft, upload, uploads.limits, uploads.now()))
+
+    async def get(self, spoken: ietf.Spoken, upload_id: str, scope: Scope, send: Send) -> None:
+        """Where a complete upload is, comes with the file; where another one is, as with HEAD."""
+        uploads, draft = self._uploads(), spoken.draft
+        async with self._refusing(uploads, draft, None):
+            upload = await uploads.find(upload_id)
+        if upload.state is State.COMPLETE:
+            fields = ietf.state_fields(draft, upload, uploads.limits, uploads.now())
+            await downloads.download(uploads, upload, head_of(scope), send, fields)
+        else:
+            await self.head(spoken, upload_id, scope, send)
 
     async def patch(self, spoken: ietf.Spoken, upload_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         uploads, draft, head = self._uploads(), spoken.draft, head_of(scope)
@@ -65,7 +76,7 @@ class DraftFiles:
                 upload = await uploads.find(upload_id)
                 match ietf.patch(head, upload, uploads.limits, draft):
                     case rules.Append() as wanted:
-                        upload = await self._append(uploads, upload, wanted, interim, head, receive)
+                        upload = await self._append(uploads, upload, wanted, interim, scope, receive)
                     case rules.Complete() as wanted:
                         upload = await uploads.complete(upload, wanted)
         except Cut:
@@ -81,9 +92,9 @@ class DraftFiles:
         await answer(send, 204)
 
     async def _append(
-        self, uploads: Uploads, upload: Upload, wanted: rules.Append, interim: Interim, head: Headers, receive: Receive
+        self, uploads: Uploads, upload: Upload, wanted: rules.Append, interim: Interim, scope: Scope, receive: Receive
     ) -> Upload:
-        async with interim.progress(uploads, upload.id, wanted.offset), self._body(head, receive) as body:
+        async with interim.progress(uploads, upload.id, wanted.offset), self._body(scope, receive) as body:
             return await uploads.append(upload, wanted, body)
         raise AssertionError("neither block swallows an exception")
 
@@ -106,12 +117,13 @@ class DraftFiles:
                     upload = await uploads.find(upload_id)
                 except ProblemError:
                     location = None  # it is gone
-            refused = ietf.refusal(problem, draft, uploads.limits, upload)
+            refused = ietf.refusal(problem, draft, uploads.limits, upload, uploads.now())
             refused.headers = {**refused.headers, **(location or {})}
             raise refused from error
 
-    def _body(self, head: Headers, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
-        return reading(receive, self._settings.stall_timeout, rules.read_content_length(head))
+    def _body(self, scope: Scope, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
+        expected = rules.read_content_length(head_of(scope))
+        return reading(receive, self._settings.stall_timeout, expected, gone_of(scope))
 
 
 def _status(upload: Upload, status: int) -> int:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
 
@@ -17,7 +18,7 @@ from holdfast_protocol.dialects import ietf
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http import downloads
-from holdfast_server.http.answers import answer, head_of, not_allowed, trailers_of
+from holdfast_server.http.answers import answer, gone_of, head_of, not_allowed, trailers_of
 from holdfast_server.http.body import RequestBody, reading
 from holdfast_server.http.draft import DraftFiles
 from holdfast_server.settings import Settings
@@ -37,17 +38,19 @@ def upload_id(scope: Scope) -> str:
 
 
 def upload_url(scope: Scope, upload: Upload) -> str:
-    """An absolute path (T-CREATE-1), with the prefix where the application is mounted."""
+    """An absolute path, with the prefix where the application is mounted."""
     return f"{scope.get('root_path', '').rstrip('/')}/files/{upload.id}"
 
 
-def _parts(scope: Scope, head: Headers, wanted: rules.Create) -> Sequence[str]:
+def _parts(scope: Scope, head: Headers, wanted: rules.Create, public_url: str | None) -> Sequence[str]:
     """The ids of the parts of a final. Raises ProblemError 400 (T-CONCAT-3)."""
     if wanted.concat is None or wanted.concat.urls is None:
         return ()
     hosts = [
         host.strip() for name in (headers.HOST, headers.FORWARDED_HOST) for host in (head.get(name) or "").split(",")
     ]
+    if public_url is not None:
+        hosts.append(urlsplit(public_url).netloc)
     try:
         return concat.upload_ids(wanted.concat.urls, scope["path"], hosts)
     except FieldError as error:
@@ -60,7 +63,7 @@ class Files:
     def __init__(self, uploads: Callable[[], Uploads], settings: Settings) -> None:
         self._uploads = uploads
         self._settings = settings
-        self._draft = DraftFiles(uploads, settings, upload_url)
+        self._draft = DraftFiles(uploads, settings, self._location)
 
     async def collection(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["method"]:
@@ -105,12 +108,18 @@ class Files:
         match scope["method"]:
             case "HEAD":
                 await self._draft.head(spoken, upload_id, scope, send)
+            case "GET":
+                await self._draft.get(spoken, upload_id, scope, send)
             case "PATCH":
                 await self._draft.patch(spoken, upload_id, scope, receive, send)
             case "DELETE":
                 await self._draft.delete(spoken, upload_id, scope, send)
             case _:
                 raise not_allowed(_METHODS)
+
+    def _location(self, scope: Scope, upload: Upload) -> str:
+        """T-CREATE-1: absolute only if the server was told where clients reach it, for it cannot know that itself."""
+        return (self._settings.public_url or "") + upload_url(scope, upload)
 
     def _limits(self, scope: Scope) -> rules.Limits:
         """What is taken, by the server that this request came through."""
@@ -124,13 +133,13 @@ class Files:
         uploads = self._uploads()
         head = head_of(scope)
         wanted = dialects.decide_create(head, self._limits(scope))
-        parts = _parts(scope, head, wanted)
+        parts = _parts(scope, head, wanted, self._settings.public_url)
         try:
             upload = await uploads.create(wanted, lambda: self._body(scope, head, receive), parts)
         except Cut:
             return
         fields = rules.created_fields(upload, uploads.limits)
-        await answer(send, 201, {headers.LOCATION: upload_url(scope, upload), **fields})
+        await answer(send, 201, {headers.LOCATION: self._location(scope, upload), **fields})
 
     async def _head(self, upload_id: str, send: Send) -> None:
         uploads = self._uploads()
@@ -175,4 +184,4 @@ class Files:
 
     def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
         expected = rules.read_content_length(head)
-        return reading(receive, self._settings.stall_timeout, expected, trailers_of(scope) or Headers)
+        return reading(receive, self._settings.stall_timeout, expected, gone_of(scope), trailers_of(scope) or Headers)

@@ -30,7 +30,7 @@ class Interim:
     def __init__(self, scope: Scope, send: Send, spoken: ietf.Spoken) -> None:
         self._send = send
         self._draft = spoken.draft
-        self._able = spoken.interim and EXTENSION in (scope.get("extensions") or {})
+        self._able = spoken.named and EXTENSION in (scope.get("extensions") or {})
 
     async def tell(self, others: Mapping[str, str]) -> None:
         if self._able:

@@ -3,19 +3,21 @@
 Rule of this file: it mends what cannot be mended from inside an ASGI application. uvicorn answers `http.disconnect`
 before it has handed over the bytes that came before the connection was lost, and with them a cut-off request would
 lose what T-PATCH-4 promises to keep. It appends trailers to the header fields of the scope, often before the
-application has seen those, so that nobody could tell them apart (T-TRAILER-1). And it has no interim answers: here is
+application has seen those, so that nobody could tell them apart (T-TRAILER-1). It does not say whether the client is
+still there unless its bytes are read (T-PATCH-3). And it has no interim answers: here is
 the ASGI extension `http.response.informational`, a message with `status` and `headers` that may be sent before
 `http.response.start`, any number of times. Where another server runs the application, everything else still holds.
 """
 
 import http
 import re
+import select
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from holdfast_server.http.answers import TRAILERS
+from holdfast_server.http.answers import PEER, TRAILERS
 from holdfast_server.http.framing import FramingProtocol
 
 _INFORMATIONAL = "http.response.informational"
@@ -32,12 +34,20 @@ class HoldfastProtocol(FramingProtocol):
 
     def on_headers_complete(self) -> None:
         trailers: list[tuple[bytes, bytes]] = []
-        self.scope["extensions"] = {TRAILERS: {"fields": trailers}}
+        self.scope["extensions"] = {TRAILERS: {"fields": trailers}, PEER: {"gone": self._gone}}
         super().on_headers_complete()
         if (
             self.parser is not None and not self.parser.should_upgrade()
         ):  # there is no body then, and the fields are looked at again
             self.headers = trailers
+
+    def _gone(self) -> bool:
+        """Whether the client has closed the connection, or it broke: also behind bytes that nobody has read yet."""
+        if self.transport.is_closing():
+            return True
+        poll = select.poll()  # which always looks for a connection that was reset, too
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
 
 
 def _keeping(app: ASGIApp) -> ASGIApp:

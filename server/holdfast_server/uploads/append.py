@@ -47,7 +47,7 @@ async def append(
     reach = rules.reach(wanted, upload)
     most = reach if wanted.content_length is None else wanted.offset + wanted.content_length
     writer = Writer(upload.id, wanted.offset, max(most, wanted.offset + 1), body.stop, in_order=True)
-    reservation = await writers.take_over(upload.id, writer.start, writer.end, fence_from=0)
+    reservation = await writers.take_over(upload.id, writer.start, writer.end, fence_from=0, gone=lambda: body.gone)
     try:
         with writers.registered(writer):
             fresh = await core.receiving(upload.id)
@@ -92,7 +92,7 @@ class _Stream:
 
     async def keep(self) -> Upload:
         """Without a checksum: every byte counts."""
-        await self._settle_length()
+        await self._settle_length(self._wanted.length)
         self._writer.flush = self._flush
         self._writer.shrink = self._shrink
         try:
@@ -117,6 +117,8 @@ class _Stream:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._commit()
+        if self._body.ending is Ending.WHOLE and not self._over:
+            await self._settle_length(self._told_by_the_end())
         return self._outcome()
 
     async def atomic(self) -> Upload:
@@ -141,8 +143,9 @@ class _Stream:
                     headers=rules.progress_fields(self._upload),
                 )
             with anyio.CancelScope(shield=True):
-                await self._settle_length()
+                await self._settle_length(self._wanted.length)
                 await self._commit()
+                await self._settle_length(self._told_by_the_end())
         return self._outcome()
 
     async def _read_back(self, computing: Hasher) -> None:
@@ -150,9 +153,12 @@ class _Stream:
         for start in range(self._wanted.offset, self._position, RUN):
             await self._reservation.digest(start, min(start + RUN, self._position), (computing,))
 
-    async def _settle_length(self) -> None:
+    def _told_by_the_end(self) -> int | None:
+        """The length, if this body completes the upload and has come whole (I-LENGTH-4)."""
+        return self._position if self._wanted.completes else None
+
+    async def _settle_length(self, length: int | None) -> None:
         """Writes the length down that came with this request (T-DEFER-2)."""
-        length = self._wanted.length
         if length is None or self._upload.length is not None:
             return
         core = self._core

@@ -32,6 +32,11 @@ class Incoming(Protocol):
         """The fields that came behind the bytes; none before the ending is `WHOLE`, or if they cannot be read."""
         ...
 
+    @property
+    def gone(self) -> bool:
+        """Nobody is there to be answered any more, as far as that can be told. Bytes may still be there to be taken."""
+        ...
+
     async def take(self, patience: float | None = None) -> Sequence[bytes] | None:
         """Everything that has arrived, at most some MiB; empty at the end (`ending` says which).
 

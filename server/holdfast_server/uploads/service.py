@@ -143,14 +143,17 @@ class Uploads:
             upload = await self._concatenation.settle(upload)
         return upload, await self.missing(upload, 0, limit)
 
-    async def settled(self, upload_id: str) -> Upload:
+    async def settled(self, upload_id: str, gone: Callable[[], bool]) -> Upload:
         """The upload, after whoever was writing to it in order was ended, and what had arrived stored (I-HEAD-2).
 
+        `gone` says whether the one who asks is not there any more: then nobody is ended.
         Raises ProblemError 404, 410, and 503 `range-busy`.
         """
         upload = await self._core.find(upload_id)
+        if upload.final:
+            return await self._concatenation.settle(upload)
         if upload.state is State.RECEIVING:
-            await self._writers.take_turn(upload_id)
+            await self._writers.take_turn(upload_id, gone)
             upload = await self._core.find(upload_id)
         return upload
 
@@ -195,12 +198,15 @@ class Uploads:
         if upload.prefix == upload.length:
             return await self._completion.complete(upload)
         if wanted.completes:
+            assert upload.length is not None  # a body that completes says it by its end, if nothing else does
             raise rules.inconsistent_length(upload.length, upload.prefix)
         return upload
 
     async def _invalidate(self, upload_id: str) -> None:
         """I-LENGTH-3."""
-        with suppress(WrongState):  # it was completed or removed meanwhile
+        with suppress(WrongState, ProblemError):  # it was completed or removed meanwhile
+            if (await self._core.find(upload_id)).length is None:
+                return  # only the request contradicts itself
             await self._core.catalog.transition(
                 upload_id,
                 sources={State.RECEIVING},

@@ -92,13 +92,23 @@ class Writers:
             if not mine:
                 del self._writers[writer.upload_id]
 
-    async def take_over(self, upload_id: str, start: int, end: int, *, fence_from: int | None = None) -> Reservation:
+    async def take_over(
+        self,
+        upload_id: str,
+        start: int,
+        end: int,
+        *,
+        fence_from: int | None = None,
+        gone: Callable[[], bool] | None = None,
+    ) -> Reservation:
         """Reserves the range; whoever has any of it is fenced first. Takes less than a second.
 
         A writer of bytes in order that has not come as far as `start` goes on up to there, unless `fence_from` says
-        that it is in the way from an earlier offset on.
+        that it is in the way from an earlier offset on. If `gone` says that nobody waits for this any more, it
+        takes over from nobody.
 
-        Raises ProblemError `range-busy` if a writer does not let go: its process is there, but does not react.
+        Raises ProblemError: `fenced` if it was gone; `range-busy` if a writer does not let go: its process is there,
+        but does not react.
         """
         reserve = self._core.storage.reserve
         reservation = await reserve(upload_id, start, end)
@@ -106,6 +116,7 @@ class Writers:
             return reservation
         fence_start = start if fence_from is None else fence_from
         deadline = self._core.monotonic() + TAKEOVER
+        _check_there(gone)
         self._fence_here(upload_id, fence_start, end)
         ask_others = self._core.monotonic()
         pause = 0.002
@@ -123,16 +134,17 @@ class Writers:
             if self._core.monotonic() >= ask_others:
                 # Again from time to time: somebody may have taken the range just before he could be asked.
                 ask_others = self._core.monotonic() + ASK_INTERVAL
+                _check_there(gone)
                 self._fence_here(upload_id, fence_start, end)
                 await self._core.catalog.fence(upload_id, fence_start, end, now=self._core.now())
             pause = min(2 * pause, 0.02)
 
-    async def take_turn(self, upload_id: str) -> None:
+    async def take_turn(self, upload_id: str, gone: Callable[[], bool]) -> None:
         """Ends whoever writes in order, in any process, and returns when what it had brought is stored.
 
-        Chunks go on. Takes less than a second. Raises ProblemError `range-busy`.
+        Chunks go on. Takes less than a second. Raises ProblemError: `fenced`, `range-busy`; see `take_over`.
         """
-        (await self.take_over(upload_id, TURN, TURN + 1)).release()
+        (await self.take_over(upload_id, TURN, TURN + 1, gone=gone)).release()
 
     async def claim_turn(self, reservation: Reservation) -> None:
         """Has a writer in order hold the turn beside its range: nobody else has it for more than a moment.
@@ -188,3 +200,11 @@ class Writers:
                 seen = fence.seq
                 self._fence_here(fence.upload, fence.start, fence.end, fence.seq)
                 self._frontier.nudge(fence.upload)
+
+
+def _check_there(gone: Callable[[], bool] | None) -> None:
+    """A client that lost its connection sends again, and that is the request to go on with (T-PATCH-3)."""
+    if gone is not None and gone():
+        raise ProblemError(
+            "fenced", "Another request is writing to this upload, and the connection of this one is gone."
+        )
