@@ -379,7 +379,6 @@ class Journal:
         self._file.write("DELETE FROM ceiling WHERE learnt < ?", self._clock() - KEEP_CEILING)
 
 
-
 def _signed(number: int) -> int:
     """SQLite's integers are signed 64 bits, inode numbers are unsigned."""
     return number - (1 << 64) if number >= 1 << 63 else number

@@ -11,7 +11,9 @@ nor user name nor password. Methods block for a disk access; any thread may call
 import base64
 import hashlib
 import json
+import os
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,7 +43,7 @@ _QUERY: Final = re.compile(r"(https?://[^\s?]*)\?\S*")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the caller asked for: a new row. `options` is what the call needs beside it, None if it cannot be repeated."""
+    """What the caller asked for: a new row. `options` is what the call needs beside it; None: it cannot be repeated."""
 
     id: str
     kind: Kind
@@ -65,8 +67,6 @@ class Step:
     wanted: Wanted
     """What is wanted of it now, by this process."""
     failure: HoldfastError | None = None
-    target: str | None = None
-    """Where it has come to, if that is known better than before."""
     result: str | None = None
     digest: str | None = None
 
@@ -117,11 +117,13 @@ class Row:
         """The error that it failed with, as it was raised there."""
         if self.failure is None:
             return None
-        kind = getattr(errors, str(self.failure.get("type")), HoldfastError)
+        kind: type[Any] = getattr(errors, str(self.failure.get("type")), HoldfastError)
         message, code = str(self.failure.get("message")), str(self.failure.get("code"))
+        found: HoldfastError
         if issubclass(kind, ServerRefused):
-            return kind(message, status=int(self.failure.get("status") or 0), code=code)
-        found = kind(message) if issubclass(kind, HoldfastError) else HoldfastError(message)
+            found = kind(message, status=int(self.failure.get("status") or 0))
+        else:
+            found = kind(message) if issubclass(kind, HoldfastError) else HoldfastError(message)
         found.code = code
         return found
 
@@ -136,6 +138,11 @@ def bare(url: str) -> str:
     """A URL without what may be secret: user name, password and query."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    """A path, or another name, as text that can be written anywhere."""
+    return os.fspath(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class Ledger:
@@ -158,10 +165,10 @@ class Ledger:
         """Write down how far transfers of this process are. A loss of power undoes it, and harms nobody."""
         now = self._clock()
         with self._file.transaction(durable=False) as db:
-            self._write_noted(now)
+            self._write_noted(db, now)
             db.executemany(
                 "UPDATE transfer SET state = ?, size = coalesce(?, size), accepted = ?, priority = ?, failure = ?,"
-                " target = coalesce(?, target), result = coalesce(?, result), digest = coalesce(?, digest), updated = ?,"
+                " result = coalesce(?, result), digest = coalesce(?, digest), updated = ?,"
                 " wanted = CASE WHEN wanted = ? THEN ? ELSE wanted END WHERE id = ? AND owner = ?",
                 [
                     (
@@ -170,7 +177,6 @@ class Ledger:
                         step.accepted,
                         step.priority,
                         _said(step.failure),
-                        step.target,
                         step.result,
                         step.digest,
                         now,
@@ -187,7 +193,7 @@ class Ledger:
         """This process holds the lock of a transfer: its row is this one's, whoever had it before."""
         now = self._clock()
         with self._file.transaction(durable=False) as db:
-            self._write_noted(now)
+            self._write_noted(db, now)
             db.execute(
                 "UPDATE transfer SET wanted = CASE WHEN owner = ? THEN wanted ELSE 'run' END, owner = ?, key = ?,"
                 " state = ?, failure = NULL, updated = ? WHERE id = ?",
@@ -198,12 +204,10 @@ class Ledger:
         """A number that changes when another process has written."""
         return self._file.version()
 
-    def wishes(self) -> list[tuple[str, Wanted, int]]:
-        """Of the transfers of this process that have not ended: id, what is wanted, priority."""
-        return self._file.rows(
-            "SELECT id, wanted, priority FROM transfer WHERE owner = ? AND state NOT IN (?, ?, ?)",
-            (self._file.owner, *_FINAL),
-        )  # type: ignore[return-value]
+    def wishes(self) -> dict[str, Wanted]:
+        """What is wanted of the transfers of this process that have not ended, by id."""
+        mine = "SELECT id, wanted FROM transfer WHERE owner = ? AND state NOT IN (?, ?, ?)"
+        return dict(self._file.rows(mine, (self._file.owner, *_FINAL)))
 
     # Everybody's part
 
@@ -271,11 +275,11 @@ class Ledger:
             process=process,
         )
 
-    def _write_noted(self, now: float) -> None:
+    def _write_noted(self, db: sqlite3.Connection, now: float) -> None:
         """Inside a transaction: the rows of transfers that have begun. One that another living process has stays so."""
         with self._guard:
             noted, self._noted = self._noted, {}
-        db, owner = self._file.connection, self._file.owner
+        owner = self._file.owner
         for each in noted.values():
             found = db.execute("SELECT owner, state FROM transfer WHERE id = ?", (each.id,)).fetchone()
             if found is not None and found[0] != owner and found[1] not in _FINAL and self._file.alive(found[0]):

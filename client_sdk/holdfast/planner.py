@@ -81,6 +81,7 @@ class Controller:
 
     All transfers to that origin share it. Sizes in bytes; `now` is in seconds of any monotonic clock and never goes
     back. `memory` bounds the chunks in memory: their size times the connections, and one more that is being read.
+    `ceiling` is the largest chunk that the origin takes, if that was learnt before.
 
     Connections: begun with 8, doubled while that pays, then a fourth more or fewer are tried now and then (after 5
     seconds, and rarer, up to a minute, while it changes nothing). More of them pay if the bytes on the wire grow by
@@ -95,10 +96,10 @@ class Controller:
     that go through between two breaks, so that no more than some percent are sent twice.
     """
 
-    def __init__(self, now: float, *, memory: int = MEMORY) -> None:
+    def __init__(self, now: float, *, memory: int = MEMORY, ceiling: int | None = None) -> None:
         self._memory = memory
         self._size = START_CHUNK
-        self._ceiling: int | None = None
+        self._ceiling = ceiling
         self._overhead: float | None = None
         self._rate: float | None = None
         self._bytes = 0.0

@@ -143,7 +143,7 @@ async def _watched(start: Callable[[], Transfer[Result]], progress: Watcher | No
         return await transfer
     finally:
         # Without effect on a transfer that has ended; else the caller has gone away, and may come again.
-        transfer.cancel()
+        transfer.interrupt()
         with anyio.CancelScope(shield=True):
             await transfer.wait()
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.errors import HoldfastError, TransferBusy
-from holdfast.journal import KEEP_DONE, MIGRATIONS, DownloadRecord, Journal, UploadRecord, download_key, upload_key
+from holdfast.journal import KEEP_DONE, DownloadRecord, Journal, UploadRecord, download_key, upload_key
+from holdfast.journal_file import MIGRATIONS
 from holdfast.sources import Fingerprint
 from holdfast.splitting import Part
 from holdfast_protocol.digest import Digest
@@ -158,6 +159,7 @@ OPEN = """
 import sys
 from pathlib import Path
 from holdfast.journal import Journal
+from holdfast.journal_file import MIGRATIONS
 from holdfast.sources import Fingerprint
 print("ready", flush=True)
 sys.stdin.readline()
