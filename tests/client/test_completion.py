@@ -25,7 +25,7 @@ def completed(home: Path, *words: str) -> list[str]:
     tools = home / "bin"
     tools.mkdir(exist_ok=True)
     command = tools / "holdfast"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m holdfast.cli "$@"\n')
+    command.write_text(f"#!{sys.executable}\nfrom holdfast.cli import main\nmain()\n")
     command.chmod(0o755)
     variables = environment(home)
     variables["PATH"] = f"{tools}{os.pathsep}{variables['PATH']}"

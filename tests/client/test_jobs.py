@@ -24,7 +24,7 @@ MakeFile = Callable[..., Path]
 def read(command: click.Command, text: str) -> list[Job]:
     lines = Lines(command, UPLOADS) if command is upload else Lines(command, DOWNLOADS, LISTED)
     file = io.StringIO(text)
-    file.name = "jobs.txt"  # type: ignore[misc]
+    file.name = "jobs.txt"
     return list(read_jobs(lines, file, 7, strict=False))
 
 
