@@ -1,7 +1,7 @@
 """Writes the outcomes in docs/conformance.md: `make conformance`.
 
 Rule of this file: every outcome in that document comes from a run of tests/conformance that was made here and now,
-against our own server, tusd and @tus/server; if one of them is not there, nothing is written.
+against our own server on each of its roads, tusd and @tus/server; if one of them is not there, nothing is written.
 """
 
 import subprocess
@@ -11,13 +11,21 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.conformance.peers import TUS_NODE, TUSD, Peer
-from tests.conformance.report import Verdict, counted, read_json, table
+from tests.conformance.report import Verdict, by_protocol, counted, read_json, table
+from tests.conformance.rules import TITLES
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "conformance.md"
 BEGIN, END = "<!-- written by make conformance -->", "<!-- end -->"
 
 Column = tuple[str, list[Verdict]]
+
+ROADS = {
+    "one-worker": "1 worker",
+    "two-workers": "2 workers",
+    "uvicorn": f"plain uvicorn {version('uvicorn')}",
+    "granian": f"granian {version('granian')}",
+}
 
 
 def run(folder: Path, *options: str) -> None:
@@ -43,8 +51,7 @@ def own(folder: Path) -> list[Column]:
     run(folder)
     title = f"Holdfast {version('holdfast')}"
     return [
-        (f"{title}, {words}", read_json((folder / f"report-{name}.json").read_text()))
-        for name, words in (("one-worker", "1 worker"), ("two-workers", "2 workers"))
+        (f"{title}, {words}", read_json((folder / f"report-{name}.json").read_text())) for name, words in ROADS.items()
     ]
 
 
@@ -63,12 +70,16 @@ def main() -> int:
             folder.mkdir()
         columns = [other(TUSD, folders[1]), other(TUS_NODE, folders[2])]
         columns = own(folders[0]) + columns
-    lines = [f"- {title}: {counted(verdicts)}" for title, verdicts in columns]
-    written = "\n".join([BEGIN, "", *lines, "", *table(columns), "", END])
+    parts = []
+    for protocol, title in TITLES.items():
+        own_columns = [(name, by_protocol(verdicts)[protocol]) for name, verdicts in columns]
+        lines = [f"- {name}: {counted(verdicts)}" for name, verdicts in own_columns]
+        print("\n".join([title, *lines]))
+        parts += [f"### {title}", "", *lines, "", *table(own_columns), ""]
+    written = "\n".join([BEGIN, "", *parts, END])
     before, _, rest = DOCUMENT.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     DOCUMENT.write_text(before + written + after)
-    print("\n".join(lines))
     return 0
 
 

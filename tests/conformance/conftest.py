@@ -2,26 +2,40 @@
 
     pytest tests/conformance --server URL [--report FILE] [--patience SECONDS]
 
---server URL      the creation URL of the server to test; without it our own is started, on one and on two workers
+--server URL      the creation URL of the server to test; without it our own is started, on each of the roads of OWN
 --report FILE     write the outcome of each rule, as JSON, or as Markdown if the name ends in .md
 --patience S      how long to wait for an upload to expire (5 seconds if not given); longer is not observed
 
 Rule of this file: a test says with `@pytest.mark.holds("S17")` which rules it holds. It is skipped as not offered
-unless the server announces the extensions of all of them, and those of `needs=(...)`.
+unless the server announces the extensions of all of them, and those of `needs=(...)`. A test that takes a `draft` is
+run in each interop version of the IETF draft that the server speaks, or with `@pytest.mark.versions(since=6)` in those
+whose text has the rule.
 """
 
-from collections.abc import Generator, Iterator
+import functools
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import pytest
 
 from tests.conformance import report as reports
-from tests.conformance.rules import BY_ID
+from tests.conformance.draft import VERSIONS, Draft, Offered
+from tests.conformance.peers import MAX_SIZE
+from tests.conformance.rules import BY_ID, TITLES
 from tests.conformance.subject import Subject
-from tests.support.process import ServerProcess
+from tests.support.process import HostedProcess, ServerProcess
 
-OWN = ("one-worker", "two-workers")
+OWN: Final[dict[str, Callable[..., AbstractContextManager[ServerProcess]]]] = {
+    "one-worker": functools.partial(ServerProcess, max_size=MAX_SIZE),
+    "two-workers": functools.partial(ServerProcess, workers=2, max_size=MAX_SIZE),
+    "uvicorn": functools.partial(HostedProcess, "uvicorn", max_size=MAX_SIZE),
+    "granian": functools.partial(HostedProcess, "granian", max_size=MAX_SIZE),
+}
+"""The roads of our own server: `holdfast serve`, and the application under servers that know nothing of it."""
+CLAIMED: Final = (3, 5, 6, 8, 9)
+"""The versions of the draft that our own server says it speaks, on each road."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,16 +52,21 @@ def _option(config: pytest.Config, name: str, default: Any = None) -> Any:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "holds(*ids, needs=()): the rules of rules.py that this test holds")
+    config.addinivalue_line("markers", "versions(since): the version of the draft that has the rule first")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Keeper(config))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "subject" in metafunc.fixturenames:
-        given = _option(metafunc.config, "--server")
-        metafunc.parametrize(
-            "subject", [given] if given else OWN, indirect=True, ids=["server"] if given else OWN, scope="session"
-        )
+    if "road" not in metafunc.fixturenames:
+        return
+    given = _option(metafunc.config, "--server")
+    roads = {given: "server"} if given else {name: name for name in OWN}
+    metafunc.parametrize("road", roads, ids=roads.values(), scope="session")
+    if "draft" in metafunc.fixturenames:
+        mark = metafunc.definition.get_closest_marker("versions")
+        since = mark.kwargs["since"] if mark else VERSIONS[0]
+        metafunc.parametrize("version", [each for each in (VERSIONS if given else CLAIMED) if each >= since])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -59,28 +78,44 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def subject(request: pytest.FixtureRequest) -> Subject:
-    match request.param:
-        case "one-worker":
-            own: ServerProcess = request.getfixturevalue("server")
-            return Subject(f"{own.url}/files")
-        case "two-workers":
-            own = request.getfixturevalue("two_workers")
-            return Subject(f"{own.url}/files")
-        case url:
-            return Subject(url)
+def subject(road: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    """The server: one of ours, or that of the URL."""
+    if start := OWN.get(road):
+        with start(tmp_path_factory.mktemp(road) / "data") as process:
+            yield Subject(f"{process.url}/files")
+    else:
+        yield Subject(road)
 
 
 @pytest.fixture(scope="session")
-def hasty(
-    subject: Subject, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Subject]:
+def hasty(road: str, subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     """A server whose unfinished uploads expire soon: one of ours, or the given one, which may be slower."""
-    if _option(request.config, "--server"):
-        yield subject
-    else:
-        with ServerProcess(tmp_path_factory.mktemp("hasty") / "data", expire_after=1.5) as process:
+    if start := OWN.get(road):
+        with start(tmp_path_factory.mktemp("hasty") / "data", expire_after=1.5) as process:
             yield Subject(f"{process.url}/files")
+    else:
+        yield subject
+
+
+@pytest.fixture(scope="session")
+def drafts(subject: Subject) -> Offered:
+    """What the server speaks of the IETF draft."""
+    return Offered.by(subject)
+
+
+@pytest.fixture
+def draft(subject: Subject, drafts: Offered, version: int, request: pytest.FixtureRequest) -> Draft:
+    """Speaks one version of the IETF draft. Our own server has to know those that it claims."""
+    if _option(request.config, "--server") and version not in drafts.versions:
+        not_offered(f"version {version}" if drafts.versions else "the IETF draft")
+    return Draft(subject, version)
+
+
+@pytest.fixture
+def interim(drafts: Offered) -> None:
+    """Ends the test unless the server has interim answers."""
+    if not drafts.interim:
+        not_offered("interim answers")
 
 
 @pytest.fixture
@@ -125,8 +160,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") 
     report: pytest.TestReport = yield
     ids, _ = _marks(item)
     if ids:
-        callspec = getattr(item, "callspec", None)
-        report.user_properties += [("holds", ids), ("server", str(callspec.params["subject"]) if callspec else "")]
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        version = f"version {params['version']}: " if "version" in params else ""
+        report.user_properties += [("holds", ids), ("server", str(params.get("road", ""))), ("spoken", version)]
     return report
 
 
@@ -141,19 +177,22 @@ class _Keeper:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         found: dict[str, Any] = dict(report.user_properties)
         if "holds" in found and (report.when == "call" or not report.passed):
-            self._books.setdefault(found["server"], reports.Book()).enter(found["holds"], *_said(report))
+            outcome, words = _said(report)
+            words = found["spoken"] + words if outcome == "failed" else words
+            self._books.setdefault(found["server"], reports.Book()).enter(found["holds"], outcome, words)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for server, book in sorted(self._books.items()):
             verdicts = book.verdicts()
-            terminalreporter.section(f"tus 1.0.0 at {server}")
-            for each in verdicts:
-                if self._given or each.outcome == reports.BROKEN:
-                    why = f" ({each.why})" if each.why else ""
-                    terminalreporter.line(
-                        f"{each.rule.id:4}{each.rule.level:7}{each.outcome:13}{each.rule.sentence}{why}"
-                    )
-            terminalreporter.line(reports.counted(verdicts))
+            for protocol, own in reports.by_protocol(verdicts).items():
+                terminalreporter.section(f"{TITLES[protocol]} at {server}")
+                for each in own:
+                    if self._given or each.outcome == reports.BROKEN:
+                        why = f" ({each.why})" if each.why else ""
+                        terminalreporter.line(
+                            f"{each.rule.id:4}{each.rule.level:7}{each.outcome:13}{each.rule.sentence}{why}"
+                        )
+                terminalreporter.line(reports.counted(own))
             if self._file:
                 write = reports.as_markdown if self._file.suffix == ".md" else reports.as_json
                 name = self._file if self._given else self._file.with_stem(f"{self._file.stem}-{server}")

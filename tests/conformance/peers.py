@@ -87,6 +87,7 @@ def _tusd_command(files: Path) -> list[str]:
     path = _tusd()
     assert path is not None
     options = ["-host", "127.0.0.1", "-port", "0", "-base-path", "/files/", "-max-size", str(MAX_SIZE)]
+    options += ["-enable-experimental-protocol"]
     return [path, *options, "-upload-dir", str(files)]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tests.conformance.rules import BY_ID, RULES, Rule
+from tests.conformance.rules import BY_ID, RULES, TITLES, Rule
 
 KEPT: Final = "kept"
 BROKEN: Final = "broken"
@@ -39,28 +39,37 @@ class Book:
             self.tests.setdefault(each, []).append((outcome, said))
 
     def verdicts(self) -> list[Verdict]:
-        """Every rule there is, by number."""
-        return [self._verdict(rule) for rule in sorted(RULES, key=lambda rule: int(rule.id[1:]))]
+        """Every rule there is, by protocol and number."""
+        return [self._verdict(rule) for rule in RULES]
 
     def _verdict(self, rule: Rule) -> Verdict:
         entries = self.tests.get(rule.id, [])
-        for wanted, outcome in (("failed", BROKEN), ("passed", KEPT), (NOT_OFFERED, NOT_OFFERED)):
+        outcomes = {"failed": BROKEN, "passed": KEPT, NOT_OBSERVED: NOT_OBSERVED, NOT_OFFERED: NOT_OFFERED}
+        for wanted, outcome in outcomes.items():
             said = [words for entry, words in entries if entry == wanted]
             if said:
                 return Verdict(rule, outcome, "" if outcome == KEPT else said[0])
-        said = [words for _, words in entries]
-        return Verdict(rule, NOT_OBSERVED, rule.unseen or (said[0] if said else "no test of this run looked"))
+        return Verdict(rule, NOT_OBSERVED, rule.unseen or "no test of this run looked")
+
+
+def by_protocol(verdicts: list[Verdict]) -> dict[str, list[Verdict]]:
+    """The same, apart for each protocol."""
+    return {protocol: [v for v in verdicts if v.rule.protocol == protocol] for protocol in TITLES}
 
 
 def as_json(server: str, verdicts: list[Verdict]) -> str:
     document: dict[str, Any] = {
         "server": server,
-        "counts": {outcome: sum(v.outcome == outcome for v in verdicts) for outcome in OUTCOMES},
+        "counts": {
+            protocol: {outcome: sum(v.outcome == outcome for v in own) for outcome in OUTCOMES}
+            for protocol, own in by_protocol(verdicts).items()
+        },
         "rules": [
             {
                 "id": v.rule.id,
                 "level": v.rule.level,
-                "extension": v.rule.extension,
+                "protocol": v.rule.protocol,
+                "source": v.rule.source,
                 "rule": v.rule.sentence,
                 "outcome": v.outcome,
                 "why": v.why,
@@ -72,19 +81,21 @@ def as_json(server: str, verdicts: list[Verdict]) -> str:
 
 
 def as_markdown(server: str, verdicts: list[Verdict]) -> str:
-    lines = [f"# tus 1.0.0 at {server}", "", counted(verdicts), "", *table([("outcome", verdicts)]), ""]
-    lines += [f"- {verdict.rule.id}: `{verdict.why}`" for verdict in verdicts if verdict.outcome == BROKEN]
+    lines = [f"# {server}", ""]
+    for protocol, own in by_protocol(verdicts).items():
+        lines += [f"## {TITLES[protocol]}", "", counted(own), "", *table([("outcome", own)]), ""]
+        lines += [f"- {verdict.rule.id}: `{verdict.why}`" for verdict in own if verdict.outcome == BROKEN]
     return "\n".join(lines) + "\n"
 
 
 def table(columns: list[tuple[str, list[Verdict]]]) -> list[str]:
     """The lines of a table with one row a rule and one column a server."""
-    titles = ["id", "level", "rule", *(title for title, _ in columns)]
+    titles = ["id", "level", "rule", "source", *(title for title, _ in columns)]
     lines = ["| " + " | ".join(titles) + " |", "|" + " --- |" * len(titles)]
     for row in zip(*(verdicts for _, verdicts in columns), strict=True):
         rule = row[0].rule
         outcomes = [f"**{v.outcome}**" if v.outcome == BROKEN else v.outcome for v in row]
-        lines.append("| " + " | ".join([rule.id, rule.level, rule.sentence, *outcomes]) + " |")
+        lines.append("| " + " | ".join([rule.id, rule.level, rule.sentence, rule.source, *outcomes]) + " |")
     return lines
 
 

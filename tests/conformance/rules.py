@@ -1,9 +1,13 @@
-"""The rules of tus 1.0.0 that bind a server, as data.
+"""The rules of tus 1.0.0 and of the IETF draft that bind a server, as data.
 
-Rule of this file: one rule is one obligation of the text at <https://tus.io/protocols/resumable-upload>, in our words,
-with the level that the text gives it. Where the text obliges the client alone or says nothing, the level is SHOULD and
-the sentence asks for no more than that the server deals with it. Rules of a server that does not offer their
-extension are not offered. A rule that nobody can see from outside says why.
+Rule of this file: one rule is one obligation of the text, in our words, with the level that the text gives it. Where
+the text obliges the client alone or says nothing, the level is SHOULD and the sentence asks for no more than that the
+server deals with it. Rules of a server that does not offer their extension are not offered. A rule that nobody can see
+from outside says why.
+
+S1 to S79 are those of <https://tus.io/protocols/resumable-upload>, R1 to R51 those of "Resumable Uploads for HTTP"
+(draft-ietf-httpbis-resumable-upload), numbered by its newest text, interop version 9. Older versions ask for less, or
+for something else: the tests say where.
 """
 
 from dataclasses import dataclass
@@ -26,6 +30,10 @@ EXTENSIONS: Final = (
 )
 """All names that the text defines for Tus-Extension."""
 
+TUS: Final = "tus"
+DRAFT: Final = "ietf"
+TITLES: Final = {TUS: "tus 1.0.0", DRAFT: "the IETF draft"}
+
 _CORE: Final = None
 
 
@@ -39,13 +47,28 @@ class Rule:
     extension: str | None = None
     unseen: str | None = None
     """Why no test can see from outside whether it is kept."""
+    section: str | None = None
+    """The section of the IETF draft that it is from."""
+
+    @property
+    def protocol(self) -> str:
+        return TUS if self.section is None else DRAFT
+
+    @property
+    def source(self) -> str:
+        """Where the text has it: a section, and for tus the core or an extension."""
+        return self.section or self.extension or "core"
 
 
 def _rules(extension: str | None, *rows: tuple[str, str, str]) -> tuple[Rule, ...]:
     return tuple(Rule(name, level, sentence, extension) for name, level, sentence in rows)
 
 
-RULES: Final = (
+def _draft(section: str, *rows: tuple[str, str, str] | tuple[str, str, str, str]) -> tuple[Rule, ...]:
+    return tuple(Rule(*row[:3], unseen=row[3] if len(row) == 4 else None, section=section) for row in rows)
+
+
+TUS_RULES: Final = (
     *_rules(
         _CORE,
         ("S1", MUST, "HEAD, PATCH and OPTIONS are there."),
@@ -162,5 +185,139 @@ RULES: Final = (
         "S71", MAY, "Parts may be deleted after concatenation.", "concatenation", "whatever the server does is allowed"
     ),
 )
+
+DRAFT_RULES: Final = (
+    *_draft(
+        "Upload Resource",
+        ("R1", SHOULD, "The URI of an upload is its own, and is not used again."),
+    ),
+    *_draft(
+        "Offset",
+        ("R2", MUST, "The offset never decreases."),
+        (
+            "R3",
+            MUST,
+            "An upload that has lost any of its bytes or of its state takes part in nothing any more.",
+            "nobody can take a server's bytes away from outside",
+        ),
+        ("R4", SHOULD, "What an Upload-Offset in an answer has told need never be sent again."),
+    ),
+    *_draft(
+        "Completeness",
+        ("R5", SHOULD, "An upload is complete once a request that said so was processed; nothing is appended after."),
+        ("R6", SHOULD, "An answer about the upload, and not about the file, does not say that it is complete."),
+    ),
+    *_draft(
+        "Length",
+        ("R7", MUST, "The lengths that one request or several tell are the same; others are refused."),
+        ("R8", SHOULD, "An upload whose offset has reached its length is not complete before a request says so."),
+    ),
+    *_draft(
+        "Limits",
+        ("R9", MAY, "Limits are told in Upload-Limit, a dictionary of integers, and are enforced."),
+        ("R10", SHOULD, "Limits of an upload never become tighter, and its end never comes earlier."),
+        ("R11", MUST, "OPTIONS where uploads are created carries Upload-Limit."),
+        ("R12", SHOULD, "OPTIONS * carries Upload-Limit if all resources have the same limits."),
+        ("R13", MUST, "Without limits Upload-Limit is min-size=0; it is never empty."),
+        ("R14", SHOULD, "OPTIONS tells no limits that are tighter than those of the uploads."),
+        ("R15", SHOULD, "A refusal for the sake of a limit carries Upload-Limit."),
+        (
+            "R16",
+            SHOULD,
+            "Limits of an append hold for creations too, but the lower one not for empty or completing ones.",
+        ),
+    ),
+    *_draft(
+        "Upload Creation",
+        ("R17", SHOULD, "A request with Upload-Complete is told by a 104 that it can be resumed."),
+        ("R18", MUST, "That 104 carries Location, and Upload-Limit if there are limits."),
+        ("R19", MUST, "The answer to a part of a file carries Location and Upload-Limit; 201 is recommended."),
+        ("R20", SHOULD, "The answer to a whole file is that of the resource that it was sent to."),
+        ("R21", MUST, "The length is recorded from Upload-Length, and from a request that says it is all."),
+        ("R22", MAY, "Interim answers tell the offset while the body of a creation arrives."),
+        ("R23", MUST, "Location is the same in all answers to one request, interim and final."),
+        ("R24", SHOULD, "The final answer says whether the upload is complete."),
+        ("R25", SHOULD, "No answer is 301, 302 or 303."),
+        ("R26", MUST, "A request that is cut off leaves as many bytes as possible, and never a complete upload."),
+    ),
+    *_draft(
+        "Offset Retrieval",
+        ("R27", MUST, "HEAD carries Upload-Offset, Upload-Complete, Upload-Length if it is known, and Upload-Limit."),
+        ("R28", SHOULD, "HEAD carries Cache-Control: no-store."),
+        ("R29", MAY, "The content of an answer to GET is not defined.", "whatever the server does is allowed"),
+    ),
+    *_draft(
+        "Upload Append",
+        (
+            "R30",
+            MUST,
+            "Another offset than the upload's is 409 with the right one and Upload-Complete: ?0, and changes nothing.",
+        ),
+        ("R31", MUST, "An append that completes the upload is answered with Upload-Complete: ?1."),
+        ("R32", SHOULD, "An append that does not complete it is 2xx with Upload-Complete: ?0."),
+        ("R33", MAY, "An append to a complete upload is answered as it was, or refused, and changes nothing."),
+        ("R34", MUST, "The offset never exceeds the length: such a request is refused, and the upload with it."),
+        ("R35", SHOULD, "Interim answers tell the offset while the body of an append arrives."),
+        ("R36", MUST, "Interim answers to an append have no Location."),
+    ),
+    *_draft(
+        "Upload Cancellation",
+        ("R37", SHOULD, "DELETE deactivates the upload."),
+        ("R38", SHOULD, "DELETE ends the requests of the upload that are under way first."),
+    ),
+    *_draft(
+        "Concurrency",
+        ("R39", MUST, "Requests at the same time do not race: no byte is lost, doubled or mixed up."),
+        ("R40", MUST, "An offset that was told is taken by the next append."),
+        ("R41", SHOULD, "A new HEAD, PATCH or DELETE ends the request before it."),
+    ),
+    *_draft(
+        "Status Code 104",
+        ("R42", MUST, "100 Continue is not left out because there was a 104."),
+    ),
+    *_draft(
+        "Content Codings, Transfer Codings",
+        ("R43", SHOULD, "Offset and length count bytes with their content coding, and without their transfer coding."),
+    ),
+    *_draft(
+        "Security Considerations",
+        (
+            "R44",
+            SHOULD,
+            "Only those who may do so reach an upload.",
+            "the suite is one client with one set of rights",
+        ),
+        ("R45", SHOULD, "The URIs of uploads cannot be guessed."),
+        ("R46", MUST, "The URIs of uploads give nothing away."),
+        ("R47", MUST, "Metadata never get into the fields of an answer or into paths unsanitized."),
+        (
+            "R48",
+            SHOULD,
+            "What scans files knows that they come in parts.",
+            "what a server does with finished uploads happens behind it",
+        ),
+        (
+            "R49",
+            SHOULD,
+            "Rights are checked again before an upload is completed.",
+            "nobody can take a client's rights away from outside",
+        ),
+        (
+            "R50",
+            SHOULD,
+            "Something ends uploads that never go on: a lifetime, a least speed, a number for each client.",
+        ),
+    ),
+    *_draft(
+        "Draft Version Identification",
+        ("R51", MUST, "A 104 names the version of the request; without a version, or with another, there is none."),
+    ),
+)
+
+RULES: Final = (
+    *sorted(TUS_RULES, key=lambda rule: int(rule.id[1:])),
+    *sorted(DRAFT_RULES, key=lambda rule: int(rule.id[1:])),
+)
+"""All of them, by protocol and number."""
 
 BY_ID: Final = {rule.id: rule for rule in RULES}

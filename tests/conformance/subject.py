@@ -81,7 +81,7 @@ class Subject:
 
     def post(self, **fields: str) -> Answer:
         """POST at the creation URL without a body; `Upload_Length` becomes Upload-Length."""
-        return self.request("POST", self.url, {**TUS, **_spelled(fields)}, b"")
+        return self.request("POST", self.url, {**TUS, **spelled(fields)}, b"")
 
     def where(self, answer: Answer) -> str:
         """The URL of the upload that a 201 tells of."""
@@ -98,7 +98,7 @@ class Subject:
         return self.request("HEAD", upload, TUS)
 
     def patch(self, upload: str, offset: int | str, body: bytes, **fields: str) -> Answer:
-        return self.request("PATCH", upload, {**BODY, "Upload-Offset": str(offset), **_spelled(fields)}, body)
+        return self.request("PATCH", upload, {**BODY, "Upload-Offset": str(offset), **spelled(fields)}, body)
 
     def delete(self, upload: str) -> Answer:
         return self.request("DELETE", upload, TUS)
@@ -134,7 +134,8 @@ class Subject:
         return head + slash + tail.translate(turned)
 
 
-def _spelled(fields: dict[str, str]) -> dict[str, str]:
+def spelled(fields: dict[str, str]) -> dict[str, str]:
+    """Names of arguments as names of fields."""
     return {name.replace("_", "-"): value for name, value in fields.items()}
 
 

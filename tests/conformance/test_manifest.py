@@ -8,8 +8,19 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.conformance.report import BROKEN, KEPT, NOT_OBSERVED, NOT_OFFERED, Book, as_json, counted, read_json
-from tests.conformance.rules import BY_ID, EXTENSIONS, MAY, MUST, RULES, SHOULD
+from tests.conformance.report import (
+    BROKEN,
+    KEPT,
+    NOT_OBSERVED,
+    NOT_OFFERED,
+    Book,
+    as_json,
+    as_markdown,
+    by_protocol,
+    counted,
+    read_json,
+)
+from tests.conformance.rules import BY_ID, DRAFT, EXTENSIONS, MAY, MUST, RULES, SHOULD, TITLES, TUS
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parents[1] / "docs" / "conformance.md"
@@ -38,12 +49,13 @@ def test_every_mark_names_a_rule() -> None:
 
 
 def test_the_rules_are_whole() -> None:
-    """S1 to S79, each once, each with a sentence, a level and an extension that there is."""
-    assert sorted(BY_ID, key=lambda name: int(name[1:])) == [f"S{number}" for number in range(1, 80)]
-    assert len(RULES) == len(BY_ID)
+    """S1 to S79 and R1 to R51, each once, each with a sentence, a level, a source and an extension that there is."""
+    wanted = {TUS: [f"S{number}" for number in range(1, 80)], DRAFT: [f"R{number}" for number in range(1, 52)]}
+    assert {protocol: [rule.id for rule in RULES if rule.protocol == protocol] for protocol in TITLES} == wanted
     for rule in RULES:
         assert rule.level in (MUST, SHOULD, MAY)
         assert rule.sentence.endswith(".")
+        assert rule.source
         assert rule.extension is None or rule.extension in EXTENSIONS
 
 
@@ -59,8 +71,8 @@ def test_the_suite_does_not_know_our_server() -> None:
 
 def test_the_document_lists_every_rule() -> None:
     """In the words of rules.py: `make conformance` writes it."""
-    rows = re.findall(r"^\| (S\d+) \| (\w+) \| (.+?) \| ", DOCUMENT.read_text(), re.MULTILINE)
-    assert rows == [(rule.id, rule.level, rule.sentence) for rule in sorted(RULES, key=lambda r: int(r.id[1:]))]
+    rows = re.findall(r"^\| ([SR]\d+) \| (\w+) \| (.+?) \| (.+?) \| ", DOCUMENT.read_text(), re.MULTILINE)
+    assert rows == [(rule.id, rule.level, rule.sentence, rule.source) for rule in RULES]
 
 
 def test_one_failure_breaks_a_rule() -> None:
@@ -81,4 +93,17 @@ def test_one_failure_breaks_a_rule() -> None:
     ]
     assert verdicts["S2"].why == "assert 400 == 412"
     assert read_json(as_json("http://127.0.0.1:1/files", book.verdicts())) == book.verdicts()
-    assert counted(book.verdicts()) == "1 kept, 1 broken, 1 not offered, 76 not observed."
+    tus, draft = by_protocol(book.verdicts()).values()
+    assert counted(tus) == "1 kept, 1 broken, 1 not offered, 76 not observed."
+    assert counted(draft) == "0 kept, 0 broken, 0 not offered, 51 not observed."
+
+
+def test_each_protocol_has_its_section() -> None:
+    """In a report about a server that breaks a rule of each."""
+    book = Book()
+    book.enter(["S6", "R8"], "failed", "what came")
+    sections = as_markdown("http://127.0.0.1:1/files", book.verdicts()).split("\n## ")[1:]
+    assert [section.splitlines()[0] for section in sections] == list(TITLES.values())
+    for section, rule in zip(sections, ("S6", "R8"), strict=True):
+        assert f"- {rule}: `what came`" in section
+        assert set(re.findall(r"^\| ([SR])\d", section, re.MULTILINE)) == {rule[0]}

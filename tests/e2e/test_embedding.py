@@ -12,8 +12,9 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import ASGIApp
-from tests.support.speaker import GRANULE, TUS, Speaker, digest, missing
+from tests.support.speaker import GRANULE, TUS, TUS_BODY, Speaker, digest, missing
 from tests.support.waiting import eventually, scaled
+from tests.support.wire import Connection
 
 from holdfast_server import Settings, create_app
 
@@ -59,6 +60,18 @@ def test_under_a_server_that_knows_nothing_of_us(tmp_path: Path, rng: random.Ran
         assert speaker.patch(upload, 4 * GRANULE, data[4 * GRANULE :]).offset == len(data)
         answer = speaker.get(upload)
         assert digest(answer.body) == digest(data)
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+@pytest.mark.rule("T-PATCH-4")
+def test_bytes_that_came_with_the_end_of_the_connection_are_kept(tmp_path: Path, http: str) -> None:
+    """uvicorn has them, but tells the application only that the client is gone."""
+    with served(create_app(tmp_path / "data"), http) as url, Speaker(url) as speaker:
+        upload = speaker.create(61_000)
+        with Connection(url) as connection:
+            connection.begin("PATCH", upload, {**TUS_BODY, "Upload-Offset": "0", "Content-Length": "61000"})
+            connection.send(bytes(60_000))
+        eventually(lambda: speaker.head(upload).offset == 60_000, every=0.05)
 
 
 @pytest.mark.rule("T-CREATE-1", "D-JSON-1")

@@ -5,6 +5,7 @@ only processes of the group that was started are touched.
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -66,6 +67,7 @@ class ServerProcess:
         workers: int = 1,
         overcommit: bool = False,
         expire_after: float | None = None,
+        max_size: int | None = None,
     ) -> None:
         self.data = data
         self.log = data.with_name(data.name + ".log")
@@ -75,6 +77,8 @@ class ServerProcess:
             self._options.append("--overcommit")
         if expire_after is not None:
             self._options += ["--expire-after", f"{expire_after:g}"]
+        if max_size is not None:
+            self._options += ["--max-size", str(max_size)]
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
@@ -102,11 +106,9 @@ class ServerProcess:
         """Start it on the port that it had before, or on a free one, and wait until it is ready."""
         assert not self.running
         self._told.clear()
-        command = [sys.executable, "-m", "holdfast_server", "--host", "127.0.0.1", "--port", str(self._port)]
-        command += ["--data", str(self.data), *self._options]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command,
+                self._command(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -173,6 +175,10 @@ class ServerProcess:
         """The last 20,000 characters of what the server wrote to standard error."""
         return self.log.read_text(errors="replace")[-20000:] if self.log.exists() else ""
 
+    def _command(self) -> list[str]:
+        command = [sys.executable, "-m", "holdfast_server", "--host", "127.0.0.1", "--port", str(self._port)]
+        return [*command, "--data", str(self.data), *self._options]
+
     def _close(self) -> None:
         assert self._process is not None
         assert self._reader is not None
@@ -205,6 +211,20 @@ class ServerProcess:
     def _memory(pid: int, file: str, name: str) -> int:
         match = re.search(rf"^{name}:\s+(\d+) kB", Path(f"/proc/{pid}/{file}").read_text(), re.MULTILINE)
         return int(match[1]) * 1024 if match else 0
+
+
+class HostedProcess(ServerProcess):
+    """The application as a process of `host`, a server that `tests.support.hosts` knows, with one worker."""
+
+    def __init__(
+        self, host: str, data: Path, *, expire_after: float | None = None, max_size: int | None = None
+    ) -> None:
+        super().__init__(data)
+        settings = {"expire_after": expire_after, "max_size": max_size}
+        self._hosted = [host, str(data), json.dumps({k: v for k, v in settings.items() if v is not None})]
+
+    def _command(self) -> list[str]:
+        return [sys.executable, "-m", "tests.support.hosts", *self._hosted]
 
 
 class CommandLine:

@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from starlette.types import Receive
 
 from holdfast_protocol.messages import Headers
+from holdfast_server.http.uvicorn_cycle import with_what_is_left
 from holdfast_server.uploads.incoming import Ending
 
 RUN: Final = 1024 * 1024
@@ -135,7 +136,7 @@ async def reading(
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         try:
-            yield RequestBody(receive, tasks, stall_timeout, expected, trailers, gone)
+            yield RequestBody(with_what_is_left(receive), tasks, stall_timeout, expected, trailers, gone)
         except Exception as error:
             failure = error
         tasks.cancel_scope.cancel()

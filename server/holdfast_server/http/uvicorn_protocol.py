@@ -1,12 +1,11 @@
-"""uvicorn's HTTP protocol, with nothing lost, and with trailers.
+"""uvicorn's HTTP protocol, with trailers and interim answers.
 
-Rule of this file: it mends what cannot be mended from inside an ASGI application. uvicorn answers `http.disconnect`
-before it has handed over the bytes that came before the connection was lost, and with them a cut-off request would
-lose what T-PATCH-4 promises to keep. It appends trailers to the header fields of the scope, often before the
-application has seen those, so that nobody could tell them apart (T-TRAILER-1). It does not say whether the client is
-still there unless its bytes are read (T-PATCH-3). And it has no interim answers: here is
-the ASGI extension `http.response.informational`, a message with `status` and `headers` that may be sent before
-`http.response.start`, any number of times. Where another server runs the application, everything else still holds.
+Rule of this file: it mends what cannot be mended from inside an ASGI application. uvicorn appends trailers to the
+header fields of the scope, often before the application has seen those, so that nobody could tell them apart
+(T-TRAILER-1). It does not say whether the client is still there unless its bytes are read (T-PATCH-3). And it has no
+interim answers: here is the ASGI extension `http.response.informational`, a message with `status` and `headers` that
+may be sent before `http.response.start`, any number of times. Where another server runs the application, everything
+else still holds.
 """
 
 import http
@@ -30,7 +29,7 @@ class HoldfastProtocol(FramingProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.app = _keeping(self.app)
+        self.app = _informing(self.app)
 
     def on_headers_complete(self) -> None:
         trailers: list[tuple[bytes, bytes]] = []
@@ -50,19 +49,12 @@ class HoldfastProtocol(FramingProtocol):
         return bool(poll.poll(0))
 
 
-def _keeping(app: ASGIApp) -> ASGIApp:
-    async def keeping(scope: Scope, receive: Receive, send: Send) -> None:
+def _informing(app: ASGIApp) -> ASGIApp:
+    async def informing(scope: Scope, receive: Receive, send: Send) -> None:
         cycle = getattr(receive, "__self__", None)
         if not isinstance(cycle, RequestResponseCycle):
             await app(scope, receive, send)
             return
-
-        async def receive_all() -> Message:
-            message = await receive()
-            if message["type"] == "http.disconnect" and cycle.body:
-                body, cycle.body = bytes(cycle.body), bytearray()
-                return {"type": "http.request", "body": body, "more_body": cycle.more_body}
-            return message
 
         async def send_all(message: Message) -> None:
             if message["type"] == _INFORMATIONAL:
@@ -72,9 +64,9 @@ def _keeping(app: ASGIApp) -> ASGIApp:
 
         if scope["http_version"] == "1.1":  # RFC 9110, section 15.2: never to a client of HTTP/1.0
             scope["extensions"] = {**scope.get("extensions", {}), _INFORMATIONAL: {}}
-        await app(scope, receive_all, send_all)
+        await app(scope, receive, send_all)
 
-    return keeping
+    return informing
 
 
 async def _inform(cycle: RequestResponseCycle, message: Message) -> None:
