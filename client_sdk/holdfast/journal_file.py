@@ -260,7 +260,7 @@ def _life(folder: Path | None) -> tuple[str, int]:
         return name, -1
     locks = folder / "locks"
     locks.mkdir(mode=0o700, exist_ok=True)
-    for path in locks.glob("*.alive"):
+    for path in (*locks.glob("*.alive"), *locks.glob("*.new")):
         if _holder(path) is None:
             path.unlink(missing_ok=True)
     # It gets its name when it is locked, so that nobody takes it for that of a process that is gone.

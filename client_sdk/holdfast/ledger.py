@@ -9,6 +9,7 @@ nor user name nor password. Methods block for a disk access; any thread may call
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -248,7 +249,9 @@ class Ledger:
             owner = row[6]
             if owner not in processes:
                 processes[owner] = self._file.alive(owner)
-            found.append(self._row(row, processes[owner]))
+            # A row that makes no sense (a damaged page) is one that nobody knows.
+            with contextlib.suppress(ValueError):
+                found.append(self._row(row, processes[owner]))
         return found
 
     def _row(self, row: tuple[Any, ...], process: int | None) -> Row:
