@@ -8,7 +8,9 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from holdfast.cli import main
 from holdfast.cli.download import LISTED, download
 from holdfast.cli.download import PER_FILE as DOWNLOADS
 from holdfast.cli.jobs import Job, Lines, files_of, read_jobs
@@ -147,3 +149,15 @@ def test_a_file_of_downloads(loopback: Loopback, holdfast_command: CommandLine, 
     paths = [tmp_path / "one", tmp_path / "a folder" / "film.mkv", tmp_path / "rest" / "film.mkv"]
     assert [event["path"] for event in events if event["event"] == "done"] == [str(path) for path in paths]
     assert [path.read_bytes() for path in paths] == [content] * 3
+
+
+def test_jobs_come_from_standard_input_too(loopback: Loopback, tmp_path: Path) -> None:
+    content = os.urandom(1000)
+    url = loopback.put("a" * 32, content, stored=[(0, len(content))])
+    runner = CliRunner(env={"HOLDFAST_STATE": str(tmp_path / "state")})
+    done = runner.invoke(main, ["download", "-i", "-", "--quiet"], input=f"-u {url} -o {tmp_path / 'x'}\n-u\n")
+    assert (done.exit_code, done.stdout) == (1, f"{tmp_path / 'x'}\n")
+    assert "line 2 of standard input" in done.stderr
+    twice = runner.invoke(main, ["upload", "-", "-i", "-", "--to", loopback.url], input="x\n")
+    assert twice.exit_code == 2
+    assert "can be read once" in twice.stderr

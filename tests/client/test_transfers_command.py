@@ -1,6 +1,7 @@
 """`holdfast transfers`: what it shows, and what it makes other processes do."""
 
 import json
+import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -183,3 +184,35 @@ def test_a_header_is_asked_for_again(
     done = holdfast_command.run("transfers", "retry", row["id"], *given)
     assert done.returncode == (0 if given else 1)
     assert given or "give it again with --header" in done.stderr
+
+
+def test_the_second_takes_over_when_the_first_is_killed(
+    make_file: MakeFile, loopback: Loopback, holdfast_command: CommandLine
+) -> None:
+    path = make_file(MIB)
+    free = held_at_the_end(loopback, path)
+    with holdfast_command.started(*slowly(loopback, path)) as first:
+        eventually(lambda: loopback.uploads and loopback.only().stored.total == MIB - 65536, within=30, what="chunks")
+        with holdfast_command.started(*slowly(loopback, path)) as second:
+            output = holdfast_command.home / "output.txt"
+            eventually(lambda: f"process {first.pid} is at it" in output.read_text(), within=30, what="the follower")
+            first.kill()
+            free.set()
+            status, said = facts(second, holdfast_command)
+    assert status == 0
+    last = json.loads(said.splitlines()[-1])
+    assert (last["event"], last["url"]) == ("done", f"{loopback.url}/{0:032x}")
+    assert last["bytes_resumed"] >= MIB - 65536
+    assert bytes(loopback.only().data) == path.read_bytes()
+
+
+def test_a_journal_of_a_newer_version_is_left_alone(holdfast_command: CommandLine) -> None:
+    state = holdfast_command.home / ".local" / "state" / "holdfast"
+    state.mkdir(parents=True)
+    with sqlite3.connect(state / "journal.db") as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    done = holdfast_command.run("transfers")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "newer version" in done.stderr
+    assert "Traceback" not in done.stderr

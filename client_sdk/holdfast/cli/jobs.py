@@ -9,14 +9,12 @@ not there, is left to the transfer to say.
 import glob
 import os
 import shlex
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import click
-from click.core import ParameterSource
 
 RELATIVE_PATH: Final = "relativePath"
 """Metadata: where a file lies in the folder that was sent, that folder's name first, as Uppy has it."""
@@ -49,7 +47,9 @@ class Lines:
     def __init__(self, command: click.Command, options: Collection[str], more: Iterable[click.Option] = ()) -> None:
         names = {name for each in more for name in (each.name,)}
         params = [each for each in command.params if each.name in options and each.name not in names]
-        self._command = click.Command(command.name, params=[*params, *more], add_help_option=False)
+        line = click.Command(command.name, params=[*params, *more], add_help_option=False)
+        self._context = click.Context(line)
+        self._parser = line.make_parser(self._context)
         (self._argument,) = [each.name or "" for each in params if isinstance(each, click.Argument)]
 
     def read(self, file: TextIO) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -61,7 +61,7 @@ class Lines:
                 continue
             where = f"line {number} of {called}"
             try:
-                names, said = self._parse(line, where)
+                names, said = self._parse(line)
             except (click.UsageError, ValueError) as error:
                 message = error.format_message() if isinstance(error, click.UsageError) else str(error)
                 yield where, where, {"problem": message.rstrip(".")}
@@ -69,16 +69,14 @@ class Lines:
             for name in names:
                 yield where, name, said
 
-    def _parse(self, line: str, where: str) -> tuple[list[str], dict[str, Any]]:
+    def _parse(self, line: str) -> tuple[list[str], dict[str, Any]]:
         if is_plain(line):
             return [line], {}
-        context = self._command.make_context(where, shlex.split(line))
-        said = {
-            name: value
-            for name, value in context.params.items()
-            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        }
-        names = [str(each) for each in said.pop(self._argument, ())]
+        values, _, given = self._parser.parse_args(shlex.split(line))
+        options = [each for each in given if isinstance(each, click.Option)]
+        said = {each.name or "": each.type_cast_value(self._context, values[each.name]) for each in options}
+        named = values.get(self._argument)
+        names = list(named) if isinstance(named, list | tuple) else []
         if (url := said.pop("url", None)) is not None:
             names.append(url)
         if not names:
@@ -88,7 +86,7 @@ class Lines:
 
 def is_standard_input(file: TextIO) -> bool:
     """What -i - opens."""
-    return file is sys.stdin or file.name in ("-", "<stdin>")
+    return getattr(file, "name", "<stdin>") in ("-", "<stdin>")
 
 
 def is_plain(line: str) -> bool:

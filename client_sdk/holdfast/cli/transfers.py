@@ -7,8 +7,8 @@ makes no sense for a transfer or was not obeyed, 2 for one that nobody knows.
 
 import json
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import datetime
 from typing import Any, Final
 
@@ -38,8 +38,18 @@ LOOK: Final = 0.1
 Test = Callable[[Row], bool]
 
 
+@contextmanager
+def _opened() -> Iterator[Journal]:
+    try:
+        journal = Journal.open()
+    except HoldfastError as error:
+        raise click.ClickException(error.message) from error
+    with closing(journal):
+        yield journal
+
+
 def _known(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    with closing(Journal.open()) as journal:
+    with _opened() as journal:
         return [
             CompletionItem(row.id, help=f"{row.condition}, {row.source}") for row in journal.ledger.find(incomplete)
         ]
@@ -71,7 +81,7 @@ def transfers(ctx: click.Context) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def list_(as_json: bool = False) -> None:
     """All transfers that the journal knows, the oldest first."""
-    with closing(Journal.open()) as journal:
+    with _opened() as journal:
         rows = journal.ledger.rows()
     if as_json:
         for row in rows:
@@ -91,7 +101,7 @@ def list_(as_json: bool = False) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def show(ids: tuple[str, ...], as_json: bool) -> None:
     """All that is known of a transfer."""
-    with closing(Journal.open()) as journal:
+    with _opened() as journal:
         rows = _found(journal, ids)
     for row in rows:
         if as_json:
@@ -113,7 +123,7 @@ def show(ids: tuple[str, ...], as_json: bool) -> None:
 @click.pass_context
 def pause(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> None:
     """Stop transfers, wherever they run, until they are resumed. What is done is kept."""
-    with closing(Journal.open()) as journal:
+    with _opened() as journal:
         rows = _chosen(journal, ids, lambda row: row.running, everything=everything)
         running = [row for row in rows if row.running]
         failed = [row for row in rows if row not in running]
@@ -129,7 +139,7 @@ def pause(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> None:
 @click.pass_context
 def cancel(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> None:
     """Stop transfers for good. What is done is kept, for `retry`, until `clear`."""
-    with closing(Journal.open()) as journal:
+    with _opened() as journal:
         rows = _chosen(journal, ids, lambda row: not row.state.final, everything=everything)
         ended = [row for row in rows if row.state.final]
         for row in ended:
@@ -151,7 +161,7 @@ def _go_on(
     as_json: bool,
     quiet: bool,
 ) -> int:
-    with closing(Journal.open()) as journal:
+    with _opened() as journal:
         rows = _chosen(journal, ids, test, everything=everything)
         for row in rows:
             if row.state is State.COMPLETED:
@@ -230,7 +240,7 @@ def clear(
     them, and .part files are removed.
     """
     status = 0
-    with closing(Journal.open()) as journal:
+    with _opened() as journal:
         rows = _found(journal, ids) if ids else [row for row in journal.ledger.rows() if not row.running]
         for row in rows:
             if row.running:
