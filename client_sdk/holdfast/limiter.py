@@ -124,8 +124,8 @@ class Limiters:
     @property
     def ceilings(self) -> dict[str, int]:
         """The largest chunks that origins take, as far as they have refused larger ones."""
-        found = {_named(origin): each.controller.ceiling for (origin, way), each in self._found.items() if way == "up"}
-        return {name: ceiling for name, ceiling in found.items() if ceiling is not None}
+        uploads = [(_named(origin), each.controller) for (origin, way), each in self._found.items() if way == "up"]
+        return {name: each.proven_ceiling for name, each in uploads if each.proven_ceiling is not None}
 
 
 def _named(origin: Origin) -> str:

@@ -360,6 +360,18 @@ async def test_tus_patches_learn_it_too(make_file: MakeFile, make_client: MakeCl
     assert max(seen.length for seen in tus_only.requests("PATCH")) <= MIB
 
 
+async def test_that_a_whole_file_is_too_large_says_nothing_of_chunks(
+    make_file: MakeFile, make_client: MakeClient, tus_only: Loopback, journal: Journal
+) -> None:
+    """It is refused with the same status, whatever size is tried."""
+    path = make_file(2 * MIB)
+    tus_only.order("PATCH", "answer", status=413, times=1000)
+    async with make_client() as client:
+        with pytest.raises(holdfast.ServerRefused):
+            await client.upload(path, tus_only.url)
+    assert journal.find_ceilings() == {}
+
+
 def test_a_row_whose_process_is_gone_is_interrupted(tmp_path: Path) -> None:
     """Known by the lock; the number of the process may belong to another one by now."""
     first, second = Journal(tmp_path), Journal(tmp_path)
