@@ -106,11 +106,13 @@ class Transport:
         timeouts: Timeouts | None = None,
         verify: ssl.SSLContext | bool = True,
         override_method: bool = False,
+        ceilings: Mapping[str, int] | None = None,
     ) -> None:
         self.timeouts = timeouts or Timeouts()
         self._override_method = override_method
         self._asking = anyio.Lock()
-        self._limiters = Limiters(time.monotonic)
+        self.limiters = Limiters(time.monotonic, ceilings)
+        """Of all origins; `ceilings` are those of Limiters."""
         times = self.timeouts
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20)
         self._client = httpx.AsyncClient(
@@ -136,7 +138,7 @@ class Transport:
             self.timeouts,
             url,
             extra or {},
-            lambda origin: self._limiters.of(origin, direction),
+            lambda origin: self.limiters.of(origin, direction),
             asking=self._asking,
             override_method=self._override_method,
         )

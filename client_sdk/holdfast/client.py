@@ -7,29 +7,35 @@ the `async with` of an AsyncClient, and whatever was started in it has ended whe
 import os
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias, get_args
+from typing import Literal, TypeAlias, TypeVar, get_args
 
 import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
 from holdfast._transport import Timeouts, Transport
+from holdfast.books import Books
 from holdfast.downloader import Downloader, DownloadJob
 from holdfast.errors import UsageError
 from holdfast.journal import Journal
+from holdfast.ledger import Asked, Row
 from holdfast.outcome import DownloadResult, UploadResult
 from holdfast.planner import MAX_CONCURRENCY, RateLimit, Share
 from holdfast.progress import Tracker
 from holdfast.queue import TransferQueue
+from holdfast.repeating import Manner, digest_of, download_asked, stream_asked, upload_asked
 from holdfast.sending import Dialect, OnChange, UploadJob
 from holdfast.streaming import Stream, StreamUploader
 from holdfast.transfers import Gate, RetryPolicy, Transfer
 from holdfast.uploader import Uploader
 from holdfast_protocol.digest import Digest, available, size
 
+Result = TypeVar("Result")
+IfBusy = Literal["follow", "fail"]
 PathLike: TypeAlias = str | os.PathLike[str]
 Metadata: TypeAlias = Mapping[str, str | bytes]
 
@@ -43,7 +49,8 @@ class AsyncClient:
     `transfers` is how many files are on their way at once, `limit_rate` bytes a second of content for all of them
     together. `headers` are sent to the origin of each transfer's URL, and to no other. `state` is the folder of the
     journal (else $HOLDFAST_STATE, else the user's state folder). `override_method` sends PATCH and DELETE as POST with
-    X-HTTP-Method-Override, for networks that block them.
+    X-HTTP-Method-Override, for networks that block them. `if_busy` is what a transfer does that another process is at
+    already: it follows that one to its end, and takes over if its process ends before, or it fails with TransferBusy.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class AsyncClient:
         state: PathLike | None = None,
         override_method: bool = False,
         retry: RetryPolicy | None = None,
+        if_busy: IfBusy = "follow",
     ) -> None:
         self._headers = dict(headers or {})
         self._limit = RateLimit(limit_rate, time.monotonic)
@@ -66,13 +74,25 @@ class AsyncClient:
         self._verify = verify
         self._state = state
         self._override_method = override_method
+        self._if_busy = if_busy
+        self._books: Books | None = None
+        self._bookkeeping: TaskGroup | None = None
         self._transport: Transport | None = None
         self._journal: Journal | None = None
         self._group: TaskGroup | None = None
 
     async def __aenter__(self) -> "AsyncClient":
         self._journal = await to_thread.run_sync(Journal.open, self._state)
-        self._transport = Transport(timeouts=self._timeouts, verify=self._verify, override_method=self._override_method)
+        self._transport = Transport(
+            timeouts=self._timeouts,
+            verify=self._verify,
+            override_method=self._override_method,
+            ceilings=await to_thread.run_sync(self._journal.find_ceilings),
+        )
+        self._books = Books(self._journal, self._transport.limiters)
+        self._bookkeeping = anyio.create_task_group()
+        await self._bookkeeping.__aenter__()
+        self._bookkeeping.start_soon(self._books.keep)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
         self.queue.open(self._group)
@@ -83,13 +103,21 @@ class AsyncClient:
     ) -> None:
         transport, journal = self._ready()
         group, self._group = self._group, None
+        books, bookkeeping = self._books, self._bookkeeping
         assert group is not None
+        assert books is not None
+        assert bookkeeping is not None
         try:
             if error is not None:
                 group.cancel_scope.cancel()
-            await group.__aexit__(None, None, None)
+            try:
+                await group.__aexit__(None, None, None)
+            finally:
+                bookkeeping.cancel_scope.cancel()
+                await bookkeeping.__aexit__(None, None, None)
         finally:
             with anyio.CancelScope(shield=True):
+                await books.settle()
                 await transport.aclose()
                 await to_thread.run_sync(journal.close)
         unseen = self.queue.unseen_errors
@@ -148,11 +176,13 @@ class AsyncClient:
         )
         transport, journal = self._ready()
         session = transport.session(to, self._headers)
+        asked = upload_asked(job, to, self._manner(priority, limit_rate))
         tracker, limit, share = self._shared(priority, limit_rate)
-        uploader = Uploader(job, session, journal, tracker, share)
-        transfer = Transfer("upload", str(job.path), tracker, uploader.run, share=share, limit=limit)
-        self.queue.start(transfer)
-        return transfer
+        uploader = Uploader(replace(job, id=asked.id), session, journal, tracker, share)
+        # What another process has finished is found there, complete.
+        work = self._followed(tracker, uploader.run, lambda row: None)
+        transfer = Transfer("upload", str(job.path), tracker, work, share=share, limit=limit, id=asked.id)
+        return self._begun(transfer, asked)
 
     def upload_stream(
         self,
@@ -195,9 +225,9 @@ class AsyncClient:
         tracker, limit, share = self._shared(priority, limit_rate)
         gate = Gate()
         uploader = StreamUploader(job, stream, transport.session(to, self._headers), tracker, share, gate)
-        transfer = Transfer("upload", name, tracker, uploader.run, share=share, limit=limit, gate=gate)
-        self.queue.start(transfer)
-        return transfer
+        asked = stream_asked(name, to, self._manner(priority, limit_rate))
+        transfer = Transfer("upload", name, tracker, uploader.run, share=share, limit=limit, gate=gate, id=asked.id)
+        return self._begun(transfer, asked)
 
     def download(
         self,
@@ -238,16 +268,48 @@ class AsyncClient:
         )
         transport, journal = self._ready()
         session = transport.session(url, self._headers, "down")
+        asked = download_asked(job, self._manner(priority, limit_rate))
         tracker, limit, share = self._shared(priority, limit_rate)
-        downloader = Downloader(job, session, journal, tracker, share)
-        transfer = Transfer("download", session.endpoint, tracker, downloader.run, share=share, limit=limit)
-        self.queue.start(transfer)
-        return transfer
+        downloader = Downloader(replace(job, id=asked.id), session, journal, tracker, share)
+
+        def received(row: Row) -> DownloadResult:
+            tracker.accepted = row.size or 0
+            return DownloadResult(
+                url=session.endpoint,
+                path=Path(row.result or row.target),
+                size=row.size or 0,
+                digest=digest_of(row.digest) if row.digest is not None else None,
+                seconds=tracker.elapsed,
+                bytes_received=0,
+                bytes_resumed=0,
+                retries=tracker.retries,
+                segments=0,
+                concurrency=0,
+            )
+
+        work = self._followed(tracker, downloader.run, received)
+        transfer = Transfer("download", session.endpoint, tracker, work, share=share, limit=limit, id=asked.id)
+        return self._begun(transfer, asked)
 
     def _ready(self) -> tuple[Transport, Journal]:
         if self._group is None or self._transport is None or self._journal is None:
             raise RuntimeError("use the client inside `async with AsyncClient() as client:`")
         return self._transport, self._journal
+
+    def _begun(self, transfer: Transfer[Result], asked: Asked) -> Transfer[Result]:
+        assert self._books is not None
+        self.queue.start(transfer)
+        self._books.open(transfer, asked)
+        return transfer
+
+    def _followed(
+        self, tracker: Tracker, work: Callable[[], Awaitable[Result]], result_of: Callable[[Row], Result | None]
+    ) -> Callable[[], Awaitable[Result]]:
+        assert self._books is not None
+        return work if self._if_busy == "fail" else self._books.following(tracker, work, result_of)
+
+    def _manner(self, priority: int, limit_rate: float | None) -> Manner:
+        return Manner(tuple(self._headers), self._override_method, priority, limit_rate)
 
     def _shared(self, priority: int, limit_rate: float | None) -> tuple[Tracker, RateLimit, Share]:
         """What a transfer is seen and held by: its progress, its own rate limit, and its share of what is common."""

@@ -46,6 +46,8 @@ class DownloadJob:
     """What to receive and where to put it. `path` goes before `folder`; with neither it is the current folder."""
 
     url: str
+    id: str | None = None
+    """Of the transfer, in the journal."""
     path: Path | None = None
     folder: Path | None = None
     segments: int | None = None
@@ -175,7 +177,7 @@ class Downloader:
         if target.exists() and not job.overwrite:
             raise TargetExists(f"{target} is there already; choose another name, or say that it may be replaced")
         key = download_key(self._url, str(target))
-        lock = await to_thread.run_sync(self._journal.lock, key, str(target))
+        lock = await to_thread.run_sync(self._journal.lock, key, str(target), job.id)
         finished = False
         try:
             result = await self._receive(version, target, key, lock)

@@ -36,6 +36,8 @@ class HoldfastError(Exception):
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
         self.message = message
+        self.elsewhere = False
+        """It was another process that failed, after its own retries; this one only followed."""
         if code is not None:
             self.code = code
 
@@ -74,6 +76,11 @@ class TransferBusy(HoldfastError):
     """Another process, or another transfer of this process, is at the same transfer."""
 
     code = "transfer-busy"
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+        """What the journal knows it by, if it is another process that is at it."""
 
 
 class TransferCancelled(HoldfastError):

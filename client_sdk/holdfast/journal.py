@@ -1,11 +1,16 @@
 """What the client remembers across restarts: which transfer has which URL, and which bytes are safely here.
 
+    journal.py       what transfers need to go on, and the locks
+    ledger.py        the list of transfers that people see and give orders to
+    journal_file.py  the database of both
+
 Rule of this file: the journal is a map and never the truth. The server's word about what is stored goes before it,
 and a row that is lost costs time and nothing else. A span of a download is recorded only after its bytes are on the
 disk. One process at a time runs a transfer: it holds an operating system lock on a small file, which also carries
 the count of bytes that were put on the wire, so that the count survives `kill -9` without a commit for each.
 
-Secrets are not stored: no header field, no user name or password of a URL.
+Secrets are not stored: no header field, no user name or password, no query of a URL that the caller gave (it may be a
+signature). The URL of an upload is what the server gave it, whole: it is what resuming needs.
 
 Methods block for a disk access (milliseconds); drivers call them in worker threads. Any thread may call.
 """
@@ -19,50 +24,25 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import platformdirs
 
-from holdfast.errors import HoldfastError, TransferBusy
+from holdfast.errors import TransferBusy
+from holdfast.journal_file import STATE_VARIABLE, JournalFile
+from holdfast.ledger import Ledger, bare
 from holdfast.sources import Fingerprint
 from holdfast.splitting import Part
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.messages import Span
 
-STATE_VARIABLE: Final = "HOLDFAST_STATE"
 KEEP_DONE: Final = 30 * 86400.0
 """Seconds for which a finished transfer is remembered."""
-
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE upload (
-        key TEXT PRIMARY KEY, state TEXT NOT NULL, path TEXT NOT NULL, endpoint TEXT NOT NULL, url TEXT NOT NULL,
-        size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, inode INTEGER NOT NULL, device INTEGER NOT NULL,
-        edge TEXT NOT NULL, digest_algorithm TEXT, digest_value BLOB, wire INTEGER NOT NULL,
-        created REAL NOT NULL, updated REAL NOT NULL
-    ) STRICT;
-    CREATE TABLE download (
-        key TEXT PRIMARY KEY, state TEXT NOT NULL, url TEXT NOT NULL, path TEXT NOT NULL, part TEXT NOT NULL,
-        size INTEGER NOT NULL, etag TEXT NOT NULL, wire INTEGER NOT NULL,
-        created REAL NOT NULL, updated REAL NOT NULL
-    ) STRICT;
-    CREATE TABLE span (
-        key TEXT NOT NULL REFERENCES download (key) ON DELETE CASCADE, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
-        PRIMARY KEY (key, start)
-    ) STRICT, WITHOUT ROWID;
-    """,
-    "ALTER TABLE upload ADD COLUMN expires REAL",
-    """
-    CREATE TABLE part (
-        key TEXT NOT NULL REFERENCES upload (key) ON DELETE CASCADE, start INTEGER NOT NULL, "end" INTEGER NOT NULL,
-        url TEXT NOT NULL, expires REAL,
-        PRIMARY KEY (key, start)
-    ) STRICT, WITHOUT ROWID;
-    """,
-)
+KEEP_CEILING: Final = 7 * 86400.0
+"""Seconds for which it is believed that an origin takes no larger chunks."""
 
 _log = logging.getLogger("holdfast")
 
@@ -155,9 +135,9 @@ class Journal:
         self._folder = folder
         self._guard = threading.Lock()
         self._held: set[str] = set()
-        with _alone(folder):
-            self._db = self._open()
-            self._migrate()
+        self._file = JournalFile(folder)
+        self.ledger = Ledger(self._file, clock)
+        """The transfers of all processes, for people."""
         self._collect()
 
     @classmethod
@@ -181,13 +161,12 @@ class Journal:
             return cls(None)
 
     def close(self) -> None:
-        with self._guard:
-            self._db.close()
+        self._file.close()
 
     # Uploads
 
     def find_upload(self, key: str) -> UploadRecord | None:
-        row = self._one(
+        row = self._file.row(
             "SELECT key, path, endpoint, url, size, state, digest_algorithm, digest_value, wire, expires"
             " FROM upload WHERE key = ?",
             key,
@@ -210,14 +189,14 @@ class Journal:
     ) -> None:
         """Remember the URL of a new upload, or how a file is cut up, with no URL yet. On the disk when this returns."""
         now = self._clock()
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO upload (key, state, path, endpoint, url, size, mtime_ns, inode, device, edge,"
                 " wire, created, updated, expires) VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
                 (
                     key,
                     fingerprint.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
-                    endpoint,
+                    bare(endpoint),
                     url,
                     fingerprint.size,
                     fingerprint.mtime_ns,
@@ -236,59 +215,64 @@ class Journal:
 
     def keep_upload_until(self, key: str, expires: float) -> None:
         """The server said until when it keeps this upload: seconds since the epoch."""
-        self._write("UPDATE upload SET expires = ? WHERE key = ?", (expires, key))
+        self._file.write("UPDATE upload SET expires = ? WHERE key = ?", expires, key)
 
     def pause_upload(self, key: str, *, wire: int) -> None:
         """The run of an upload has ended before the upload did."""
-        self._write(
+        self._file.write(
             "UPDATE upload SET state = 'paused', wire = ?, updated = ? WHERE key = ? AND state <> 'done'",
-            (wire, self._clock(), key),
+            wire,
+            self._clock(),
+            key,
         )
 
     def finish_upload(self, key: str, *, digest: Digest | None, wire: int) -> None:
         """The upload is complete on the server."""
         algorithm, value = (digest.algorithm, digest.value) if digest is not None else (None, None)
-        self._write(
+        self._file.write(
             "UPDATE upload SET state = 'done', digest_algorithm = ?, digest_value = ?, wire = ?, updated = ?,"
             " expires = NULL WHERE key = ?",
-            (algorithm, value, wire, self._clock(), key),
+            algorithm,
+            value,
+            wire,
+            self._clock(),
+            key,
         )
 
     def forget_upload(self, key: str) -> None:
         """The URL is of no use any more."""
-        self._write("DELETE FROM upload WHERE key = ?", (key,))
+        self._file.write("DELETE FROM upload WHERE key = ?", key)
 
     # Uploads in parts
 
     def find_parts(self, key: str) -> tuple[Part, ...]:
         """The parts of an upload in their order; none if it has none."""
-        with self._guard:
-            rows = self._db.execute(
-                'SELECT start, "end", url, expires FROM part WHERE key = ? ORDER BY start', (key,)
-            ).fetchall()
+        rows = self._file.rows('SELECT start, "end", url, expires FROM part WHERE key = ? ORDER BY start', (key,))
         return tuple(Part(Span(start, end), url, expires) for start, end, url, expires in rows)
 
     def keep_part(self, key: str, part: Part) -> None:
         """A part has an upload now, or is kept longer by the server. On the disk when this returns."""
-        self._write(
+        self._file.write(
             "UPDATE part SET url = ?, expires = ? WHERE key = ? AND start = ?",
-            (part.url, part.expires, key, part.span.start),
+            part.url,
+            part.expires,
+            key,
+            part.span.start,
         )
 
     def join_parts(self, key: str, url: str) -> None:
         """The parts were put together at `url`."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute("UPDATE upload SET url = ? WHERE key = ?", (url, key))
             db.execute("DELETE FROM part WHERE key = ?", (key,))
 
     # Downloads
 
     def find_download(self, key: str) -> DownloadRecord | None:
-        row = self._one("SELECT key, url, path, part, size, etag FROM download WHERE key = ?", key)
+        row = self._file.row("SELECT key, url, path, part, size, etag FROM download WHERE key = ?", key)
         if row is None:
             return None
-        with self._guard:
-            spans = self._db.execute('SELECT start, "end" FROM span WHERE key = ? ORDER BY start', (key,)).fetchall()
+        spans = self._file.rows('SELECT start, "end" FROM span WHERE key = ? ORDER BY start', (key,))
         key, url, path, part, size, etag = row
         have = tuple(Span(start, end) for start, end in spans)
         return DownloadRecord(key, url, path, part, size, etag, have)
@@ -296,16 +280,16 @@ class Journal:
     def begin_download(self, record: DownloadRecord) -> None:
         """Remember a new download; spans of an older one with the same key are dropped."""
         now = self._clock()
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.execute("DELETE FROM download WHERE key = ?", (record.key,))
             db.execute(
                 "INSERT INTO download VALUES (?, 'running', ?, ?, ?, ?, ?, 0, ?, ?)",
-                (record.key, record.url, record.path, record.part, record.size, record.etag, now, now),
+                (record.key, bare(record.url), record.path, record.part, record.size, record.etag, now, now),
             )
 
     def commit_spans(self, key: str, spans: Iterable[Span]) -> None:
         """Bytes of a download are on the disk (the caller has synced the file). On the disk when this returns."""
-        with self._transaction() as db:
+        with self._file.transaction() as db:
             db.executemany(
                 "INSERT INTO span VALUES (?, ?, ?)"
                 ' ON CONFLICT (key, start) DO UPDATE SET "end" = max("end", excluded."end")',
@@ -314,12 +298,36 @@ class Journal:
 
     def forget_download(self, key: str) -> None:
         """It is finished, or cannot be continued."""
-        self._write("DELETE FROM download WHERE key = ?", (key,))
+        self._file.write("DELETE FROM download WHERE key = ?", key)
+
+    # What was learnt of origins
+
+    def find_ceilings(self) -> dict[str, int]:
+        """The largest chunk, in bytes, that an origin takes, of those that have refused larger ones lately."""
+        since = self._clock() - KEEP_CEILING
+        return dict(self._file.rows("SELECT origin, size FROM ceiling WHERE learnt > ?", (since,)))
+
+    def keep_ceiling(self, origin: str, size: int) -> None:
+        """An origin has refused chunks of more than `size` bytes."""
+        self._file.write("INSERT OR REPLACE INTO ceiling VALUES (?, ?, ?)", origin, size, self._clock())
 
     # Locks
 
-    def lock(self, key: str, what: str) -> TransferLock:
-        """Become the one process that runs this transfer. `what` names it for people. Raises TransferBusy."""
+    def lock(self, key: str, what: str, transfer: str | None = None) -> TransferLock:
+        """Become the one process that runs this transfer. `what` names it for people. Raises TransferBusy.
+
+        `transfer` is its id in the ledger, where it belongs to this process from now on.
+        """
+        try:
+            lock = self._lock(key, what)
+        except OSError as error:
+            _log.warning("%s cannot be kept from other processes: no lock in the journal (%s)", what, error)
+            lock = self._hold(key, TransferLock(None, -1, 0))
+        if transfer is not None:
+            self.ledger.claim(transfer, key)
+        return lock
+
+    def _lock(self, key: str, what: str) -> TransferLock:
         with self._guard:
             if key in self._held:
                 raise TransferBusy(f"{what} is being transferred already, by another call of this process")
@@ -342,7 +350,8 @@ class Journal:
                 os.close(descriptor)
                 who = f" (process {int(said[1])})" if len(said) == 2 and said[1].isdigit() else ""
                 raise TransferBusy(
-                    f"{what} is being transferred already, by another process{who}; wait for it or end it"
+                    f"{what} is being transferred already, by another process{who}; wait for it or end it",
+                    key=key,
                 ) from None
             except FileNotFoundError:
                 pass
@@ -363,128 +372,11 @@ class Journal:
         with self._guard:
             self._held.discard(key)
 
-    # The file
-
-    def _open(self) -> sqlite3.Connection:
-        if self._folder is None:
-            return _connect(":memory:")
-        path = self._folder / "journal.db"
-        # So that the file is nobody else's from its first moment on; SQLite gives its side files the same rights.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        path.chmod(0o600)
-        try:
-            return _checked(path)
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            aside = path.with_suffix(".db.corrupt")
-            path.replace(aside)
-            for suffix in ("-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            _log.warning("the journal was damaged (%s); it is set aside as %s and a new one is begun", error, aside)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            return _checked(path)
-
-    def _migrate(self) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            self._db.close()
-            raise HoldfastError(
-                f"the journal in {self._folder} was written by a newer version of holdfast; install that one,"
-                f" or choose another folder with {STATE_VARIABLE}",
-                code="journal-too-new",
-            )
-        if version == len(MIGRATIONS):
-            return
-        with self._atomic() as db:
-            # Another process may have been faster; under the write lock the number is the true one.
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-                for statement in script.split(";"):
-                    if statement.strip():
-                        db.execute(statement)
-                db.execute(f"PRAGMA user_version = {number:d}")
-
     def _collect(self) -> None:
-        self._write("DELETE FROM upload WHERE state = 'done' AND updated < ?", (self._clock() - KEEP_DONE,))
-
-    def _one(self, statement: str, key: str) -> tuple[Any, ...] | None:
-        with self._guard:
-            row: tuple[Any, ...] | None = self._db.execute(statement, (key,)).fetchone()
-            return row
-
-    def _write(self, statement: str, values: tuple[object, ...]) -> None:
-        with self._transaction() as db:
-            db.execute(statement, values)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """As `_atomic`. That nothing could be written is logged, and stops nobody."""
-        try:
-            with self._atomic() as db:
-                yield db
-        except sqlite3.OperationalError as error:
-            _log.warning("the journal could not be written (%s); a later run may not know of this one", error)
-
-    @contextlib.contextmanager
-    def _atomic(self) -> Iterator[sqlite3.Connection]:
-        """Inside it all is written or nothing."""
-        with self._guard:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-
-@contextlib.contextmanager
-def _alone(folder: Path | None) -> Iterator[None]:
-    """Inside it no other process opens the journal: a change of SQLite's mode does not wait for others by itself.
-
-    Waits for at most ten seconds and then goes on: a process that was stopped in there must not stop all others.
-    """
-    if folder is None:
-        yield
-        return
-    descriptor = os.open(folder / "journal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(0.01)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _checked(path: Path) -> sqlite3.Connection:
-    db = _connect(str(path))
-    try:
-        (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-    except BaseException:
-        db.close()
-        raise
-    return db
+        old = self._clock() - KEEP_DONE
+        self._file.write("DELETE FROM upload WHERE state = 'done' AND updated < ?", old)
+        self._file.write("DELETE FROM transfer WHERE state = 'completed' AND updated < ?", old)
+        self._file.write("DELETE FROM ceiling WHERE learnt < ?", self._clock() - KEEP_CEILING)
 
 
 def _signed(number: int) -> int:

@@ -8,7 +8,7 @@ here to the controller, so that whoever waits is let in as soon as there is room
 import heapq
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final, Literal, TypeAlias
 
@@ -26,9 +26,9 @@ LOOK: Final = 0.25
 class Limiter:
     """The connections to one origin in one direction. Belongs to one event loop. `clock` is monotonic, in seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], ceiling: int | None = None) -> None:
         self._clock = clock
-        self.controller = Controller(clock())
+        self.controller = Controller(clock(), ceiling=ceiling)
         self._used = 0
         self._age = itertools.count()
         self._waiting: list[tuple[int, int, int, anyio.Event]] = []
@@ -103,15 +103,31 @@ class Limiter:
 
 
 class Limiters:
-    """All limiters of a client, by origin and direction."""
+    """All limiters of a client, by origin and direction.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    `ceilings` are the largest chunks that origins (`scheme://host:port`) take, as earlier clients have learnt.
+    """
+
+    def __init__(self, clock: Callable[[], float], ceilings: Mapping[str, int] | None = None) -> None:
         self._clock = clock
+        self._ceilings = ceilings or {}
         self._found: dict[tuple[Origin, Direction], Limiter] = {}
 
     def of(self, origin: Origin, direction: Direction) -> Limiter:
         """The limiter for `origin`: scheme, host and port."""
         key = (origin, direction)
         if key not in self._found:
-            self._found[key] = Limiter(self._clock)
+            ceiling = self._ceilings.get(_named(origin)) if direction == "up" else None
+            self._found[key] = Limiter(self._clock, ceiling)
         return self._found[key]
+
+    @property
+    def ceilings(self) -> dict[str, int]:
+        """The largest chunks that origins take, as far as they have refused larger ones."""
+        uploads = [(_named(origin), each.controller) for (origin, way), each in self._found.items() if way == "up"]
+        return {name: each.proven_ceiling for name, each in uploads if each.proven_ceiling is not None}
+
+
+def _named(origin: Origin) -> str:
+    scheme, host, port = origin
+    return f"{scheme}://{host}:{port}"

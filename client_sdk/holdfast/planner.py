@@ -81,6 +81,7 @@ class Controller:
 
     All transfers to that origin share it. Sizes in bytes; `now` is in seconds of any monotonic clock and never goes
     back. `memory` bounds the chunks in memory: their size times the connections, and one more that is being read.
+    `ceiling` is the largest chunk that the origin takes, if that was learnt before.
 
     Connections: begun with 8, doubled while that pays, then a fourth more or fewer are tried now and then (after 5
     seconds, and rarer, up to a minute, while it changes nothing). More of them pay if the bytes on the wire grow by
@@ -95,10 +96,11 @@ class Controller:
     that go through between two breaks, so that no more than some percent are sent twice.
     """
 
-    def __init__(self, now: float, *, memory: int = MEMORY) -> None:
+    def __init__(self, now: float, *, memory: int = MEMORY, ceiling: int | None = None) -> None:
         self._memory = memory
         self._size = START_CHUNK
-        self._ceiling: int | None = None
+        self._ceiling = ceiling
+        self._proven = True
         self._overhead: float | None = None
         self._rate: float | None = None
         self._bytes = 0.0
@@ -140,6 +142,11 @@ class Controller:
         """The largest chunk that the origin takes, as far as it has refused larger ones (413)."""
         return self._ceiling
 
+    @property
+    def proven_ceiling(self) -> int | None:
+        """The same, if a chunk was taken since: then it was the chunk that was too large, and not the file."""
+        return self._ceiling if self._proven else None
+
     def expected(self, size: int) -> float | None:
         """Seconds that a chunk of so many bytes takes on one connection; None before the first one was accepted."""
         if self._rate is None or self._overhead is None:
@@ -177,6 +184,7 @@ class Controller:
         self._overhead = _smooth(self._overhead, overhead, 0.2)
         self._rate = _smooth(self._rate, size / max(seconds - overhead, 0.001), 0.2)
         self._bytes += size
+        self.fitted()
         if size >= self.chunk_size // 2:  # the short end of a file takes as long as a small chunk would
             target = min(max(20 * self._overhead, 4.0), 10.0)
             wanted = min(max((size + size * target / max(seconds, 0.001)) / 2, size / 2), 2 * size)
@@ -212,6 +220,11 @@ class Controller:
     def too_large(self, size: int) -> None:
         """A chunk of `size` bytes was refused as too large (413)."""
         self._ceiling = size // 2 if self._ceiling is None else min(self._ceiling, size // 2)
+        self._proven = False
+
+    def fitted(self) -> None:
+        """A chunk was taken."""
+        self._proven = True
 
     def _pass_time(self, now: float) -> None:
         self._busy_seconds += (now - self._looked) * min(self._busy, self._connections)

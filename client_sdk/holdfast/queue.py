@@ -182,7 +182,7 @@ class TransferQueue:
         self._closed = True
         for each in self.transfers:
             if not wait or each.state is State.PAUSED:
-                each.cancel()
+                each.interrupt()
         return await self.join()
 
     # The client's part

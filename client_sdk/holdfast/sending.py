@@ -43,6 +43,8 @@ class UploadJob:
     """What to send, where, and how. Sizes in bytes; None leaves a choice to the plan."""
 
     path: Path
+    id: str | None = None
+    """Of the transfer, in the journal."""
     metadata: Mapping[str, bytes] = field(default_factory=dict)
     checksum: str = "sha-256"
     """Algorithm of the digest of the whole file."""

@@ -44,6 +44,8 @@ class SequentialRoad:
         self._patch = upload.job.chunk_size or LONGEST_PATCH
         if checksum is not None:
             self._patch = min(upload.job.chunk_size or DEFAULT_CHUNK, in_memory)
+        if (ceiling := upload.session.limiter.controller.proven_ceiling) is not None:
+            self._patch = max(TUS_GRANULE, min(self._patch, ceiling))
         self._says_length = state.length is None
         """The server was not told yet how long the file is."""
         self._buffer = bytearray(PIECE)
@@ -76,6 +78,7 @@ class SequentialRoad:
             try:
                 state = await self._append(part)
                 damaged = 0
+                upload.session.limiter.controller.fitted()
                 upload.accepted(state.offset)
                 continue
             except ConnectionFailed as error:
@@ -84,6 +87,8 @@ class SequentialRoad:
                 if error.reaction is Reaction.SMALLER and part.length > self._least:
                     upload.limits = upload.limits.then(error.limits)
                     self._patch = max(self._least, part.length // 2)
+                    if upload.limits.max_append is None:  # else the server says it each time
+                        upload.session.limiter.controller.too_large(part.length)
                     upload.tracker.chunk_size = self._patch
                 elif self._checksum is not None and error.status == 400 and error.reaction is Reaction.FAIL:
                     # It offers checksums and refuses this one; the bytes are worth more than their checksum.

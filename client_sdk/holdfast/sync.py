@@ -12,7 +12,7 @@ from typing import TypeVar
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from holdfast.client import AsyncClient, Metadata, PathLike
+from holdfast.client import AsyncClient, IfBusy, Metadata, PathLike
 from holdfast.outcome import DownloadResult, UploadResult
 from holdfast.progress import Progress
 from holdfast.sending import Dialect, OnChange
@@ -34,6 +34,7 @@ class Client:
         transfers: int = 4,
         state: PathLike | None = None,
         override_method: bool = False,
+        if_busy: IfBusy = "follow",
     ) -> None:
         self._client = AsyncClient(
             headers=headers,
@@ -41,6 +42,7 @@ class Client:
             transfers=transfers,
             state=state,
             override_method=override_method,
+            if_busy=if_busy,
         )
         self._stack = ExitStack()
         self._portal: BlockingPortal | None = None
@@ -143,7 +145,7 @@ async def _watched(start: Callable[[], Transfer[Result]], progress: Watcher | No
         return await transfer
     finally:
         # Without effect on a transfer that has ended; else the caller has gone away, and may come again.
-        transfer.cancel()
+        transfer.interrupt()
         with anyio.CancelScope(shield=True):
             await transfer.wait()
 

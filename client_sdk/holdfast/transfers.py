@@ -40,7 +40,7 @@ class RetryPolicy:
 
     def worth(self, error: HoldfastError, failures: int) -> bool:
         """Whether to try again after the `failures`-th failure (from 1)."""
-        return error.retryable and failures <= self.retries
+        return error.retryable and not error.elsewhere and failures <= self.retries
 
     def delay(self, failures: int, rand: float) -> float:
         """Seconds to wait after the `failures`-th failure; `rand` is uniform in [0, 1)."""
@@ -105,9 +105,12 @@ class Transfer(Generic[Result]):
         share: Share,
         limit: RateLimit,
         gate: Gate | None = None,
+        id: str = "",  # noqa: A002 - that is what it is called
     ) -> None:
         self.kind = kind
         self.name = name
+        self.id = id
+        """What it is called in the journal, and by `holdfast transfers`."""
         self.age = 0.0
         """Of those with the same priority the one with the lowest number is next; the queue gives it."""
         self._share = share
@@ -118,6 +121,7 @@ class Transfer(Generic[Result]):
         self._turns: Turns | None = None
         self._scope = anyio.CancelScope()
         self._cancelled = False
+        self._interrupted = False
         self._go_on: anyio.Event | None = None
         self._ended = anyio.Event()
         self._result: Result | None = None
@@ -132,7 +136,17 @@ class Transfer(Generic[Result]):
     @property
     def state(self) -> State:
         """What it is doing now."""
-        return self.progress.state
+        return self._tracker.state
+
+    @property
+    def paused(self) -> bool:
+        """`pause()` was called, and not `resume()` since."""
+        return self._go_on is not None
+
+    @property
+    def called_off(self) -> bool:
+        """`cancel()` was called: somebody does not want it any more."""
+        return self._cancelled and not self._interrupted
 
     @property
     def done(self) -> bool:
@@ -143,6 +157,11 @@ class Transfer(Generic[Result]):
     def error(self) -> HoldfastError | None:
         """Why it failed or was cancelled; None if it did not, or has not ended."""
         return self._error
+
+    @property
+    def outcome(self) -> Result | None:
+        """The result; None as long as there is none."""
+        return self._result
 
     @property
     def priority(self) -> int:
@@ -196,6 +215,11 @@ class Transfer(Generic[Result]):
         """Stop for good, as soon as possible. What is done is kept: the same call later goes on from there."""
         self._cancelled = True
         self._scope.cancel()
+
+    def interrupt(self) -> None:
+        """As `cancel()`, because the process ends and not because nobody wants it: the journal has it as paused."""
+        self._interrupted = not self._cancelled
+        self.cancel()
 
     def __aiter__(self) -> AsyncIterator[Progress]:
         return self._tracker.latest.follow()

@@ -100,7 +100,7 @@ class Uploader:
     async def _locked(self, source: Source) -> UploadResult:
         metadata = described(source, self._job.metadata)
         key = upload_key(self._endpoint, source.fingerprint, metadata)
-        lock = await to_thread.run_sync(self._journal.lock, key, source.name)
+        lock = await to_thread.run_sync(self._journal.lock, key, source.name, self._job.id)
         finished = False
         try:
             await self._choose(source)

@@ -264,7 +264,7 @@ def test_a_second_process_says_that_the_first_is_at_it(
 ) -> None:
     path = make_file(MIB)
     with stalled_upload(holdfast_command, loopback, path) as process:
-        second = holdfast_command.run("upload", str(path), "--to", loopback.url)
+        second = holdfast_command.run("upload", str(path), "--to", loopback.url, "--if-busy", "fail")
         process.kill()
         process.communicate(timeout=scaled(20))
     assert second.returncode == 1

@@ -314,7 +314,7 @@ async def test_an_upload_that_cannot_fit_is_cancelled(make_file: MakeFile, make_
 
 
 @pytest.mark.rule("G-IETF-6", "G-IETF-22")
-async def test_413_sends_less(make_file: MakeFile, make_client: MakeClient) -> None:
+async def test_413_sends_less(make_file: MakeFile, make_client: MakeClient, tmp_path: Path) -> None:
     """With the limits of that answer; without them OPTIONS has been asked already, and the half is tried."""
     path = make_file(MIB)
     with DraftLoopback(limits=None) as draft:
@@ -325,7 +325,7 @@ async def test_413_sends_less(make_file: MakeFile, make_client: MakeClient) -> N
         draft.seen.clear()
         path = make_file(MIB, "other")
         draft.order("PATCH", "answer", status=413, fields={"Upload-Limit": "max-append-size=300000"})
-        async with make_client() as client:
+        async with make_client(state=tmp_path / "of nobody") as client:
             assert same(await client.upload(path, draft.url, protocol="ietf"), draft, path)
         assert lengths(draft) == [MIB, 300_000, 300_000, 300_000, MIB - 900_000]
 

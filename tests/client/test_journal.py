@@ -1,16 +1,19 @@
 """The journal: it survives what processes do to it, and it tells one run from another."""
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from holdfast.errors import HoldfastError, TransferBusy
-from holdfast.journal import KEEP_DONE, MIGRATIONS, DownloadRecord, Journal, UploadRecord, download_key, upload_key
+from holdfast.journal import KEEP_DONE, DownloadRecord, Journal, UploadRecord, download_key, upload_key
+from holdfast.journal_file import MIGRATIONS
 from holdfast.sources import Fingerprint
 from holdfast.splitting import Part
 from holdfast_protocol.digest import Digest
@@ -158,6 +161,7 @@ OPEN = """
 import sys
 from pathlib import Path
 from holdfast.journal import Journal
+from holdfast.journal_file import MIGRATIONS
 from holdfast.sources import Fingerprint
 print("ready", flush=True)
 sys.stdin.readline()
@@ -191,6 +195,155 @@ def test_many_processes_may_begin_one_journal(tmp_path: Path) -> None:
     journal = Journal(folder)
     assert all(journal.find_upload(f"{process}-{number}") for process in range(5) for number in range(20))
     journal.close()
+
+
+COMMIT = """
+import itertools, sys
+from pathlib import Path
+from holdfast.journal import Journal
+from holdfast.sources import Fingerprint
+journal = Journal.open(Path(sys.argv[1]))
+for number in itertools.count(int(sys.argv[2])):
+    journal.begin_upload(f"{number}", Fingerprint("/a", 1, 2, 3, 4, "e" * 3000), endpoint="e", url="u")
+    print(number, flush=True)
+"""
+
+
+def test_kill_in_the_middle_of_commits_loses_nothing_that_was_written(tmp_path: Path, rng: random.Random) -> None:
+    """Again and again, each time somewhere else; no journal is set aside for it."""
+    done = 0
+    for _ in range(8):
+        with subprocess.Popen(
+            [sys.executable, "-c", COMMIT, str(tmp_path), str(done)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(rng.randint(1, 60)):
+                assert int(process.stdout.readline()) == done
+                done += 1
+            process.kill()
+            rest, err = process.communicate(timeout=scaled(20))
+            assert err == ""
+            done += rest.count("\n")
+        journal = Journal(tmp_path)
+        assert all(journal.find_upload(f"{number}") for number in range(done))
+        journal.close()
+    assert not (tmp_path / "journal.db.corrupt").exists()
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 4096, 5000, 3 * 4096])
+def test_a_file_that_was_cut_off_is_begun_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture, length: int) -> None:
+    """With a message, if there was something in it that could not be read."""
+    journal = Journal(tmp_path)
+    for number in range(200):
+        journal.begin_upload(f"{number:064x}", PRINT, endpoint="e" * 200, url="u")
+    journal.close()
+    os.truncate(tmp_path / "journal.db", length)
+    journal = Journal.open(tmp_path)
+    assert journal.find_upload(f"{7:064x}") is None
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
+    journal.close()
+    journal = Journal.open(tmp_path)
+    assert journal.find_upload(KEY) is not None
+    journal.close()
+    assert ("set aside" in caplog.text) == (length > 1), "SQLite takes a single byte for an empty file"
+
+
+def test_garbage_in_the_side_files_is_no_harm(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
+    journal.close()
+    (tmp_path / "journal.db-wal").write_bytes(os.urandom(50_000))
+    (tmp_path / "journal.db-shm").write_bytes(os.urandom(32_768))
+    journal = Journal.open(tmp_path)
+    assert journal.find_upload(KEY) is not None
+    journal.close()
+
+
+def test_damage_that_shows_later_stops_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The pages go bad under a process that has the journal open: it goes on without, and the next one begins anew."""
+    journal = Journal(tmp_path)
+    for number in range(500):
+        journal.begin_upload(f"{number:064x}", PRINT, endpoint="e" * 2000, url="u")
+    journal.close()
+    journal = Journal(tmp_path)
+    with (tmp_path / "journal.db").open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(4096)
+        file.write(os.urandom(size - 4096))
+    assert [journal.find_upload(f"{number:064x}") for number in range(0, 500, 50)].count(None) > 0
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
+    lock = journal.lock(KEY, "film.mkv", "id")
+    journal.unlock(KEY, lock)
+    journal.close()
+    assert "the journal could not be" in caplog.text
+    journal = Journal.open(tmp_path)
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
+    assert journal.find_upload(KEY) is not None
+    journal.close()
+    assert "set aside" in caplog.text
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of 256 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to mount a small disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"cannot mount a tmpfs here: {error}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True, capture_output=True, timeout=10)
+
+
+def test_a_full_disk_stops_no_transfer(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What was written before stays; what came while it was full is not known later, and one message says so."""
+    journal = Journal.open(small_disk)
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
+    for number in range(300):
+        journal.begin_upload(f"{number:064x}", PRINT, endpoint="e" * 2000, url="u")
+    lock = journal.lock("another", "film.mkv", "id")
+    lock.count(5)
+    journal.unlock("another", lock)
+    journal.close()
+    assert caplog.text.count("could not be written") == 1
+    (small_disk / "filler").write_bytes(b"")
+    journal = Journal.open(small_disk)
+    assert journal.find_upload(KEY) is not None
+    journal.close()
+    assert "set aside" not in caplog.text
+
+
+def test_a_disk_without_any_room_is_done_without(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "filler").write_bytes(bytes(1 << 20))
+    journal = Journal.open(small_disk / "state")
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
+    assert journal.find_upload(KEY) is not None
+    journal.close()
+    assert "cannot be used" in caplog.text
+
+
+def test_a_disk_that_is_read_only_is_done_without(small_disk: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also for root, whom no rights of a file stop."""
+    journal = Journal.open(small_disk)
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
+    journal.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True, capture_output=True, timeout=10)
+    journal = Journal.open(small_disk)
+    lock = journal.lock(KEY, "film.mkv")
+    journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
+    journal.unlock(KEY, lock)
+    journal.close()
+    assert "cannot be used" in caplog.text
 
 
 HOLD = """

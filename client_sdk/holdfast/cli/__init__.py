@@ -11,7 +11,9 @@ from typing import Final
 
 import click
 
+from holdfast.cli.completion import completion
 from holdfast.cli.download import download
+from holdfast.cli.transfers import transfers
 from holdfast.cli.upload import upload
 
 ENTRY_POINTS: Final = "holdfast.commands"
@@ -74,3 +76,5 @@ def main() -> None:
 
 main.add_command(upload)
 main.add_command(download)
+main.add_command(transfers)
+main.add_command(completion)

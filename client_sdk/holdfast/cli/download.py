@@ -4,25 +4,45 @@ Rule of this file: standard output gets the path of each file, one a line in the
 """
 
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 import click
 
+from holdfast.cli.jobs import Job, Lines, read_jobs
 from holdfast.cli.running import Batch
 from holdfast.cli.values import Header, HexDigest, Size
-from holdfast.client import AsyncClient
+from holdfast.client import AsyncClient, IfBusy
+from holdfast.errors import UsageError
 from holdfast.outcome import DownloadResult
 from holdfast.planner import MAX_CONCURRENCY
 from holdfast.transfers import Transfer
 from holdfast_protocol.digest import Digest
+
+PER_FILE: Final = frozenset(
+    {"urls", "output", "directory", "segments", "checksum", "overwrite", "max_attempts", "priority"}
+)
+"""Options that a line of -i may have."""
+CONNECTIONS: Final = click.IntRange(1, MAX_CONCURRENCY)
+LISTED: Final = (
+    click.Option(["-u", "--url"]),
+    click.Option(["-n", "--segments", "--concurrency", "segments"], type=CONNECTIONS),
+)
+"""How download managers write such lines."""
 
 
 @click.command()
 @click.argument("urls", nargs=-1, metavar="URL...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the file goes; for one URL.")
 @click.option("-d", "--directory", type=click.Path(path_type=Path), help="Where files go; they keep their names.")
-@click.option("-i", "--input", "batch_file", type=click.File("r"), help="URLs, one a line; - is standard input.")
-@click.option("-n", "--segments", type=click.IntRange(1, MAX_CONCURRENCY), help="Connections for one file, 1 to 64.")
+@click.option(
+    "-i",
+    "--input",
+    "batch_file",
+    type=click.File("r", encoding="utf-8", errors="surrogateescape"),
+    help="URLs, one a line, perhaps with options for this one (-u URL -o PATH -n N); - is standard input.",
+)
+@click.option("--strict", is_flag=True, help="With -i: receive nothing if a line of it cannot be read.")
+@click.option("-n", "--segments", type=CONNECTIONS, help="Connections for one file, 1 to 64.")
 @click.option("--checksum", type=HexDigest(), help="What the file must have: sha-256=HEX; for one URL.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @click.option("--limit-rate", type=Size(), help="Bytes a second for all files together: 500K, 2M.")
@@ -37,6 +57,13 @@ from holdfast_protocol.digest import Digest
     show_default=True,
     help="How often a transfer that gave up is begun again, if it may go better then.",
 )
+@click.option(
+    "--if-busy",
+    type=click.Choice(["follow", "fail"]),
+    default="follow",
+    show_default=True,
+    help="What to do if another process receives the file already: follow it to its end, or fail.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON event a line on standard output.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.pass_context
@@ -46,6 +73,7 @@ def download(
     output: Path | None,
     directory: Path | None,
     batch_file: TextIO | None,
+    strict: bool,
     segments: int | None,
     checksum: Digest | None,
     overwrite: bool,
@@ -54,37 +82,45 @@ def download(
     headers: tuple[tuple[str, str], ...],
     max_attempts: int,
     retries: int,
+    if_busy: IfBusy,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Receive files, each over several connections, verify them, and print their paths.
 
     Interrupted by Ctrl-C, a crash or the network, the same command goes on where it stopped.
+
+    A line of -i is a URL, or more, with options of its own: those of this command that are of one file. Both of these
+    are understood: http://host/a -o 'my copy' --checksum sha-256=HEX --priority 2; -u http://host/a -o copy -n 4
     """
-    listed = [line.strip() for line in batch_file or ()]
-    wanted = [*urls, *(line for line in listed if line and not line.startswith("#"))]
-    if not wanted:
-        raise click.UsageError("give at least one URL, or a file of URLs with -i")
-    if len(wanted) > 1 and (output is not None or checksum is not None):
-        raise click.UsageError("-o and --checksum are for one URL; use -d for several")
     if output is not None and directory is not None:
         raise click.UsageError("give -o or -d, not both")
+    named = [Job(url, priority=priority) for url in dict.fromkeys(urls)]
+    jobs = [*named, *read_jobs(Lines(download, PER_FILE, LISTED), batch_file, priority, strict=strict)]
+    if not jobs:
+        raise click.UsageError("give at least one URL, or a file of URLs with -i")
+    if len(jobs) > 1 and (output is not None or checksum is not None):
+        raise click.UsageError("-o and --checksum are for one URL; use -d for several, or lines of -i")
+    common = {"segments": segments, "checksum": checksum, "overwrite": overwrite, "max_attempts": max_attempts}
 
-    def start(client: AsyncClient, url: str) -> Transfer[DownloadResult]:
+    def start(client: AsyncClient, job: Job) -> Transfer[DownloadResult]:
+        said = {**common, **job.said}
+        own = "output" in said or "directory" in said
+        if said.get("output") is not None and said.get("directory") is not None:
+            raise UsageError("give -o or -d, not both")
         return client.download(
-            url,
-            output,
-            folder=directory,
-            segments=segments,
-            checksum=checksum,
-            overwrite=overwrite,
-            priority=priority,
-            max_attempts=max_attempts,
+            job.name,
+            said.get("output") if own else output,
+            folder=said.get("directory") if own else directory,
+            segments=said["segments"],
+            checksum=said["checksum"],
+            overwrite=said["overwrite"],
+            priority=job.priority,
+            max_attempts=said["max_attempts"],
         )
 
-    names = list(dict.fromkeys(wanted))
-    batch = Batch(names, start, lambda result: str(result.path), event_of, quiet=quiet, as_json=as_json)
-    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate, retries=retries))
+    batch = Batch(jobs, start, lambda result: str(result.path), event_of, quiet=quiet, as_json=as_json)
+    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate, retries=retries, if_busy=if_busy))
 
 
 def event_of(name: str, result: DownloadResult) -> dict[str, object]:

@@ -5,29 +5,44 @@ Rule of this file: standard output gets the URL of each upload, one a line in th
 
 import os
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Final
+from dataclasses import replace
+from typing import Final, TextIO
 
 import anyio
 import click
 from anyio import to_thread
 
+from holdfast.cli.jobs import RELATIVE_PATH, Job, Lines, files_of, is_standard_input, read_jobs
 from holdfast.cli.running import Batch
 from holdfast.cli.screen import human
 from holdfast.cli.values import Algorithm, Auto, Header, Pair, Size
-from holdfast.client import AsyncClient
+from holdfast.client import AsyncClient, IfBusy
 from holdfast.outcome import UploadResult
 from holdfast.planner import MAX_CONCURRENCY
 from holdfast.sending import Dialect, OnChange
 from holdfast.transfers import Transfer
 
 STDIN_PIECE: Final = 256 * 1024
+PER_FILE: Final = frozenset(
+    {"files", "endpoint", "meta", "checksum", "concurrency", "chunk_size", "protocol", "on_change", "max_attempts",
+     "priority"}
+)  # fmt: skip
+"""Options that a line of -i may have."""
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, type=click.Path())
 @click.option("--to", "endpoint", metavar="URL", help="Where uploads are created: http://host/files")
 @click.option("--resume", metavar="URL", help="In place of --to: go on with this upload, which another client began.")
+@click.option("-r", "--recursive", is_flag=True, help="Send what is in folders, and in folders in them.")
+@click.option(
+    "-i",
+    "--input",
+    "batch_file",
+    type=click.File("r", encoding="utf-8", errors="surrogateescape"),
+    help="Files to send, one a line, perhaps with options for this one; - is standard input.",
+)
+@click.option("--strict", is_flag=True, help="With -i: send nothing if a line of it cannot be read.")
 @click.option("--meta", type=Pair(), multiple=True, help="Metadata that goes with each file; may be repeated.")
 @click.option(
     "--concurrency",
@@ -70,14 +85,24 @@ STDIN_PIECE: Final = 256 * 1024
     show_default=True,
     help="How often a transfer that gave up is begun again, if it may go better then.",
 )
+@click.option(
+    "--if-busy",
+    type=click.Choice(["follow", "fail"]),
+    default="follow",
+    show_default=True,
+    help="What to do if another process sends the file already: follow it to its end, or fail.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON event a line on standard output.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.pass_context
 def upload(
     ctx: click.Context,
-    files: tuple[Path, ...],
+    files: tuple[str, ...],
     endpoint: str | None,
     resume: str | None,
+    recursive: bool,
+    batch_file: TextIO | None,
+    strict: bool,
     meta: tuple[tuple[str, str], ...],
     concurrency: int,
     chunk_size: int,
@@ -90,53 +115,95 @@ def upload(
     on_change: OnChange,
     max_attempts: int,
     retries: int,
+    if_busy: IfBusy,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Send files to a server, and print the URL of each.
 
     Interrupted by Ctrl-C, a crash or the network, the same command goes on where it stopped. The file - is standard
-    input, of any length; its name at the server is given with --meta filename=NAME.
+    input, of any length; its name at the server is given with --meta filename=NAME. Patterns such as '*.log' and 'a/**'
+    may be quoted, for those who have no shell to expand them. Files of a folder have their place in it in the metadata
+    relativePath.
+
+    A line of -i is a file, or more, with options of its own: those of this command that are of one file, such as
+    'my film.mkv' --to URL --meta project=alpha --priority 2
 
     With --resume the file goes on where another client stopped, in whatever protocol that one spoke. It must be the
     same file: only a server that speaks parallel chunks can tell.
     """
-    url = endpoint or resume
-    if url is None or (endpoint and resume):
+    if endpoint is not None and resume is not None:
         raise click.UsageError("say where uploads are created, with --to, or which one to go on with, with --resume")
-    if resume is not None and (len(files) != 1 or str(files[0]) == "-"):
+    if endpoint is None and resume is None and (files or batch_file is None):
+        raise click.UsageError("say where uploads are created, with --to, or which one to go on with, with --resume")
+    if not files and batch_file is None:
+        raise click.UsageError("give at least one file, or a list of files with -i")
+    if resume is not None and (len(files) != 1 or files[0] == "-" or batch_file is not None):
         raise click.UsageError("--resume goes on with one upload, so it needs one file, and one that can be read again")
 
-    def start(client: AsyncClient, name: str) -> Transfer[UploadResult]:
-        if name == "-":
+    named = [Job(name, priority=priority) for name in dict.fromkeys(files)]
+    listed = read_jobs(Lines(upload, PER_FILE), batch_file, priority, strict=strict)
+    jobs = [
+        _checked(each, endpoint or resume) for job in (*named, *listed) for each in files_of(job, recursive=recursive)
+    ]
+    if sum(job.name == "-" for job in jobs) + (batch_file is not None and is_standard_input(batch_file)) > 1:
+        raise click.UsageError("standard input can be read once; give - for one of them")
+    common = {
+        "endpoint": endpoint or resume,
+        "meta": meta,
+        "checksum": checksum,
+        "concurrency": concurrency,
+        "chunk_size": chunk_size,
+        "protocol": protocol,
+        "on_change": on_change,
+        "max_attempts": max_attempts,
+    }
+
+    def start(client: AsyncClient, job: Job) -> Transfer[UploadResult]:
+        said = {**common, **job.said}
+        metadata = ({RELATIVE_PATH: job.relative} if job.relative is not None else {}) | dict(said["meta"])
+        if job.name == "-":
             return client.upload_stream(
                 standard_input(),
-                url,
+                said["endpoint"],
                 name="stdin",
-                metadata=dict(meta),
-                checksum=checksum,
-                chunk_size=chunk_size or None,
-                protocol=protocol,
-                priority=priority,
-                max_attempts=max_attempts,
+                metadata=metadata,
+                checksum=said["checksum"],
+                chunk_size=said["chunk_size"] or None,
+                protocol=said["protocol"],
+                priority=job.priority,
+                max_attempts=said["max_attempts"],
             )
         return client.upload(
-            name,
-            url,
-            metadata=dict(meta),
-            checksum=checksum,
-            concurrency=concurrency or None,
-            chunk_size=chunk_size or None,
-            protocol=protocol,
-            priority=priority,
-            on_change=on_change,
+            job.name,
+            said["endpoint"],
+            metadata=metadata,
+            checksum=said["checksum"],
+            concurrency=said["concurrency"] or None,
+            chunk_size=said["chunk_size"] or None,
+            protocol=said["protocol"],
+            priority=job.priority,
+            on_change=said["on_change"],
             resume=resume is not None,
-            max_attempts=max_attempts,
+            max_attempts=said["max_attempts"],
         )
 
-    names = [str(file) for file in dict.fromkeys(files)]
-    batch = Batch(names, start, lambda result: result.url, event_of, note_of, quiet=quiet, as_json=as_json)
-    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate, override_method=override_method, retries=retries))
+    batch = Batch(jobs, start, lambda result: result.url, event_of, note_of, quiet=quiet, as_json=as_json)
+    ctx.exit(
+        batch.run(
+            headers=dict(headers),
+            limit_rate=limit_rate,
+            override_method=override_method,
+            retries=retries,
+            if_busy=if_busy,
+        )
+    )
+
+
+def _checked(job: Job, url: str | None) -> Job:
+    if url is None and "endpoint" not in job.said and job.problem is None:
+        return replace(job, problem="say where it is to be sent, with --to")
+    return job
 
 
 async def standard_input() -> AsyncIterator[bytes]:

@@ -1,0 +1,118 @@
+"""What a call was, in the words of the journal, and the same call again from these.
+
+Rule of this file: everything that a call was given is repeated, but for secrets, which are not written down. Of header
+fields there are the names, of a URL with a query the fact that it had one; without them the call is not repeated, for
+it would be another one.
+"""
+
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from holdfast.downloader import DownloadJob
+from holdfast.errors import UsageError
+from holdfast.ledger import Asked, Row, bare, shown, transfer_id
+from holdfast.sending import UploadJob
+from holdfast.transfers import Transfer
+from holdfast_protocol import headers as names
+from holdfast_protocol.digest import Digest
+
+if TYPE_CHECKING:
+    from holdfast.client import AsyncClient
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a call is carried out, beside what it is about."""
+
+    headers: Collection[str] = ()
+    """Names of the fields that the caller gave."""
+    override_method: bool = False
+    priority: int = 0
+    limit_rate: float | None = None
+
+
+def upload_asked(job: UploadJob, to: str, manner: Manner) -> Asked:
+    """The row of an upload of a file."""
+    call = {
+        "path": str(job.path.absolute()),
+        "to": bare(to),
+        "metadata": {key: value.decode("utf-8", "surrogateescape") for key, value in job.metadata.items()},
+        "checksum": job.checksum,
+        "concurrency": job.concurrency,
+        "chunk_size": job.chunk_size,
+        "protocol": job.dialect,
+        "on_change": job.on_change,
+        "resume": job.resume,
+        "max_attempts": job.max_attempts,
+    }
+    id_ = transfer_id("upload", call["path"], to, sorted(job.metadata.items()))
+    path = shown(job.path.absolute())
+    return Asked(id_, "upload", path, bare(to), manner.priority, _options(call, to, manner))
+
+
+def stream_asked(name: str, to: str, manner: Manner) -> Asked:
+    """The row of an upload that cannot be repeated: what it sent is gone."""
+    return Asked(transfer_id(secrets.token_hex(16)), "upload", shown(name), bare(to), manner.priority)
+
+
+def download_asked(job: DownloadJob, manner: Manner) -> Asked:
+    """The row of a download."""
+    place = (job.path or job.folder or Path()).absolute()
+    call = {
+        "url": bare(job.url),
+        "path" if job.path is not None else "folder": str(place),
+        "segments": job.segments,
+        "checksum": f"{job.checksum.algorithm}={job.checksum.hex}" if job.checksum is not None else None,
+        "overwrite": job.overwrite,
+        "max_attempts": job.max_attempts,
+    }
+    id_ = transfer_id("download", job.url, str(place), job.path is None)
+    return Asked(id_, "download", bare(job.url), shown(place), manner.priority, _options(call, job.url, manner))
+
+
+def lacking(row: Row, headers: Collection[str]) -> str | None:
+    """Why the call of a row cannot be repeated with these header fields; None if it can."""
+    if row.options is None:
+        return "what it sent was a stream, which is gone; start it anew"
+    if row.options["query"]:
+        return "its URL had a query, which is not kept because it may be a secret; run the same command again"
+    given = {name.lower() for name in headers}
+    missing = [name for name in row.options["headers"] if name.lower() not in given]
+    if missing:
+        return f"it was begun with the header {missing[0]}, whose value is not kept; give it again with --header"
+    return None
+
+
+def again(client: "AsyncClient", row: Row) -> Transfer[Any]:
+    """The same call once more; goes on from what is done. Raises UsageError if it cannot be repeated."""
+    if row.options is None:
+        raise UsageError(f"{row.source} was a stream and cannot be sent again")
+    call = dict(row.options["call"])
+    call |= {"priority": row.priority, "limit_rate": row.options["limit_rate"]}
+    if row.kind == "upload":
+        return client.upload(**call)
+    if call["checksum"] is not None:
+        call["checksum"] = digest_of(call["checksum"])
+    return client.download(**call)
+
+
+def digest_of(said: str) -> Digest:
+    """A digest from `ALG=HEX`, as the journal has it."""
+    algorithm, _, digits = said.partition("=")
+    return Digest(algorithm, bytes.fromhex(digits))
+
+
+def _options(call: dict[str, Any], url: str, manner: Manner) -> dict[str, Any]:
+    parts = urlsplit(url)
+    needed = {*manner.headers} | ({names.AUTHORIZATION} if parts.username is not None else set())
+    return {
+        "call": call,
+        "headers": sorted(needed),
+        "query": bool(parts.query),
+        "override_method": manner.override_method,
+        "limit_rate": manner.limit_rate,
+    }
