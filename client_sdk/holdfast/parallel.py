@@ -32,6 +32,8 @@ HELP_FACTOR: Final = 2.0
 HELP_LEAST: Final = 0.5
 """A chunk is late when it takes twice what one of its size takes, and half a second more."""
 HELP_LOOK: Final = 1.0
+FAILURES_BEFORE_HALVES: Final = 2
+"""Failures in a row after which a chunk is sent in halves: a connection may break before so much is through."""
 IDLE_PASSES: Final = 3
 """Passes over the missing ranges that may change nothing, before the server is taken to be broken."""
 
@@ -281,6 +283,8 @@ class ParallelRoad:
                     ) from error
                 await self._upload.recover(error, attempts)
             todo = await self._still_missing(todo, attempts)
+            if attempts.failures >= FAILURES_BEFORE_HALVES:
+                todo = [half for part in todo for half in pieces(part, self.plan.half(part.length))]
 
     async def _put(self, chunk: Chunk, part: Span) -> None:
         view = chunk.view(part)

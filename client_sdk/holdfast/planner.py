@@ -21,7 +21,7 @@ MOST_CONNECTIONS: Final = 16
 START_CHUNK: Final = 2 * MIB
 SMALLEST_CHUNK: Final = MIB
 LARGEST_CHUNK: Final = 64 * MIB
-MEMORY: Final = 48 * MIB
+MEMORY: Final = 36 * MIB
 """Bytes for the chunks of all transfers to one origin."""
 DEFAULT_CHUNK: Final = 8 * MIB
 DEFAULT_CONCURRENCY: Final = 4
@@ -337,6 +337,10 @@ class Plan:
             return self._fit(self._chunk_size)
         share = max(SMALLEST_CHUNK, -(-left // (2 * self.concurrency)))
         return self._fit(min(self._controller.chunk_size, share))
+
+    def half(self, size: int) -> int:
+        """About half of so many bytes, as the server takes it."""
+        return self._fit(size // 2)
 
     def too_large(self, size: int) -> bool:
         """A chunk of `size` bytes was refused as too large. False if there is no smaller size to go to."""

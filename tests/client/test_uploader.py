@@ -576,3 +576,14 @@ async def test_what_the_server_has_is_hashed_beside_the_sending(
         result = await client.upload(path, loopback.url, chunk_size=MIB)
     assert same(result, loopback, path)
     assert not too_early
+
+
+async def test_chunks_get_as_small_as_a_connection_lives(
+    make_file: MakeFile, make_client: MakeClient, loopback: Loopback
+) -> None:
+    """A connection that always breaks before a whole chunk is through still brings the file over."""
+    path = make_file(2 * MIB + 5)
+    loopback.order("PATCH", "cut", times=999, after=200_000, when=lambda seen: seen.is_chunk and seen.length > 200_000)
+    async with make_client() as client:
+        result = await client.upload(path, loopback.url, max_attempts=6, concurrency=1)
+    assert same(result, loopback, path)
