@@ -24,6 +24,7 @@ import anyio
 from anyio import to_thread
 
 from holdfast_protocol.digest import Hasher
+from holdfast_server.storage import holes
 from holdfast_server.storage.base import Buffers, Room
 
 Durability = Literal["ack", "finish", "os"]
@@ -90,13 +91,15 @@ def _read_all(fd: int, offset: int, size: int) -> bytes:
 
 def _feed(fd: int, offset: int, size: int, hashers: Sequence[Hasher]) -> int:
     fed = 0
-    while fed < size:
-        part = os.pread(fd, min(size - fed, _PIECE // 4), offset + fed)
-        if not part:
-            break
-        for hasher in hashers:
-            hasher.update(part)
-        fed += len(part)
+    for run in holes.runs(fd, offset, offset + size):
+        for at in range(run.start, run.end, _PIECE // 4):
+            most = min(run.end - at, _PIECE // 4)
+            part = os.pread(fd, most, at) if run.stored else memoryview(holes.ZEROS)[:most]
+            for hasher in hashers:
+                hasher.update(part)
+            fed += len(part)
+            if len(part) < most:
+                return fed
     return fed
 
 
@@ -224,6 +227,12 @@ class LocalPiece:
             lambda fd: _feed(fd, start - self.shift, end - start, hashers), self._storage.digest_limiter
         )
 
+    async def zeros(self, start: int, end: int) -> int:
+        shift = self.shift
+        return shift + await self.run(
+            lambda fd: holes.zeros(fd, start - shift, end - shift), self._storage.digest_limiter
+        )
+
     def release(self) -> None:
         if not self._released:
             self._released = True
@@ -255,6 +264,9 @@ class LocalReservation(LocalPiece):
                 lambda source: _copy_all(source, start - scratch.shift, target, start, end - start),
                 self._storage.write_limiter,
             )
+
+    async def clear(self, start: int, end: int) -> None:
+        await self.run(lambda fd: holes.clear(fd, start, end), self._storage.write_limiter)
 
     async def sync(self) -> None:
         if self._storage.durability == "ack":
