@@ -9,8 +9,10 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from holdfast_protocol.digest import Hasher
 
 ZEROS = bytes(256 * 1024)
 _LOOK = 64 * 1024 * 1024
@@ -54,6 +56,21 @@ def _seek(fd: int, start: int, what: int, end: int) -> int:
         raise
 
 
+def feed(fd: int, offset: int, size: int, hashers: Sequence[Hasher]) -> int:
+    """Feeds bytes to the hashers; see `storage.base.Piece.digest`."""
+    fed = 0
+    for run in runs(fd, offset, offset + size):
+        for at in range(run.start, run.end, len(ZEROS)):
+            most = min(run.end - at, len(ZEROS))
+            part = os.pread(fd, most, at) if run.stored else memoryview(ZEROS)[:most]
+            for hasher in hashers:
+                hasher.update(part)
+            fed += len(part)
+            if len(part) < most:
+                return fed
+    return fed
+
+
 def zeros(fd: int, start: int, end: int) -> int:
     """How far bytes are zeros from `start` on; see `storage.base.Piece.zeros`."""
     left = _LOOK
@@ -74,18 +91,18 @@ def zeros(fd: int, start: int, end: int) -> int:
     return at
 
 
-def clear(fd: int, start: int, end: int) -> None:
+def punch(fd: int, start: int, end: int) -> None:
     """Makes `[start, end)` a hole, and the file at least that long."""
     if os.fstat(fd).st_size < end:
         # Not ftruncate: whoever writes behind it at this moment would lose what it has written.
         os.pwrite(fd, b"\0", end - 1)
-    if not _punch(fd, start, end):
+    if not _deallocate(fd, start, end):
         for run in runs(fd, start, end):
             if run.stored:
                 _overwrite(fd, run.start, run.end)
 
 
-def _punch(fd: int, start: int, end: int) -> bool:
+def _deallocate(fd: int, start: int, end: int) -> bool:
     # struct space_resv: whence, start and length count.
     request = struct.pack("hh4xqqiI16x", 0, os.SEEK_SET, start, end - start, 0, 0)
     try:

@@ -54,7 +54,7 @@ async def _fill(core: Core, reservation: Reservation, upload_id: str, wanted: ru
             gaps, more = await core.catalog.missing(upload_id, position, wanted.end, _PAGE)
             for start, end in gaps:
                 await _compare(reservation, position, start)
-                await reservation.clear(start, end)
+                await reservation.punch(start, end)
                 position = end
         await _compare(reservation, position, wanted.end)
     except OSError as error:
