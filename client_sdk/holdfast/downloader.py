@@ -324,6 +324,7 @@ class Downloader:
                 async with self._session.open(self._request(None), stream=True) as incoming:
                     if incoming.status != 200:
                         raise await self._refused(incoming)
+                    await to_thread.run_sync(run.part.cut, 0)
                     at = 0
                     async for piece in incoming.pieces():
                         await self._take(run.part, at, piece)

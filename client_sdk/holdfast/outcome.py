@@ -45,6 +45,8 @@ class UploadResult:
     concurrency: int
     protocol: str
     """`parallel`, `tus` or `ietf`."""
+    bytes_sparse: int = 0
+    """Holes of the file of which the server was told in this call; they count in `size` and were not sent."""
     already_there: bool = False
     """The upload was complete before this call; nothing was sent."""
 

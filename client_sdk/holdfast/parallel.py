@@ -3,7 +3,8 @@
 Rule of this file: the file is read once, in order, by one reader, which also hashes it; N senders put chunks on the
 wire, and a chunk stays in its buffer until the server has it. So memory is at most the chunk size times (N + 1),
 whatever the file's size and whatever fails. A chunk is sent again only after the server was asked (P-RETRY-1), and
-only as far as it is missing there.
+only as far as it is missing there. A hole of the file goes its way among the chunks where the server takes holes
+(P-HOLE-1): it has no buffer, and is told of in one request, whatever its length.
 """
 
 import contextlib
@@ -18,7 +19,16 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from holdfast._transport import Body
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
-from holdfast.planner import LARGEST_CHUNK, MOST_CONNECTIONS, RETRY_AFTER_CAP, Attempts, Plan, aligned, pieces
+from holdfast.planner import (
+    LARGEST_CHUNK,
+    MOST_CONNECTIONS,
+    RETRY_AFTER_CAP,
+    SMALLEST_CHUNK,
+    Attempts,
+    Plan,
+    aligned,
+    pieces,
+)
 from holdfast.progress import State as Stage
 from holdfast.sending import StartAgain, Upload
 from holdfast_protocol import client as protocol
@@ -39,6 +49,13 @@ IDLE_PASSES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Hole:
+    """A run of zeros that is not read and not sent, until the server has heard of it."""
+
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """Bytes of the file in their buffer, until the server has them."""
 
@@ -54,7 +71,7 @@ class Chunk:
 class _Flight:
     """A chunk on its way. `scope` is that of whoever sends it, to be cancelled when somebody else was faster."""
 
-    def __init__(self, chunk: Chunk, began: float) -> None:
+    def __init__(self, chunk: Chunk | Hole, began: float) -> None:
         self.chunk = chunk
         self.began = began
         self.scope = anyio.CancelScope()
@@ -71,6 +88,7 @@ class ParallelRoad:
         self._state = state
         self._clock = clock
         self._granule = state.offer.granule
+        self._holes = state.offer.holes
         self._limiter = upload.session.limiter
         self.plan = Plan(
             self._limiter.controller,
@@ -128,7 +146,7 @@ class ParallelRoad:
         left = sum(end - start for start, end in wanted)
         senders = min(self._upload.job.concurrency or MOST_CONNECTIONS, -(-left // self.plan.chunk_size(1)))
         async with anyio.create_task_group() as group:
-            into, out_of = anyio.create_memory_object_stream[Chunk](0)
+            into, out_of = anyio.create_memory_object_stream[Chunk | Hole](0)
             async with into, out_of:
                 for _ in range(senders):
                     group.start_soon(self._send, out_of.clone(), group.cancel_scope)
@@ -143,21 +161,39 @@ class ParallelRoad:
         if self._failure is not None:
             raise self._failure
 
-    async def _read(self, into: MemoryObjectSendStream[Chunk], wanted: RangeSet, left: int) -> None:
+    async def _read(self, into: MemoryObjectSendStream[Chunk | Hole], wanted: RangeSet, left: int) -> None:
         upload = self._upload
         for start, end in wanted:
             at = start
             while at < end:
-                self._advance(at)
-                part = Span(at, min(at + self.plan.chunk_size(left), end))
-                upload.tracker.chunk_size = part.length
-                buffer = self._take(part.length)
-                found = await upload.read(part.start, memoryview(buffer)[: part.length], self._algorithm)
-                assert found is not None
-                at = part.end
-                left -= part.length
-                self._advance(at)
-                await into.send(Chunk(part, buffer, found))
+                hole = await to_thread.run_sync(self._next_hole, at, end)
+                while at < hole.start:
+                    self._advance(at)
+                    part = Span(at, min(at + self.plan.chunk_size(left), hole.start))
+                    upload.tracker.chunk_size = part.length
+                    buffer = self._take(part.length)
+                    found = await upload.read(part.start, memoryview(buffer)[: part.length], self._algorithm)
+                    assert found is not None
+                    at = part.end
+                    left -= part.length
+                    self._advance(at)
+                    await into.send(Chunk(part, buffer, found))
+                if hole.length:
+                    at = hole.end
+                    left -= hole.length
+                    self._advance(at)
+                    await into.send(Hole(hole))
+
+    def _next_hole(self, start: int, end: int) -> Span:
+        """The first hole in `[start, end)` that is worth a request, in whole granules; else an empty span at `end`."""
+        source, granule = self._upload.source, self._granule
+        while self._holes and (found := source.hole(start, end)) is not None:
+            first = -(-found.start // granule) * granule
+            last = found.end if found.end == source.size else found.end // granule * granule
+            if last - first >= SMALLEST_CHUNK:
+                return Span(first, last)
+            start = found.end
+        return Span(end, end)
 
     def _advance(self, at: int) -> None:
         self._read_to = at
@@ -178,7 +214,7 @@ class ParallelRoad:
                 if upload.hashed >= self._read_to:
                     await self._read_on.wait()
 
-    async def _send(self, out_of: MemoryObjectReceiveStream[Chunk], scope: anyio.CancelScope) -> None:
+    async def _send(self, out_of: MemoryObjectReceiveStream[Chunk | Hole], scope: anyio.CancelScope) -> None:
         try:
             async with out_of:
                 while True:
@@ -201,7 +237,9 @@ class ParallelRoad:
             flight.landed = True
         self._flights.discard(flight)
         self._changed()
-        if not flight.helped:  # else a copy may still be reading from it
+        if isinstance(flight.chunk, Hole):
+            self._upload.sparse += flight.chunk.span.length
+        elif not flight.helped:  # else a copy may still be reading from it
             self._buffers.append(flight.chunk.buffer)
 
     async def _help(self) -> None:
@@ -217,7 +255,7 @@ class ParallelRoad:
             for flight in self._flights:
                 size = flight.chunk.span.length
                 expected = self._limiter.controller.expected(size)
-                if flight.helped or expected is None or size > self._spare:
+                if flight.helped or expected is None or size > self._spare or isinstance(flight.chunk, Hole):
                     continue
                 due = flight.began + HELP_FACTOR * expected + HELP_LEAST - now
                 soonest = min(soonest, max(due, 0.01))
@@ -272,7 +310,8 @@ class ParallelRoad:
                 self._limiter.controller.broken()
                 await self._upload.recover(error, attempts)
             except Refusal as error:
-                if error.reaction is Reaction.SMALLER and self.plan.too_large(part.length):
+                sent = part.length if isinstance(chunk, Chunk) else 0
+                if error.reaction is Reaction.SMALLER and self.plan.too_large(sent):
                     todo[:1] = pieces(part, self.plan.chunk_size(part.length))
                     continue
                 damaged += error.reaction is Reaction.REPEAT
@@ -286,7 +325,11 @@ class ParallelRoad:
             if attempts.failures >= FAILURES_BEFORE_HALVES:
                 todo = [half for part in todo for half in pieces(part, self.plan.half(part.length))]
 
-    async def _put(self, chunk: Chunk, part: Span) -> None:
+    async def _put(self, chunk: Chunk | Hole, part: Span) -> None:
+        if isinstance(chunk, Hole):
+            heard = await self._upload.exchange(protocol.hole(self._upload.url, part, now=time.time()))
+            await self._upload.lives_until(heard.expires)
+            return
         view = chunk.view(part)
         whole = part == chunk.span
         proof = chunk.digest if whole else await to_thread.run_sync(digest, self._algorithm, view)

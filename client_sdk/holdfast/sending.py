@@ -27,7 +27,7 @@ from holdfast.sources import Source
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal, SizeLimits, Speech, ViolationError
 from holdfast_protocol.digest import Digest, Hasher, hasher
-from holdfast_protocol.messages import Request, Response
+from holdfast_protocol.messages import Request, Response, Span
 
 Dialect = Literal["auto", "parallel", "tus", "ietf"]
 OnChange = Literal["fail", "restart"]
@@ -35,6 +35,8 @@ Result = TypeVar("Result")
 
 EXPIRY_STEP: Final = 60.0
 """Seconds by which the server's word on expiry must differ from what the journal has to be written down."""
+HASH_RUN: Final = 64 * 1024 * 1024
+ZEROS: Final = memoryview(bytes(256 * 1024))
 KEPT: Final = "What the server has is kept; run the same upload again to go on."
 
 
@@ -97,6 +99,8 @@ class Upload:
         self.expires: float | None = None
         """What was written down last."""
         self.chunks = 0
+        self.sparse = 0
+        """Bytes of holes that the server was told of by this call, and that were not sent."""
         self.progress = 0
         """Grows with each thing that the server accepted; attempts are counted against it."""
         self._backoff = Backoff()
@@ -221,10 +225,23 @@ class Upload:
         return Digest(algorithm, own.digest())
 
     async def hash_up_to(self, end: int, buffer: bytearray) -> None:
-        """Read and hash what lies between the bytes hashed so far and `end`."""
+        """Read and hash what lies between the bytes hashed so far and `end`; holes are hashed without being read."""
         view = memoryview(buffer)
         while self.hashed < end:
-            await self.read(self.hashed, view[: min(len(view), end - self.hashed)])
+            await to_thread.run_sync(self._hash_on, end, view)
+
+    def _hash_on(self, end: int, view: memoryview) -> None:
+        at = self.hashed
+        hole = self.source.hole(at, end) or Span(end, end)
+        if at < hole.start:
+            self._read(at, view[: min(len(view), hole.start - at)], None)
+            return
+        with self._hashing:
+            stop = min(hole.end, at + HASH_RUN)
+            while self.hashed < stop:
+                size = min(len(ZEROS), stop - self.hashed)
+                self._hasher.update(ZEROS[:size])
+                self.hashed += size
 
     def digest(self) -> Digest:
         """Of the whole file; to be asked when all of it was read."""

@@ -6,6 +6,7 @@ SourceChanged rather than bytes of which nobody knows the version. A write that 
 is not seen here; the digest of the whole file, computed from what was read, is there for that.
 """
 
+import errno
 import hashlib
 import os
 import stat
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from holdfast.errors import SourceChanged, SourceUnreadable
+from holdfast_protocol.messages import Span
 
 EDGE: Final = 64 * 1024
 
@@ -52,6 +54,13 @@ class Source(Protocol):
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill all of `buffer` from `offset`. Raises SourceChanged or SourceUnreadable."""
         ...
+
+    def hole(self, start: int, end: int) -> Span | None:
+        """The first run of bytes in `[start, end)` that are known to be zeros without being read; None: there is none.
+
+        Raises SourceChanged or SourceUnreadable.
+        """
+        return None
 
     def check(self) -> None:
         """Raise SourceChanged if the source is not what it was when it was opened."""
@@ -122,6 +131,26 @@ class FileSource:
             filled += count
         # A change during the read: what is in the buffer may be of both versions.
         self.check()
+
+    def hole(self, start: int, end: int) -> Span | None:
+        self.check()
+        try:
+            facts = os.fstat(self._descriptor)
+            if start >= end or facts.st_blocks * 512 >= facts.st_size:
+                return None
+            first = os.lseek(self._descriptor, start, os.SEEK_HOLE)
+            if first >= end:
+                return None
+            try:
+                return Span(first, min(os.lseek(self._descriptor, first, os.SEEK_DATA), end))
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                return Span(first, end)  # a hole up to the end of the file
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # this file system knows of no holes
+                return None
+            raise SourceUnreadable(f"{self._path} cannot be read ({error.strerror or error})") from error
 
     def check(self) -> None:
         try:

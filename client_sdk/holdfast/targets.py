@@ -2,7 +2,8 @@
 
 Rule of this file: nothing is at the target's name before the file is whole. Bytes go into a `.part` file beside it,
 at their offsets, and get their name by a rename, with file and folder synced. A target that is there is replaced only
-if that was asked for, also if it appeared in the meantime.
+if that was asked for, also if it appeared in the meantime. Blocks of zeros are left out of a fresh file, so that a
+sparse file arrives sparse; a file that was there may have other bytes in their place.
 """
 
 import contextlib
@@ -15,14 +16,16 @@ from holdfast.errors import TargetExists, TargetUnwritable
 from holdfast_protocol.digest import Digest, hasher
 
 READ: Final = 1024 * 1024
+BLOCK: Final = bytes(4096)
 
 
 class PartFile:
     """A file that is being received. Methods block; they are called in worker threads, `write` in several at once."""
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, *, fresh: bool) -> None:
         self._path = path
         self._descriptor = descriptor
+        self._fresh = fresh
 
     @classmethod
     def open(cls, path: Path, size: int | None, *, fresh: bool) -> "PartFile":
@@ -36,16 +39,18 @@ class PartFile:
             except BaseException:
                 os.close(descriptor)
                 raise
-            return cls(path, descriptor)
+            return cls(path, descriptor, fresh=fresh)
 
     def write(self, offset: int, data: bytes) -> None:
-        """Put `data` at `offset`. Raises TargetUnwritable, for a full disk among others."""
+        """Put `data` at `offset`. Raises TargetUnwritable, for a full disk among others.
+
+        In a fresh file an offset is written once, or the file is emptied before by `cut`.
+        """
         view = memoryview(data)
         with _unwritable(self._path):
-            while view:
-                written = os.pwrite(self._descriptor, view, offset)
-                view = view[written:]
-                offset += written
+            for start, end in _filled(data, offset) if self._fresh else ((0, len(data)),):
+                while start < end:
+                    start += os.pwrite(self._descriptor, view[start:end], offset + start)
 
     def cut(self, length: int) -> None:
         """It has `length` bytes and no more."""
@@ -106,6 +111,21 @@ class PartFile:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
+
+
+def _filled(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
+    """The runs of `data`, which goes to `offset`, without its blocks of zeros, or parts of such at its edges."""
+    begin = at = 0
+    end = -offset % len(BLOCK)
+    while at < len(data):
+        end = min(end, len(data))
+        if data.startswith(BLOCK[: end - at], at):
+            if begin < at:
+                yield begin, at
+            begin = end
+        at, end = end, end + len(BLOCK)
+    if begin < len(data):
+        yield begin, len(data)
 
 
 @contextlib.contextmanager

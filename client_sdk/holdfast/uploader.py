@@ -376,12 +376,13 @@ class Uploader:
             digest=digest,
             seconds=self._tracker.elapsed,
             bytes_sent=wire,
-            bytes_resent=max(0, wire - upload.size),
+            bytes_resent=max(0, wire - (upload.size - upload.sparse)),
             bytes_resumed=self._tracker.resumed,
             retries=self._tracker.retries,
             chunks=upload.chunks,
             concurrency=self._tracker.peak,
             protocol=protocol_name,
+            bytes_sparse=upload.sparse,
             already_there=there,
         )
 

@@ -354,6 +354,21 @@ def chunk(url: str, span: Span, digest: Digest, *, now: float = 0.0) -> Exchange
         return Stored(_integer(answer, headers.UPLOAD_OFFSET), _expires(answer, now))
 
 
+def hole(url: str, span: Span, *, now: float = 0.0) -> Exchange[Stored]:
+    """Say that all bytes of a span are zeros, in the place of a chunk (P-HOLE-1); where it is offered."""
+    sent = _common() | {
+        headers.CONTENT_TYPE: headers.MEDIA_CHUNK,
+        headers.UPLOAD_OFFSET: str(span.start),
+        headers.UPLOAD_HOLE: str(span.length),
+        headers.CONTENT_LENGTH: "0",
+    }
+    answer = yield Request("PATCH", url, sent)
+    if answer.status not in (200, 204):
+        raise refused(answer, now)
+    with _Reading():
+        return Stored(_integer(answer, headers.UPLOAD_OFFSET), _expires(answer, now))
+
+
 def complete(url: str, digests: Iterable[Digest] = (), *, now: float = 0.0) -> Exchange[Completed]:
     """Everything was sent: have it verified and published (P-COMPLETE-1 to 5)."""
     sent = _common() | {

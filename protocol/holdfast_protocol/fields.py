@@ -250,6 +250,8 @@ class ParallelOffer:
 
     granule: int
     max_chunk: int
+    holes: bool = False
+    """Holes are taken, too (P-HOLE-1)."""
 
 
 def parse_offer(value: str) -> ParallelOffer | None:
@@ -264,12 +266,12 @@ def parse_offer(value: str) -> ParallelOffer | None:
         return None
     if granule < 1 or max_chunk < 1 or max_chunk % granule:
         return None
-    return ParallelOffer(granule, max_chunk)
+    return ParallelOffer(granule, max_chunk, parameters.get("holes") is True)
 
 
 def format_offer(offer: ParallelOffer) -> str:
-    """`Upload-Parallel: ?1;granule=G;max-chunk=M` (P-OFFER-1)."""
-    return f"?1;granule={offer.granule};max-chunk={offer.max_chunk}"
+    """`Upload-Parallel: ?1;granule=G;max-chunk=M`, with `;holes` where they are taken (P-OFFER-1)."""
+    return f"?1;granule={offer.granule};max-chunk={offer.max_chunk}{';holes' if offer.holes else ''}"
 
 
 _MEDIA_TYPE: Final = re.compile(f"{_TCHARS}/{_TCHARS}")

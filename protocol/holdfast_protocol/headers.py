@@ -32,6 +32,7 @@ UPLOAD_LIMIT: Final = "Upload-Limit"
 # the parallel dialect
 UPLOAD_PARALLEL: Final = "Upload-Parallel"
 UPLOAD_DIGEST: Final = "Upload-Digest"
+UPLOAD_HOLE: Final = "Upload-Hole"
 UPLOAD_MISSING: Final = "Upload-Missing"
 UPLOAD_STATE: Final = "Upload-State"
 

@@ -107,6 +107,14 @@ class StoreChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreHole:
+    """`[start, end)` is zeros: store that, without a body (P-HOLE-1)."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
 class Complete:
     """Everything was sent: verify and publish."""
 
@@ -347,7 +355,7 @@ def offer_fields(limits: Limits, granule_: int = SMALLEST_GRANULE) -> dict[str, 
     """What says that parallel chunks are spoken here (P-OFFER-1, P-OFFER-2)."""
     return {
         headers.UPLOAD_PARALLEL: fields.format_offer(
-            fields.ParallelOffer(granule_, max(granule_, limits.max_chunk // granule_ * granule_))
+            fields.ParallelOffer(granule_, max(granule_, limits.max_chunk // granule_ * granule_), holes=True)
         ),
         headers.WANT_CONTENT_DIGEST: fields.format_wants(available()),
     }

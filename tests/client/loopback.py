@@ -65,6 +65,11 @@ class Seen:
         return int(self.fields.get(headers.CONTENT_LENGTH.lower(), "0"))
 
     @property
+    def hole(self) -> int:
+        """Bytes that it says are zeros; 0 if it speaks of none."""
+        return int(self.fields.get(headers.UPLOAD_HOLE.lower(), "0"))
+
+    @property
     def is_chunk(self) -> bool:
         return self.fields.get(headers.CONTENT_TYPE.lower()) == headers.MEDIA_CHUNK and self.offset is not None
 
@@ -105,6 +110,7 @@ class Loopback:
         parallel: bool = True,
         granule: int = 64 * 1024,
         max_chunk: int = 1 << 30,
+        holes: bool = False,
         missing_on_head: int = 100,
         wants: tuple[str, ...] = ("xxh3-128", "sha-256"),
         extensions: tuple[str, ...] = ("creation",),
@@ -114,7 +120,7 @@ class Loopback:
         handler: "type[Handler] | None" = None,
     ) -> None:
         self.parallel = parallel
-        self.offer = ParallelOffer(granule, max_chunk)
+        self.offer = ParallelOffer(granule, max_chunk, holes)
         self.missing_on_head = missing_on_head
         self.wants = wants
         self.extensions = extensions
@@ -428,12 +434,17 @@ class Handler(BaseHTTPRequestHandler):
         if not seen.is_chunk:
             return self._finish(seen, kept)
         assert seen.offset is not None
-        given = fields.parse_digests(headers.CONTENT_DIGEST, seen.fields[headers.CONTENT_DIGEST.lower()])
         offer = self.loopback.offer
+        if seen.hole:
+            assert offer.holes
+            assert not body
+            body = bytes(seen.hole)
+        said = seen.fields[headers.CONTENT_DIGEST.lower()] if not seen.hole else None
+        given = fields.parse_digests(headers.CONTENT_DIGEST, said) if said is not None else ()
         end = seen.offset + len(body)
         if seen.offset % offer.granule or (end % offer.granule and end != kept.length):
             raise ProblemError("misaligned-chunk", "Not on the granule.")
-        if len(body) > offer.max_chunk:
+        if len(body) > offer.max_chunk and not seen.hole:
             raise ProblemError("chunk-too-large", "Too large.", {"max-chunk": offer.max_chunk})
         if [digest(each.algorithm, body) for each in given] != list(given):
             raise ProblemError("digest-mismatch", "Damaged.")

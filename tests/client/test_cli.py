@@ -87,6 +87,7 @@ def test_json_events_end_with_the_facts(make_file: MakeFile, loopback: Loopback,
         "bytes_sent": 2 * MIB,
         "bytes_resent": 0,
         "bytes_resumed": 0,
+        "bytes_sparse": 0,
         "protocol": "parallel",
         "already_there": False,
     }

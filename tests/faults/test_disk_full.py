@@ -44,6 +44,22 @@ def assert_full(answer: Answer) -> None:
     assert "errno" not in document["detail"].lower()
 
 
+@pytest.mark.rule("P-HOLE-4")
+def test_holes_on_a_full_disk(small_disk: Path, start_server: StartServer, rng: random.Random) -> None:
+    """A file much longer than the disk is taken, published and read; its bytes are all that takes room."""
+    server = start_server(data=small_disk / "data", overcommit=True)
+    with Speaker(server.url) as speaker:
+        data = rng.randbytes(16 * MIB)
+        upload = speaker.create(300 * MIB)
+        for offset in range(0, len(data), MIB):
+            assert speaker.chunk(upload, 100 * MIB + offset, data[offset : offset + MIB]).status == 204
+        assert_full(speaker.chunk(upload, 0, rng.randbytes(20 * MIB)))
+        assert speaker.hole(upload, 116 * MIB, 184 * MIB).verdict == (204, None)
+        assert speaker.hole(upload, 0, 100 * MIB).verdict == (204, None)
+        assert speaker.complete(upload).status == 204
+        assert speaker.get(upload, Range=f"bytes={100 * MIB - 5}-{116 * MIB + 4}").body == bytes(5) + data + bytes(5)
+
+
 @pytest.mark.rule("P-CHUNK-8", "T-CREATE-2")
 def test_chunks_on_a_full_disk(small_disk: Path, start_server: StartServer, rng: random.Random) -> None:
     """507 with a clear sentence.

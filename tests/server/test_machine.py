@@ -114,6 +114,20 @@ class UploadMachine(RuleBasedStateMachine):
             self.put(offset, data)
             assert answer.offset == self.prefix
 
+    @precondition(lambda self: self.state == "receiving")
+    @rule(first=GRANULES, count=GRANULES, second=st.booleans())
+    def send_hole(self, first: int, count: int, second: bool) -> None:
+        """The same as a chunk of zeros, for which no body is sent."""
+        offset, end = self.piece(first, count)
+        conflict = self.conflicts(offset, bytes(end - offset))
+        answer = self.speakers[second].hole(self.url, offset, end - offset)
+        if conflict:
+            assert answer.verdict == (409, "chunk-conflict")
+        else:
+            assert answer.verdict == (204, None)
+            self.put(offset, bytes(end - offset))
+            assert answer.offset == self.prefix
+
     @precondition(lambda self: self.state == "receiving" and any(self.stored))
     @rule(first=GRANULES, count=GRANULES, seed=SEEDS, second=st.booleans())
     def send_agreeing_chunk(self, first: int, count: int, seed: int, second: bool) -> None:
@@ -334,7 +348,7 @@ def machine_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerP
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.rule("C-MIX-1", "C-MIX-2", "C-MIX-3", "C-OFFSET-1", "P-CHUNK-6", "P-COMPLETE-5", "T-PATCH-4")
+@pytest.mark.rule("C-MIX-1", "C-MIX-2", "C-MIX-3", "C-OFFSET-1", "P-CHUNK-6", "P-COMPLETE-5", "P-HOLE-3", "T-PATCH-4")
 def test_an_upload_is_its_model(machine_server: ServerProcess) -> None:
     """Whatever is sent in whatever order, the server's answers are those of the model."""
 

@@ -151,6 +151,12 @@ class Speaker:
     def chunk(self, url: str, offset: int, data: bytes, algorithm: str = "xxh3-128", **other: str) -> Answer:
         return self.request("PATCH", url, chunk_fields(offset, data, algorithm, **other), data)
 
+    def hole(self, url: str, offset: int, length: int, **other: str) -> Answer:
+        """Say that bytes are zeros (P-HOLE-1)."""
+        fields = {"Content-Type": CHUNK, "Upload-Offset": str(offset), "Upload-Hole": str(length)}
+        fields.update({name.replace("_", "-"): value for name, value in other.items()})
+        return self.request("PATCH", url, fields, b"")
+
     def patch(self, url: str, offset: int, data: bytes, **other: str) -> Answer:
         """A tus PATCH."""
         fields = {**TUS_BODY, "Upload-Offset": str(offset)}

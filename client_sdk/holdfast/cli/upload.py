@@ -227,6 +227,8 @@ def note_of(result: UploadResult) -> str | None:
         return "it is on the server already, complete; nothing was sent"
     if result.bytes_resent:
         return f"{human(result.bytes_resent)} were sent more than once"
+    if result.bytes_sparse:
+        return f"{human(result.bytes_sparse)} of it are holes, which were not sent"
     return None
 
 
@@ -245,6 +247,7 @@ def event_of(name: str, result: UploadResult) -> dict[str, object]:
         "bytes_sent": result.bytes_sent,
         "bytes_resent": result.bytes_resent,
         "bytes_resumed": result.bytes_resumed,
+        "bytes_sparse": result.bytes_sparse,
         "protocol": result.protocol,
         "already_there": result.already_there,
     }

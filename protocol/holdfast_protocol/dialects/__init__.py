@@ -16,6 +16,7 @@ from holdfast_protocol.server import (
     Create,
     Limits,
     StoreChunk,
+    StoreHole,
     View,
     check_takes_bytes,
     offer_fields,
@@ -47,7 +48,9 @@ def decide_create(fields_: Headers, limits: Limits) -> Create:
         raise error.as_problem() from None
 
 
-def decide_patch(fields_: Headers, view: View, limits: Limits) -> Append | StoreChunk | Complete | Acknowledge:
+def decide_patch(
+    fields_: Headers, view: View, limits: Limits
+) -> Append | StoreChunk | StoreHole | Complete | Acknowledge:
     """What a PATCH on an upload asks for. Where the prefix is, is looked at later, by `admit`."""
     check_takes_bytes(view)
     try:

@@ -5,6 +5,7 @@ field, `ProblemError` for anything else that is wrong.
 """
 
 from holdfast_protocol import fields, headers
+from holdfast_protocol.digest import hasher
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import ProblemError
 from holdfast_protocol.server import (
@@ -12,6 +13,7 @@ from holdfast_protocol.server import (
     Create,
     Limits,
     StoreChunk,
+    StoreHole,
     View,
     is_part,
     length_unknown,
@@ -52,11 +54,13 @@ def create(fields_: Headers, limits: Limits) -> Create:
     return Create(length, True, metadata, filename, expected, wants[0] if wants else None, None)
 
 
-def patch(fields_: Headers, view: View, limits: Limits) -> StoreChunk | Complete:
-    """A PATCH with the chunk media type: a chunk, or the request to complete."""
+def patch(fields_: Headers, view: View, limits: Limits) -> StoreChunk | StoreHole | Complete:
+    """A PATCH with the chunk media type: a chunk, a hole, or the request to complete."""
     raw = fields_.one(headers.UPLOAD_COMPLETE)
     length = read_content_length(fields_)
     if raw is not None and fields.parse_boolean(headers.UPLOAD_COMPLETE, raw):
+        if headers.UPLOAD_HOLE in fields_:
+            raise ProblemError("conflicting-fields", "A hole never completes an upload: ask for that by itself.")
         if length or headers.TRANSFER_ENCODING in fields_:
             raise ProblemError(
                 "conflicting-fields", "Complete with an empty body; send the last bytes as a chunk before."
@@ -66,22 +70,64 @@ def patch(fields_: Headers, view: View, limits: Limits) -> StoreChunk | Complete
                 "conflicting-fields", "A part is whole with its last byte. Create the final upload, with Upload-Concat."
             )
         return Complete(read_digests(headers.UPLOAD_DIGEST, fields_))
+    if headers.UPLOAD_HOLE in fields_:
+        return _hole(fields_, view, length)
     return _chunk(fields_, view, limits, length)
 
 
 def _chunk(fields_: Headers, view: View, limits: Limits, length: int | None) -> StoreChunk:
     """P-CHUNK-1 and P-CHUNK-2."""
-    raw = fields_.one(headers.UPLOAD_OFFSET)
-    if raw is None:
-        raise ProblemError(
-            "missing-field", "Say where the chunk begins, with Upload-Offset.", {"field": headers.UPLOAD_OFFSET}
-        )
-    start = fields.parse_integer(headers.UPLOAD_OFFSET, raw)
+    start = _start(fields_)
     if length is None:
         raise ProblemError("length-required", "Send a chunk with Content-Length.")
     if length == 0:
         raise ProblemError("malformed-field", "A chunk has at least one byte.", {"field": headers.CONTENT_LENGTH})
     end = start + length
+    _check_place(start, end, view)
+    largest = max(view.granule, limits.max_chunk // view.granule * view.granule)
+    if length > largest:
+        raise ProblemError("chunk-too-large", f"A chunk has at most {largest} bytes.", {"max-chunk": largest})
+    digests = read_digests(headers.CONTENT_DIGEST, fields_)
+    if not digests:
+        raise ProblemError(
+            "missing-field", "Send the digest of the chunk, with Content-Digest.", {"field": headers.CONTENT_DIGEST}
+        )
+    return StoreChunk(start, end, digests)
+
+
+def _hole(fields_: Headers, view: View, content_length: int | None) -> StoreHole:
+    """P-HOLE-1 and P-HOLE-2."""
+    start = _start(fields_)
+    raw = fields_.one(headers.UPLOAD_HOLE)
+    assert raw is not None  # that it is there is how a hole is told from a chunk
+    length = fields.parse_integer(headers.UPLOAD_HOLE, raw)
+    if length == 0:
+        raise ProblemError("malformed-field", "A hole has at least one byte.", {"field": headers.UPLOAD_HOLE})
+    if content_length or headers.TRANSFER_ENCODING in fields_:
+        raise ProblemError("conflicting-fields", "Tell of a hole with an empty body; its bytes are not sent.")
+    _check_place(start, start + length, view)
+    for digest in read_digests(headers.CONTENT_DIGEST, fields_):
+        # It is the digest of the content (RFC 9530, section 2), and there is none.
+        if hasher(digest.algorithm).digest() != digest.value:
+            raise ProblemError(
+                "digest-mismatch",
+                f"The {digest.algorithm} is not that of an empty body. A hole needs no Content-Digest.",
+                {"algorithm": digest.algorithm},
+            )
+    return StoreHole(start, start + length)
+
+
+def _start(fields_: Headers) -> int:
+    raw = fields_.one(headers.UPLOAD_OFFSET)
+    if raw is None:
+        raise ProblemError(
+            "missing-field", "Say where the chunk begins, with Upload-Offset.", {"field": headers.UPLOAD_OFFSET}
+        )
+    return fields.parse_integer(headers.UPLOAD_OFFSET, raw)
+
+
+def _check_place(start: int, end: int, view: View) -> None:
+    """P-CHUNK-2, for holes too."""
     if view.length is None:
         raise length_unknown()
     if end > view.length:
@@ -96,12 +142,3 @@ def _chunk(fields_: Headers, view: View, limits: Limits, length: int | None) -> 
             f"Offset and length of a chunk are multiples of {view.granule}; only the last chunk may be short.",
             {"granule": view.granule},
         )
-    largest = max(view.granule, limits.max_chunk // view.granule * view.granule)
-    if length > largest:
-        raise ProblemError("chunk-too-large", f"A chunk has at most {largest} bytes.", {"max-chunk": largest})
-    digests = read_digests(headers.CONTENT_DIGEST, fields_)
-    if not digests:
-        raise ProblemError(
-            "missing-field", "Send the digest of the chunk, with Content-Digest.", {"field": headers.CONTENT_DIGEST}
-        )
-    return StoreChunk(start, end, digests)

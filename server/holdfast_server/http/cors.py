@@ -32,6 +32,7 @@ _ALLOWED: Final = ", ".join(
         headers.UPLOAD_DRAFT_INTEROP_VERSION,
         headers.UPLOAD_PARALLEL,
         headers.UPLOAD_DIGEST,
+        headers.UPLOAD_HOLE,
         headers.CONTENT_DIGEST,
         headers.WANT_REPR_DIGEST,
         headers.RANGE,

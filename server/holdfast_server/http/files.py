@@ -180,6 +180,8 @@ class Files:
             case rules.StoreChunk() as wanted:
                 async with self._body(scope, head, receive) as body:
                     upload = await uploads.store_chunk(upload, wanted, body)
+            case rules.StoreHole() as wanted:
+                upload = await uploads.store_hole(upload, wanted)
             case rules.Complete() as wanted:
                 upload = await uploads.complete(upload, wanted)
                 return (204 if upload.state is State.COMPLETE else 202), rules.completed_fields(upload)

@@ -40,6 +40,14 @@ class Piece(Protocol):
         """
         ...
 
+    async def zeros(self, start: int, end: int) -> int:
+        """How far the bytes from `start` on are zeros, at most to `end`; `start` itself if the first one is not.
+
+        Holes are told without reading. At most some 64 MiB are read, so that it can be cancelled between: it may be
+        less than there are. Off the event loop.
+        """
+        ...
+
     def release(self) -> None:
         """Gives the range back. Does not block; may be called twice."""
         ...
@@ -70,6 +78,12 @@ class Reservation(Piece, Protocol):
     async def copy(self, scratch: Piece, start: int, end: int) -> None:
         """Takes `[start, end)` over from another piece of the same storage, without passing it through this process
         where that can be avoided. Off the event loop, and not to be cancelled: keep the range to some 64 MiB.
+        """
+        ...
+
+    async def punch(self, start: int, end: int) -> None:
+        """Makes `[start, end)` zeros, whatever an earlier writer left there, and takes no room for them where that
+        can be done. Off the event loop, and not to be cancelled. Raises OSError.
         """
         ...
 

@@ -29,6 +29,7 @@ import anyio
 from anyio import to_thread
 
 from holdfast_protocol.digest import Hasher
+from holdfast_server.storage import holes
 from holdfast_server.storage.base import Room, Source
 from holdfast_server.storage.hands import Hands
 
@@ -136,18 +137,6 @@ def _send(fd: int, offset: int, size: int, connection: socket.socket) -> int:
         sent += count
         fresh += count
     return sent
-
-
-def _feed(fd: int, offset: int, size: int, hashers: Sequence[Hasher]) -> int:
-    fed = 0
-    while fed < size:
-        part = os.pread(fd, min(size - fed, _PIECE // 4), offset + fed)
-        if not part:
-            break
-        for hasher in hashers:
-            hasher.update(part)
-        fed += len(part)
-    return fed
 
 
 def _copy_all(source: int, source_offset: int, target: int, offset: int, size: int) -> None:
@@ -297,7 +286,13 @@ class LocalPiece:
 
     async def digest(self, start: int, end: int, hashers: Sequence[Hasher]) -> int:
         return await self.run(
-            lambda fd: _feed(fd, start - self.shift, end - start, hashers), self._storage.digest_limiter
+            lambda fd: holes.feed(fd, start - self.shift, end - start, hashers), self._storage.digest_limiter
+        )
+
+    async def zeros(self, start: int, end: int) -> int:
+        shift = self.shift
+        return shift + await self.run(
+            lambda fd: holes.zeros(fd, start - shift, end - shift), self._storage.digest_limiter
         )
 
     def release(self) -> None:
@@ -334,6 +329,9 @@ class LocalReservation(LocalPiece):
                 lambda source: _copy_all(source, start - scratch.shift, target, start, end - start),
                 self._storage.write_limiter,
             )
+
+    async def punch(self, start: int, end: int) -> None:
+        await self.run(lambda fd: holes.punch(fd, start, end), self._storage.write_limiter)
 
     async def sync(self) -> None:
         if self._storage.durability == "ack":

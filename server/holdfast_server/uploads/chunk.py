@@ -6,6 +6,8 @@ scratch piece; when it is complete and verified it takes the range over, is comp
 the rest. So a chunk that never comes to its end stops nobody, and the first complete one wins.
 """
 
+from collections.abc import Awaitable, Callable
+
 import anyio
 
 from holdfast_protocol import server as rules
@@ -37,7 +39,7 @@ async def store(
     chunk = _Chunk(core, writers, frontier, wanted, body, upload.id)
     try:
         return await chunk.store()
-    except _LetGo:
+    except LetGo:
         # If it was the same range, complete, then this one is as good as stored once that one is.
         await _let_pass(core, upload.id, wanted)
         fresh = await core.find(upload.id)
@@ -59,7 +61,7 @@ async def _let_pass(core: Core, upload_id: str, wanted: rules.StoreChunk) -> Non
             await anyio.sleep(_PAUSE)
 
 
-class _LetGo(Exception):  # noqa: N818
+class LetGo(Exception):  # noqa: N818
     """Another request came first: what this one would store is stored, or is about to be."""
 
 
@@ -124,7 +126,7 @@ class _Chunk:
         upload = self._core.found(upload)
         rules.check_takes_bytes(upload)
         if upload.state is not State.RECEIVING:
-            raise _LetGo  # completed meanwhile: every range is stored
+            raise LetGo  # completed meanwhile: every range is stored
 
     async def _receive(self, piece: Piece) -> None:
         """Writes the body to the piece, and verifies it."""
@@ -147,7 +149,7 @@ class _Chunk:
                     "request-timeout", "No bytes came for too long, and nothing of the chunk is stored. Send it again."
                 )
             case Ending.STOPPED:
-                raise _LetGo
+                raise LetGo
             case _ if position != self._end:
                 raise ProblemError(
                     "body-too-short", "The body is shorter than its Content-Length. Send the chunk again."
@@ -170,29 +172,31 @@ class _Chunk:
             while position < gap_start:
                 size = min(_COMPARED, gap_start - position)
                 if await stored.read(position, size) != await scratch.read(position, size):
-                    raise _conflict(position, position + size)
+                    raise conflict(position, position + size)
                 position += size
             position = gap_end
 
     async def _commit(self, reservation: Reservation) -> Upload:
-        with anyio.CancelScope(shield=True):
-            upload = await self._sync_and_record(reservation)
-            self._frontier.advance(upload)
-            return upload
-        raise AssertionError("a shielded scope is never cancelled")
+        return await commit(self._core, self._frontier, reservation, self._upload_id, self._start, self._end)
 
-    async def _sync_and_record(self, reservation: Reservation) -> Upload:
+
+async def commit(
+    core: Core, frontier: Frontier, reservation: Reservation, upload_id: str, start: int, end: int
+) -> Upload:
+    """What was written to `[start, end)` is stored from now on. Raises ProblemError, and LetGo if the upload ended."""
+    with anyio.CancelScope(shield=True):
         try:
             await reservation.sync()
-            return await self._core.catalog.commit(
-                self._upload_id, [(self._start, self._end)], now=self._core.now(), expires=self._core.expiry()
-            )
+            upload = await core.catalog.commit(upload_id, [(start, end)], now=core.now(), expires=core.expiry())
         except NotReceiving:
-            raise _LetGo from None
+            raise LetGo from None
         except OSError as error:
             if is_full(error):
                 raise no_space() from error
             raise
+        frontier.advance(upload)
+        return upload
+    raise AssertionError("a shielded scope is never cancelled")
 
 
 async def _gaps(core: Core, upload_id: str, start: int, end: int) -> list[tuple[int, int]]:
@@ -208,25 +212,34 @@ async def _gaps(core: Core, upload_id: str, start: int, end: int) -> list[tuple[
 
 async def _settled(core: Core, upload: Upload, wanted: rules.StoreChunk) -> bool:
     """Is all of the range stored already, with these digests (P-CHUNK-5)? Raises ProblemError if with others."""
+
+    async def prove(piece: Piece) -> None:
+        hashers = [hasher(digest.algorithm) for digest in wanted.digests]
+        await piece.digest(wanted.start, wanted.end, hashers)
+        for digest, computed in zip(wanted.digests, hashers, strict=True):
+            if computed.digest() != digest.value:
+                raise conflict(wanted.start, wanted.end)
+
+    return await settled(core, upload, wanted.start, wanted.end, prove)
+
+
+async def settled(core: Core, upload: Upload, start: int, end: int, prove: Callable[[Piece], Awaitable[None]]) -> bool:
+    """Is all of `[start, end)` stored already? Then `prove` looks at the bytes, and raises what it thinks of them."""
     if upload.state is State.RECEIVING:
-        holes, _ = await core.catalog.missing(upload.id, wanted.start, wanted.end, 1)
+        holes, _ = await core.catalog.missing(upload.id, start, end, 1)
         if holes:
             return False
     piece = await core.storage.view(upload.id, upload.name)
     if piece is None:
         return False
     try:
-        hashers = [hasher(digest.algorithm) for digest in wanted.digests]
-        await piece.digest(wanted.start, wanted.end, hashers)
+        await prove(piece)
     finally:
         piece.release()
-    for digest, computed in zip(wanted.digests, hashers, strict=True):
-        if computed.digest() != digest.value:
-            raise _conflict(wanted.start, wanted.end)
     return True
 
 
-def _conflict(start: int, end: int) -> ProblemError:
+def conflict(start: int, end: int) -> ProblemError:
     return ProblemError(
         "chunk-conflict",
         f"Other bytes are stored in [{start}, {end}), and stored bytes never change. "

@@ -14,7 +14,7 @@ from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import Catalog, NoRoom, WrongState
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Reader, Storage
-from holdfast_server.uploads import append, chunk, upkeep, whole
+from holdfast_server.uploads import append, chunk, hole, upkeep, whole
 from holdfast_server.uploads.append import Cut
 from holdfast_server.uploads.completion import Completion
 from holdfast_server.uploads.concatenation import Concatenation
@@ -234,6 +234,12 @@ class Uploads:
         self._check_open()
         async with self._changing(upload):
             return await chunk.store(self._core, self._writers, self._frontier, upload, wanted, body)
+
+    async def store_hole(self, upload: Upload, wanted: rules.StoreHole) -> Upload:
+        """A range of zeros, as whole as a chunk."""
+        self._check_open()
+        async with self._changing(upload):
+            return await hole.store(self._core, self._writers, self._frontier, upload, wanted)
 
     @asynccontextmanager
     async def _changing(self, upload: Upload) -> AsyncIterator[None]:
