@@ -18,11 +18,13 @@ SIZE ?= 1GiB
 ROUNDS ?= 5
 ONLY ?=
 DATA ?=
+LIMIT ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NODE_MODULES := .cache/interop/node_modules
+RIVALS := .cache/bench-venv
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
 # .venv is made anew when it is not of this checkout (its paths are absolute), is broken, or is of another Python.
@@ -34,7 +36,7 @@ WANTED := $(HERE)
 endif
 FRESH := $(if $(HERE),$(if $(filter $(WANTED),$(HERE)),$(if $(wildcard $(READY)),$(shell [ "$$(cat $(READY))" = "$(CURDIR)" ] || echo --clear),),--clear),--clear)
 
-.PHONY: help demo test check bench docs conformance clients constraints interop clean fresh
+.PHONY: help demo test check bench benchpage rivals docs conformance clients constraints interop clean fresh
 
 help: ## this list
 	@echo "Holdfast. Needs Python 3.11 or newer, and nothing else."
@@ -54,8 +56,13 @@ check: $(READY) ## ruff, mypy, pyright
 	done; \
 	exit $$status
 
-bench: $(READY) ## benchmarks, side by side with tusd if there is one; SIZE=1GiB, ROUNDS=5, ONLY=ingest, DATA=folder
-	@$(BIN)/python -m benchmarks --size "$(SIZE)" --rounds "$(ROUNDS)" $(if $(ONLY),--only "$(ONLY)") $(if $(DATA),--data "$(DATA)")
+bench: $(READY) ## benchmarks, side by side with what is installed; SIZE=1GiB, ROUNDS=5, ONLY=ingest, DATA=folder, LIMIT=seconds
+	@$(BIN)/python -m benchmarks --size "$(SIZE)" --rounds "$(ROUNDS)" $(if $(ONLY),--only "$(ONLY)") $(if $(DATA),--data "$(DATA)") $(if $(LIMIT),--limit "$(LIMIT)")
+
+benchpage: $(READY) ## write docs/benchmarks.md and its plots from the newest results of make bench
+	@$(BIN)/python -m benchmarks --publish
+
+rivals: $(RIVALS)/.ready ## fetch servers and clients for Python that make bench compares with, into an environment of their own
 
 docs: $(READY) ## check the documents: links, and that every command and setting they name exists
 	@$(BIN)/python docs/check.py
@@ -98,6 +105,12 @@ $(READY): constraints.txt pyproject.toml $(if $(FRESH),fresh)
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes --requirement constraints.txt; \
 	$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .; \
 	printf '%s' "$(CURDIR)" > $(READY)
+
+# Exact versions stand in benchmarks/rivals.txt. Nothing of ours is installed there, and nothing of theirs in .venv.
+$(RIVALS)/.ready: benchmarks/rivals.txt | $(READY)
+	$(BIN)/python -m venv --clear $(RIVALS)
+	$(RIVALS)/bin/python -m pip --disable-pip-version-check install --quiet --requirement benchmarks/rivals.txt
+	touch $@
 
 # Exact versions stand in package.json, also of what the packages need themselves; there is no lock file.
 $(NODE_MODULES)/.ready: tests/interop/package.json

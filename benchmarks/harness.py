@@ -1,264 +1,165 @@
-"""What every scenario needs: peers as processes, what they cost, rounds, and a table.
+"""What every family works with: the size and rounds it was given, turns, a source, the load, and what goes wrong.
 
-    Peer        how a server is started, and where its uploads are
-    Running     a started one: its URL, its CPU time and memory, with all its children
-    Sample      one measurement
-    interleave  rounds in which every peer has its turn before the next round begins
-    Report      medians, ratios first; Markdown to read, JSON to keep
-
-Rule of this file: peers are compared within one run and never across two, because the machine changes between them;
-so a report gives ratios first, and medians with their spread beside them. Nothing is pinned or tuned for a peer.
+Rule of this file: every row has its turn in each round before the next round begins, and each round begins with another
+row. No round is begun that would go beyond the family's time. What fails is written down and is not tried again.
 """
 
 import contextlib
 import json
 import os
-import platform
 import shutil
-import signal
-import socket
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-MIB: Final = 1024 * 1024
-GIB: Final = 1024 * MIB
-TICKS: Final = os.sysconf("SC_CLK_TCK")
-START_LIMIT: Final = 30.0
-"""Seconds that a peer may take until it listens."""
+from benchmarks.load.wire import RefusedError
+from benchmarks.peers import Peer, installed, missing
+from benchmarks.processes import FailedError, Running, Spent, spend
+from benchmarks.report import Report, Sample, Table
+from benchmarks.units import MIB
 
-UNITS: Final = {"": 1, "B": 1, "KIB": 1024, "K": 1024, "MIB": MIB, "M": MIB, "GIB": GIB, "G": GIB}
-
-
-def parse_size(text: str) -> int:
-    """`1GiB`, `64MiB`, `65536`: bytes. Raises ValueError for anything else."""
-    number = text.rstrip("BGIKMbgikm")
-    unit = text[len(number) :].upper()
-    if not number.isdigit() or unit not in UNITS:
-        raise ValueError(f"{text!r} is not a size; write 64MiB or 1GiB")
-    return int(number) * UNITS[unit]
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@dataclass(frozen=True)
-class Peer:
-    """A server under measurement. `command` makes the command line from a port and a data folder."""
-
-    name: str
-    command: Callable[[int, Path], list[str]]
-    collection: str = "/files"
-    """The path that uploads are created at."""
-
-
-def holdfast_peers(durabilities: Sequence[str] = ("os", "ack")) -> list[Peer]:
-    """This server with one process, once for each durability."""
-
-    def peer(durability: str) -> Peer:
-        def command(port: int, data: Path) -> list[str]:
-            server = [sys.executable, "-m", "holdfast_server", "--host", "127.0.0.1", "--port", str(port)]
-            return [*server, "--data", str(data), "--durability", durability]
-
-        return Peer(f"holdfast ({durability})", command)
-
-    return [peer(durability) for durability in durabilities]
-
-
-def tusd_peer() -> Peer | None:
-    """tusd from $TUSD or from the PATH; None if there is none."""
-    program = os.environ.get("TUSD") or shutil.which("tusd")
-    if program is None:
-        return None
-
-    def command(port: int, data: Path) -> list[str]:
-        where = ["-host", "127.0.0.1", "-port", str(port), "-upload-dir", str(data), "-base-path", "/files/"]
-        return [program, *where, "-show-greeting=false"]
-
-    return Peer("tusd", command, "/files/")
-
-
-def family(root: int) -> list[int]:
-    """A process and all its descendants that live now."""
-    children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                children.setdefault(parent, []).append(int(entry.name))
-    found, waiting = [], [root]
-    while waiting:
-        pid = waiting.pop()
-        found.append(pid)
-        waiting += children.get(pid, [])
-    return found
-
-
-@dataclass(frozen=True)
-class Running:
-    """A peer that listens."""
-
-    peer: Peer
-    process: "subprocess.Popen[bytes]"
-    port: int
-    data: Path
-
-    def cpu(self) -> float:
-        """Seconds of CPU, user and system, that the whole family has used, with children that have ended."""
-        total = 0
-        for pid in family(self.process.pid):
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                total += sum(int(value) for value in fields[11:15])
-        return total / TICKS
-
-    def peak_memory(self) -> int:
-        """Bytes: the highest resident size (VmHWM) of each living process, added up."""
-        total = 0
-        for pid in family(self.process.pid):
-            with contextlib.suppress(OSError):
-                for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-                    if line.startswith("VmHWM:"):
-                        total += int(line.split()[1]) * 1024
-        return total
-
-
-@contextlib.contextmanager
-def running(peer: Peer, folder: Path) -> Iterator[Running]:
-    """Start a peer on an empty data folder in `folder`, and wait until it listens; at the end all of it is removed.
-
-    Raises RuntimeError with its log if it does not listen within START_LIMIT seconds.
-    """
-    data = folder / "data"
-    shutil.rmtree(data, ignore_errors=True)
-    data.mkdir(parents=True)
-    port = free_port()
-    log = folder / "peer.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            peer.command(port, data), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + START_LIMIT
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{peer.name} does not listen:\n{log.read_text(errors='replace')[-3000:]}")
-            time.sleep(0.02)
-        yield Running(peer, process, port, data)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        shutil.rmtree(data, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One measurement: wall seconds, CPU seconds of the server, its peak memory in bytes."""
-
-    seconds: float
-    cpu: float
-    memory: int
-
-
-@contextlib.contextmanager
-def measured(server: Running, samples: list[Sample]) -> Iterator[None]:
-    """Append what the block takes. What earlier runs left unwritten is written first: nobody pays for others."""
-    os.sync()
-    cpu = server.cpu()
-    began = time.perf_counter()
-    yield
-    seconds = time.perf_counter() - began
-    samples.append(Sample(seconds, server.cpu() - cpu, server.peak_memory()))
-
-
-def interleave(rounds: int, peers: Sequence[Peer], cases: Sequence[str]) -> Iterator[tuple[str, Peer]]:
-    """Every case of every peer once in each round. Each round begins with another peer: none is always first."""
-    for turn in range(rounds):
-        for case in cases:
-            for index in range(len(peers)):
-                yield case, peers[(index + turn) % len(peers)]
+LOAD_LIMIT: Final = 300.0
+"""Seconds that one job of the load may take."""
+ROOT: Final = Path(__file__).resolve().parent.parent
 
 
 @dataclass
-class Report:
-    """The samples of one scenario. The first peer of `peers` is what the others are compared with."""
+class Bench:
+    """One run of one family. `size` is in bytes, `limit` in seconds, `folder` on the disk that is measured."""
 
-    scenario: str
-    note: str
-    peers: list[str]
-    volume: int
-    """Bytes of content moved in one measurement, for the CPU column."""
-    samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
-    """By case and peer."""
+    size: int
+    rounds: int
+    limit: float
+    folder: Path
+    sources: Path
+    """Where files of random bytes are kept for all families of a run."""
+    memory: Path | None = None
+    """A folder on a tmpfs, if there is one."""
+    expect: Callable[[int], None] = lambda count: None
+    """Told how many measurements are to come."""
+    advance: Callable[[str], None] = lambda words: None
+    """Told what is measured next."""
+    failed: list[str] = field(default_factory=list)
+    """Rows of ours that failed, in words."""
 
-    def of(self, case: str, peer: str) -> list[Sample]:
-        return self.samples.setdefault(case, {}).setdefault(peer, [])
+    def turns(self, rows: Sequence[str], cases: Sequence[str] = ("",)) -> Iterator[tuple[str, str]]:
+        """Case and row of each measurement."""
+        self.expect(self.rounds * len(cases) * len(rows))
+        began = time.monotonic()
+        for turn in range(self.rounds):
+            if turn and (time.monotonic() - began) * (turn + 1) / turn > self.limit:
+                return
+            for case in cases:
+                for index in range(len(rows)):
+                    row = rows[(index + turn) % len(rows)]
+                    self.advance(f"{row}, {case}" if case else row)
+                    yield case, row
 
-    def markdown(self) -> str:
-        """A table: ratios of medians to the first peer (below 1 is better), then medians with the spread."""
-        first = self.peers[0]
-        lines = [
-            f"### {self.scenario}",
-            "",
-            self.note,
-            "",
-            f"| case | peer | time, of {first} | CPU, of {first} | seconds (min-max) | CPU s/GiB | peak MiB | rounds |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        ]
-        for case, by_peer in self.samples.items():
-            base = by_peer[first]
-            for peer in self.peers:
-                samples = by_peer[peer]
-                seconds = [sample.seconds for sample in samples]
-                cpu = statistics.median(sample.cpu for sample in samples)
-                base_cpu = statistics.median(sample.cpu for sample in base)
-                time_ratio = statistics.median(seconds) / statistics.median(sample.seconds for sample in base)
-                cpu_ratio = f"{cpu / base_cpu:.2f}" if base_cpu else "-"
-                lines.append(
-                    f"| {case} | {peer} | {time_ratio:.2f} | {cpu_ratio} "
-                    f"| {statistics.median(seconds):.2f} ({min(seconds):.2f}-{max(seconds):.2f}) "
-                    f"| {cpu * GIB / self.volume:.2f} | {max(sample.memory for sample in samples) / MIB:.0f} "
-                    f"| {len(samples)} |"
-                )
-        return "\n".join(lines)
+    @contextlib.contextmanager
+    def attempt(self, table: Table, case: str, row: str) -> Iterator[list[Sample]]:
+        """The samples of a row, to add to; what goes wrong in the block becomes a row that says so."""
+        samples = table.of(case, row)
+        try:
+            yield samples
+        except (FailedError, RefusedError, OSError, subprocess.SubprocessError) as error:
+            told = str(error)
+            for place, name in ((self.folder, "DATA"), (ROOT, "."), (sys.prefix, "PYTHON")):
+                told = told.replace(str(place), name)
+            table.failures[case, row] = f"failed: {told}"
+            samples.clear()
+            if row.startswith("holdfast"):
+                self.failed.append(f"{table.title}: {case}: {row}: {told}")
 
-    def save(self, folder: Path) -> Path:
-        """Write all samples as JSON, with what is needed to judge them; the file."""
-        folder.mkdir(parents=True, exist_ok=True)
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        target = folder / f"{self.scenario}-{stamp}.json"
-        document = {
-            "scenario": self.scenario,
-            "note": self.note,
-            "volume": self.volume,
-            "when": stamp,
-            "machine": {
-                "cores": os.cpu_count(),
-                "architecture": platform.machine(),
-                "kernel": platform.release(),
-                "python": platform.python_version(),
-                "load": os.getloadavg(),
-            },
-            "samples": {
-                case: {
-                    peer: [{"seconds": s.seconds, "cpu": s.cpu, "memory": s.memory} for s in samples]
-                    for peer, samples in by_peer.items()
-                }
-                for case, by_peer in self.samples.items()
-            },
-        }
-        target.write_text(json.dumps(document, indent=2) + "\n")
-        return target
+    @contextlib.contextmanager
+    def emptied(self, folder: Path) -> Iterator[Path]:
+        """A folder with nothing in it, which is gone afterwards."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def wanted(self, table: Table, case: str, row: str) -> bool:
+        """Whether a row has not failed yet."""
+        return (case, row) not in table.failures
+
+    def source(self, size: int) -> Path:
+        """A file of random bytes, in the page cache."""
+        path = self.sources / f"source-{size}"
+        if not path.exists():
+            block = os.urandom(min(size, 4 * MIB))
+            with path.open("wb") as file:
+                for written in range(0, size, len(block)):
+                    file.write(block[: min(len(block), size - written)])
+                os.fsync(file.fileno())
+        return path
+
+
+def absent(report: Report, names: Sequence[str]) -> None:
+    """Write down which of these are not installed, and why."""
+    report.absent += [reason for name in names if (reason := missing(name)) is not None]
+
+
+def taking_part(report: Report, peers: Sequence[Peer]) -> dict[str, Peer]:
+    """Those that are installed, by name; the others are written down."""
+    absent(report, [peer.name for peer in peers])
+    return {peer.name: peer for peer in installed(peers)}
+
+
+class Load:
+    """The load as a process, at work on a job from the moment that this is made."""
+
+    def __init__(self, kind: str, **job: Any) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.load"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            text=True,
+        )
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"kind": kind, **job}) + "\n")
+        self._process.stdin.flush()
+
+    def result(self) -> dict[str, Any]:
+        """What came out; a job that goes on for ever ends now. Raises FailedError for what the load says went wrong."""
+        try:
+            told, _ = self._process.communicate(timeout=LOAD_LIMIT)
+        finally:
+            self._process.kill()
+            self._process.wait()
+        result: dict[str, Any] = json.loads(told or '{"error": "the load has died"}')
+        if "error" in result:
+            raise FailedError(result["error"])
+        return result
+
+
+def load(server: Running, kind: str, **job: Any) -> tuple[dict[str, Any], Sample]:
+    """Run one job against a server; its result, and a sample of it without its work."""
+    with server.metered() as meter:
+        result = Load(kind, port=server.port, **job).result()
+    return result, Sample(result["seconds"], cpu=meter.cpu, memory=meter.memory, load=result["cpu"])
+
+
+def check_stored(data: Path, count: int, length: int) -> None:
+    """Raises FailedError unless there are `count` files or more of `length` bytes in `data`, none of them with "
+    "holes."""
+    found = 0
+    for path in data.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            status = path.stat()
+            found += path.is_file() and status.st_size == length and status.st_blocks * 512 >= length
+    if found < count:
+        raise FailedError(f"{found} files of {length} bytes are stored, not {count}")
+
+
+def command(server: Running, words: Sequence[str], folder: Path, **more: Any) -> tuple[Spent, Sample]:
+    """Run a command against a server; what it used, and a sample that has its costs, those of the server as `load`."""
+    with server.metered() as meter:
+        spent = spend(words, folder, **more)
+    return spent, Sample(spent.seconds, cpu=spent.cpu, memory=spent.memory, load=meter.cpu)

@@ -1,0 +1,55 @@
+"""Peak memory of servers and clients, for files of four sizes.
+
+Rule of this file: the peak is read when the file is stored, and counts from before the first byte of it.
+"""
+
+from dataclasses import replace
+from typing import Final
+
+from benchmarks.clients import AIOTUS, HOLDFAST, TUS_JS_CLIENT, TUSPY
+from benchmarks.families import ingest
+from benchmarks.families.clients import pairs
+from benchmarks.harness import Bench, command, taking_part
+from benchmarks.peers import RESUMABLE_UPLOAD, RUSTUS, TUS_NODE_PEER, TUSD_PEER, TUSPYSERVER, holdfast
+from benchmarks.processes import running
+from benchmarks.report import MEMORY, Report, Table
+from benchmarks.units import MIB, size_text
+
+SHARES: Final = (64, 16, 4, 1)
+NOTE: Final = (
+    "One file in one PATCH to each server; and each client with one file, ours to our server, the others to tusd "
+    "(to ours if there is no tusd)."
+)
+
+
+def run(bench: Bench) -> Report:
+    report = Report("memory", "Memory", NOTE)
+    peak = replace(MEMORY, plotted=True)
+    sizes = {size_text(bench.size // share): bench.size // share for share in SHARES}
+    places = {case: size / MIB for case, size in sizes.items()}
+    there = taking_part(
+        report, [holdfast("os", digest=True), TUSD_PEER, RUSTUS, TUS_NODE_PEER, TUSPYSERVER, RESUMABLE_UPLOAD]
+    )
+    servers = Table("memory-servers", "Servers", (peak,), base="", axis="file size", places=places)
+    tusd = there.get(TUSD_PEER.name, holdfast("os"))
+    rows = pairs(bench, report, [HOLDFAST], [holdfast("os")]) | pairs(
+        bench, report, [TUSPY, AIOTUS, TUS_JS_CLIENT], [tusd]
+    )
+    clients = Table("memory-clients", "Clients", (peak,), base="", axis="file size", places=places)
+    report.tables += [servers, clients]
+    report.absent = list(dict.fromkeys(report.absent))
+    home = bench.folder / "home"
+    for case, row in bench.turns([*there, *rows], list(sizes)):
+        source = bench.source(sizes[case])
+        table = servers if row in there else clients
+        if not bench.wanted(table, case, row):
+            continue
+        if row in there:
+            with bench.attempt(table, case, row) as samples, running(there[row], bench.folder) as server:
+                samples.append(ingest.send(server, str(source), sizes[case], 1, 0))
+        else:
+            client, peer = rows[row]
+            with bench.attempt(table, case, row) as samples, running(peer, bench.folder) as server, bench.emptied(home):
+                _, sample = command(server, client.command(source, server.url), home, environment={"HOME": str(home)})
+                samples.append(sample)
+    return report
