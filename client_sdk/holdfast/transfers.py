@@ -132,7 +132,12 @@ class Transfer(Generic[Result]):
     @property
     def state(self) -> State:
         """What it is doing now."""
-        return self.progress.state
+        return self._tracker.state
+
+    @property
+    def begun(self) -> bool:
+        """It has had its turn once; before that there is nothing to tell of it."""
+        return self._tracker.begun
 
     @property
     def done(self) -> bool:
