@@ -35,7 +35,7 @@ PACE: Final = 0.005
 """Seconds of the rate that leave in one piece,"""
 SMALLEST, LARGEST = 4 * 1024, 128 * 1024
 """within these."""
-LATE: Final = 0.02
+LATE: Final = 0.1
 """Seconds by which the loop may be late without the link losing any of its rate."""
 WINDOW: Final = 256 * 1024
 """Bytes that the kernel may hold for a connection before the link has taken them."""

@@ -91,7 +91,7 @@ class Controller:
     those that the server has let in; and stays below for a minute. A broken or stalled connection changes nothing.
 
     Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 4 to 10
-    seconds; changes below a fifth are let be. Where connections break, a chunk has at most a twentieth of the bytes
+    seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 32nd of the bytes
     that go through between two breaks, so that no more than some percent are sent twice.
     """
 
@@ -132,7 +132,7 @@ class Controller:
         """Bytes of the next chunk; whoever cuts rounds it to what the server takes."""
         size = min(self._size, max(SMALLEST_CHUNK, self._memory // (self._connections + 1)))
         if self._breaks:
-            size = min(size, max(SMALLEST_CHUNK, int(self._bytes / self._breaks / 20)))
+            size = min(size, max(SMALLEST_CHUNK, int(self._bytes / self._breaks / 32)))
         return size if self._ceiling is None else min(size, self._ceiling)
 
     @property
@@ -153,6 +153,8 @@ class Controller:
     def began(self, now: float) -> None:
         """A connection begins to send a chunk."""
         self._pass_time(now)
+        if not self._busy:
+            self._begin_window(now)  # nobody had anything to send
         self._busy += 1
 
     def ended(self, now: float) -> None:
@@ -219,7 +221,7 @@ class Controller:
 
     def _begin_window(self, now: float) -> None:
         """Measure anew, as soon as connections that were just opened have come up to speed."""
-        self._window_from = now + min(max(4 * (self._overhead or 0.0), SETTLE), 2.0)
+        self._window_from = now + min(max(2 * (self._overhead or 0.0), SETTLE), 1.0)
         self._window_bytes = 0
         self._busy_seconds = 0.0
         self._held = False
@@ -240,8 +242,9 @@ class Controller:
             self._busy_seconds = 0.0
             return
         span = now - self._window_from
-        patience = 1 if self._climbing else 2  # there is no hurry any more
-        if span < patience * WINDOW or self._window_bytes < patience * self._connections * MIB:
+        # There is time for a chunk of each connection, or their waves are taken for changes; but not at the beginning.
+        enough = min(self.chunk_size, START_CHUNK) if self._climbing else self.chunk_size
+        if span < WINDOW or self._window_bytes < self._connections * enough:
             return
         speed = self._window_bytes / span
         telling = not self._held and self._busy_seconds >= 0.8 * span * self._connections
@@ -254,7 +257,7 @@ class Controller:
         if self._connections != self._good:
             assert self._good_speed is not None
             more = self._connections > self._good
-            worth = 1 + 0.3 * (self._connections / self._good - 1) if more else 0.95
+            worth = 1 + 0.1 * (self._connections / self._good - 1) if more else 0.95
             if speed < self._good_speed * worth:
                 self._settle(now, self._good)
                 return
