@@ -108,11 +108,13 @@ class Limiter:
 
     def _give(self, waiter: _Waiter) -> None:
         self._used += 1
+        self.controller.given(self._used, self._clock())
         self._holds[waiter.share] = self._holds.get(waiter.share, 0) + 1
         waiter.turn.set()
 
     def _leave(self, share: Share) -> None:
         self._used -= 1
+        self.controller.given(self._used, self._clock())
         self._holds[share] -= 1
         if not self._holds[share]:
             del self._holds[share]
