@@ -62,7 +62,7 @@ bench: $(READY) ## benchmarks, side by side with what is installed; SIZE=1GiB, R
 benchpage: $(READY) ## write docs/benchmarks.md and its plots from the newest results of make bench
 	@$(BIN)/python -m benchmarks --publish
 
-rivals: $(RIVALS)/.ready ## fetch servers and clients for Python that make bench compares with, into an environment of their own
+rivals: $(RIVALS)/.ready ## fetch tuspyserver, which make bench compares with, into an environment of its own
 
 docs: $(READY) ## check the documents: links, and that every command and setting they name exists
 	@$(BIN)/python docs/check.py

@@ -15,7 +15,7 @@ from typing import Final
 
 from tests.conformance.peers import MODULES
 
-from benchmarks.peers import PROGRAMS, ROOT, VENV, missing
+from benchmarks.peers import PROGRAMS, RESUMABLE_UPLOAD_PROGRAM, ROOT, missing
 
 TUS_JS: Final = ROOT / "tests" / "interop" / "tus_js.cjs"
 
@@ -69,19 +69,18 @@ def _curl(file: Path, url: str) -> list[str]:
 
 def _tus_js(**more: object) -> Callable[[Path, str], list[str]]:
     def command(file: Path, url: str) -> list[str]:
-        job = {"scene": "upload", "endpoint": url, "file": str(file), **more}
+        job = {"scene": "upload", "package": "tus-js-client", "endpoint": url, "file": str(file), **more}
         return ["node", str(TUS_JS), str(MODULES), json.dumps(job)]
 
     return command
 
 
-def _python(program: str, interpreter: str) -> Callable[[Path, str], list[str]]:
-    return lambda file, url: [interpreter, str(PROGRAMS / program), str(file), url]
+def _python(program: str) -> Callable[[Path, str], list[str]]:
+    return lambda file, url: [sys.executable, str(PROGRAMS / program), str(file), url]
 
 
 def _resumable_upload(file: Path, url: str) -> list[str]:
-    program = str(VENV / "bin" / "resumable-upload")
-    return [program, "upload", "--url", url, "--checksum", "none", "--no-progress", str(file)]
+    return [str(RESUMABLE_UPLOAD_PROGRAM), "upload", "--url", url, "--checksum", "none", "--no-progress", str(file)]
 
 
 def holdfast_events(name: str, *options: str) -> Client:
@@ -107,9 +106,7 @@ TUS_JS_PARALLEL: Final = Client(
     requests="4 parts, one PATCH each",
     parallel=True,
 )
-TUSPY: Final = Client("tuspy", _python("tuspy_upload.py", sys.executable))
-AIOTUS: Final = Client(
-    "aiotus", _python("aiotus_upload.py", str(VENV / "bin" / "python")), "aiotus", requests="4 MiB PATCHes"
-)
-RESUMABLE: Final = Client("resumable-upload", _resumable_upload, "resumable-upload", requests="4 MiB PATCHes")
+TUSPY: Final = Client("tuspy", _python("tuspy_upload.py"))
+AIOTUS: Final = Client("aiotus", _python("aiotus_upload.py"), requests="4 MiB PATCHes")
+RESUMABLE: Final = Client("resumable-upload", _resumable_upload, requests="4 MiB PATCHes")
 SEQUENTIAL: Final = (CURL, TUSPY, AIOTUS, TUS_JS_CLIENT, RESUMABLE)

@@ -22,7 +22,8 @@ from tests.conformance.peers import MODULES, TUS_NODE, TUSD
 ROOT: Final = Path(__file__).resolve().parent.parent
 PROGRAMS: Final = Path(__file__).parent / "programs"
 VENV: Final = ROOT / ".cache" / "bench-venv"
-"""The Python rivals, away from our own packages; `make rivals` makes it."""
+"""tuspyserver and what it needs, away from our own packages; `make rivals` makes it."""
+RESUMABLE_UPLOAD_PROGRAM: Final = Path(sys.executable).with_name("resumable-upload")
 DIGEST: Final = "xxh3-128"
 """The digest of the whole file that our server is asked for where the table says so."""
 
@@ -95,8 +96,17 @@ def _tuspyserver(port: int, data: Path) -> list[str]:
 
 def _resumable_upload(port: int, data: Path) -> list[str]:
     where = ["--upload-dir", str(data / "files"), "--db-path", str(data / "uploads.db"), "--enable-downloads"]
-    program = str(VENV / "bin" / "resumable-upload")
-    return [program, "serve", "--host", "127.0.0.1", "--port", str(port), *where, "--log-level", "ERROR"]
+    return [
+        str(RESUMABLE_UPLOAD_PROGRAM),
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        *where,
+        "--log-level",
+        "ERROR",
+    ]
 
 
 _NGINX = """\
@@ -151,24 +161,25 @@ RESUMABLE_UPLOAD: Final = Peer("resumable-upload", _resumable_upload)
 NGINX: Final = Peer("nginx", _nginx, "/", put=True)
 
 
-def _in_venv(name: str) -> Callable[[], str | None]:
-    folder = name.replace("-", "_")
-    return lambda: None if any(VENV.glob(f"lib/*/site-packages/{folder}")) else f"{name} is not installed: make rivals"
+def _tuspyserver_version() -> str:
+    """Empty if it is not installed."""
+    found = next(iter(VENV.glob("lib/*/site-packages/tuspyserver-*.dist-info")), None)
+    return found.name.removesuffix(".dist-info").rpartition("-")[2] if found else ""
+
+
+def _tus_js_client() -> bool:
+    return shutil.which("node") is not None and (MODULES / "tus-js-client").is_dir()
 
 
 MISSING: Final[dict[str, Callable[[], str | None]]] = {
     "tusd": TUSD.missing,
     "rustus": lambda: None if shutil.which("rustus") else "rustus is not on the PATH: cargo install rustus",
     "@tus/server": TUS_NODE.missing,
-    "tuspyserver": _in_venv("tuspyserver"),
-    "resumable-upload": _in_venv("resumable-upload"),
-    "aiotus": _in_venv("aiotus"),
+    "tuspyserver": lambda: None if _tuspyserver_version() else "tuspyserver is not installed: make rivals",
     "nginx": lambda: None if _nginx_program() else "nginx is not installed: apt install nginx-light",
     "curl": lambda: None if shutil.which("curl") else "curl is not installed: apt install curl",
     "aria2c": lambda: None if shutil.which("aria2c") else "aria2c is not installed: apt install aria2",
-    "tus-js-client": lambda: (
-        None if shutil.which("node") and (MODULES / "tus-js-client").is_dir() else "tus-js-client: make interop"
-    ),
+    "tus-js-client": lambda: None if _tus_js_client() else "tus-js-client is not installed: make interop",
 }
 """For each program of others: why it cannot be started, or None."""
 
@@ -191,25 +202,17 @@ def _said(*command: str) -> str:
     return found[0] if found else "of unknown version"
 
 
-def _python_package(name: str) -> str:
-    folder = name.replace("-", "_")
-    found = next(iter(VENV.glob(f"lib/*/site-packages/{folder}-*.dist-info")), None)
-    return found.name.removesuffix(".dist-info").rpartition("-")[2] if found else "of unknown version"
-
-
 def versions() -> dict[str, str]:
     """What is installed of ours and of others, by name."""
     asked: dict[str, Callable[[], str]] = {
         "tusd": TUSD.version,
         "rustus": lambda: _said("rustus", "--version"),
         "@tus/server": TUS_NODE.version,
-        "tuspyserver": lambda: _python_package("tuspyserver"),
-        "resumable-upload": lambda: _python_package("resumable-upload"),
-        "aiotus": lambda: _python_package("aiotus"),
+        "tuspyserver": _tuspyserver_version,
         "nginx": lambda: _said(_nginx_program() or "nginx", "-v"),
         "curl": lambda: _said("curl", "--version"),
         "aria2c": lambda: _said("aria2c", "--version"),
         "tus-js-client": lambda: _said("grep", '"version"', str(MODULES / "tus-js-client" / "package.json")),
     }
-    own = {name: version(name) for name in ("holdfast", "uvicorn", "httpx", "tuspy")}
+    own = {name: version(name) for name in ("holdfast", "uvicorn", "httpx", "tuspy", "aiotus", "resumable-upload")}
     return {**own, **{name: ask() for name, ask in asked.items() if missing(name) is None}}

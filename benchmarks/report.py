@@ -128,7 +128,6 @@ class Table:
     title: str
     measures: Sequence[Measure]
     base: str
-    note: str = ""
     facts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By row: durability and checksum, or whatever `fact_titles` says."""
     fact_titles: tuple[str, ...] = ("synced before the answer", "checksum")
@@ -225,12 +224,12 @@ class Report:
         lines = [f"## {self.title}", "", self.note, ""]
         lines += [f"SIZE={size_text(self.size).replace(' ', '')}, ROUNDS={self.rounds}, {time.strftime('%Y-%m-%d')}."]
         if self.absent:
-            lines += ["", f"Not there: {'; '.join(self.absent)}."]
+            lines += ["", f"Not there: {'; '.join(dict.fromkeys(self.absent))}."]
         for table in self.tables:
             lines += ["", f"### {table.title}", ""]
-            words = f"Ratios are to {table.base}." if any(m.ratio for m in table.measures) else ""
-            told = " ".join(part for part in (table.note, words) if part)
-            lines += [told, ""] if told else []
+            bases = dict.fromkeys(base for case in table.samples if (base := table.base_of(case)))
+            if bases and any(measure.ratio for measure in table.measures):
+                lines += [f"Ratios are to {' or '.join(bases)}.", ""]
             lines += [f"![{words}]({path})" for path, words in pictures.get(table.name, ())]
             lines += ["", *table.markdown()]
         return "\n".join(lines) + "\n"

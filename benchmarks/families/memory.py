@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmarks.clients import AIOTUS, HOLDFAST, TUS_JS_CLIENT, TUSPY
 from benchmarks.families import ingest
-from benchmarks.families.clients import pairs
+from benchmarks.families.clients import pairs, whole_location
 from benchmarks.harness import Bench, command, taking_part
 from benchmarks.peers import RESUMABLE_UPLOAD, RUSTUS, TUS_NODE_PEER, TUSD_PEER, TUSPYSERVER, holdfast
 from benchmarks.processes import running
@@ -31,13 +31,12 @@ def run(bench: Bench) -> Report:
         report, [holdfast("os", digest=True), TUSD_PEER, RUSTUS, TUS_NODE_PEER, TUSPYSERVER, RESUMABLE_UPLOAD]
     )
     servers = Table("memory-servers", "Servers", (peak,), base="", axis="file size", places=places)
-    tusd = there.get(TUSD_PEER.name, holdfast("os"))
+    other = there.get(TUSD_PEER.name, whole_location(holdfast("os")))
     rows = pairs(bench, report, [HOLDFAST], [holdfast("os")]) | pairs(
-        bench, report, [TUSPY, AIOTUS, TUS_JS_CLIENT], [tusd]
+        bench, report, [TUSPY, AIOTUS, TUS_JS_CLIENT], [other]
     )
     clients = Table("memory-clients", "Clients", (peak,), base="", axis="file size", places=places)
     report.tables += [servers, clients]
-    report.absent = list(dict.fromkeys(report.absent))
     home = bench.folder / "home"
     for case, row in bench.turns([*there, *rows], list(sizes)):
         source = bench.source(sizes[case])

@@ -84,22 +84,24 @@ def _table(
 def run(bench: Bench) -> Report:
     report = Report("shaped", "Slow and broken links", NOTE)
     other = TUSD_PEER if missing("tusd") is None else holdfast("os")
+    # aiotus needs a whole URL in Location, and the one that we can be told to send leads past the link.
+    resuming = [TUSPY, *([AIOTUS] if other is TUSD_PEER else []), TUS_JS_CLIENT, RESUMABLE]
     many = pairs(bench, report, [HOLDFAST], [holdfast("os")]) | pairs(
         bench, report, [HOLDFAST, TUS_JS_PARALLEL], [other]
     )
-    single = pairs(bench, report, [CURL, TUSPY, AIOTUS, TUS_JS_CLIENT, RESUMABLE], [other])
+    single = pairs(bench, report, [CURL, *resuming], [other])
     cut = pairs(bench, report, [HOLDFAST], [holdfast("os")])
-    cut |= pairs(bench, report, [HOLDFAST, TUSPY, AIOTUS, TUS_JS_CLIENT, RESUMABLE], [other])
+    cut |= pairs(bench, report, [HOLDFAST, *resuming], [other])
     large, medium = bench.size // SHARE, bench.size // CUT_SHARE
     small = bench.size // SHARE_OF_ONE
     used = (cpu(of="client"), MEMORY, more("connections", "connections", ""))
     speed, share, sent = rate(), more("share", "of the link", ""), more("sent", "sent, of the file", "")
-    title = f"80 ms, 4 MiB/s a connection, 40 MiB/s in all; {size_text(large)} (one connection: {size_text(small)})"
+    report.note += f" Several connections send {size_text(large)}, one connection {size_text(small)}."
+    title = "80 ms, 4 MiB/s a connection"
     slow = _table("shaped", title, (speed, share, *used), next(iter(single), ""), many | single)
     broken = _table("shaped-cuts", f"Cuts, {size_text(medium)}", (speed, sent, *used), "", cut)
     broken.base = next((row for row in cut if not row.startswith("holdfast")), "")
     report.tables += [slow, broken]
-    report.absent = list(dict.fromkeys(report.absent))
     together = "one connection each, at once"
     cases = {**dict.fromkeys(many, many), **({together: single} if single else {})}
     begun = list(cases) + [f"{row}, cuts" for row in cut]

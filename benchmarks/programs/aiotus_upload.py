@@ -1,4 +1,4 @@
-"""aiotus, as its README shows: aiotus_upload.py FILE URL. It runs in the environment of the rivals (`make rivals`)."""
+"""aiotus, as its README shows: aiotus_upload.py FILE URL."""
 
 import asyncio
 import sys
