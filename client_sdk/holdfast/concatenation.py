@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.outcome import from_refusal
-from holdfast.planner import MIB, MOST_CONNECTIONS
+from holdfast.planner import MEMORY, MIB, MOST_CONNECTIONS
 from holdfast.progress import State as Stage
 from holdfast.sending import StartAgain, Upload
 from holdfast.sequential import SequentialRoad
@@ -111,6 +111,7 @@ class ConcatenationRoad:
         self._stored = dict.fromkeys(self._parts, 0)
         self._failure: HoldfastError | StartAgain | None = None
         self._working = 0
+        self._workers = min(upload.job.concurrency or MOST_CONNECTIONS, len(parts))
 
     async def send(self) -> None:
         """Blocks until the server has every part. Raises HoldfastError, StartAgain."""
@@ -119,7 +120,7 @@ class ConcatenationRoad:
         self._failure = None
         queue = deque(sorted(self._parts))
         async with anyio.create_task_group() as group:
-            for _ in range(min(self._upload.job.concurrency or MOST_CONNECTIONS, len(queue))):
+            for _ in range(self._workers):
                 group.start_soon(self._work, queue, group.cancel_scope)
             try:
                 await self._upload.hash_up_to(self._upload.size, bytearray(HASH_PIECE))
@@ -216,7 +217,7 @@ class ConcatenationRoad:
                     created = await self._begin(upload)
                     state = protocol.State(created.offset, upload.size, complete=created.offset == upload.size)
                 upload.accepted(state.offset)
-                await SequentialRoad(upload, state, self._checksum).send()
+                await SequentialRoad(upload, state, self._checksum, MEMORY // self._workers).send()
             except StartAgain as again:
                 if last:
                     raise

@@ -31,16 +31,19 @@ LONGEST_PATCH: Final = 64 * MIB
 class SequentialRoad:
     """Brings what is behind the prefix to the server. `state` is what the server said last.
 
-    `checksum` is the algorithm for the checksum of each PATCH, None for none.
+    `checksum` is the algorithm for the checksum of each PATCH, None for none; one with a checksum has at most
+    `in_memory` bytes.
     """
 
-    def __init__(self, upload: Upload, state: protocol.State, checksum: str | None = None) -> None:
+    def __init__(
+        self, upload: Upload, state: protocol.State, checksum: str | None = None, in_memory: int = LONGEST_PATCH
+    ) -> None:
         self._upload = upload
         self._state = state
         self._checksum = checksum
         self._patch = upload.job.chunk_size or LONGEST_PATCH
         if checksum is not None:
-            self._patch = min(upload.job.chunk_size or DEFAULT_CHUNK, LONGEST_PATCH)
+            self._patch = min(upload.job.chunk_size or DEFAULT_CHUNK, in_memory)
         self._says_length = state.length is None
         """The server was not told yet how long the file is."""
         self._buffer = bytearray(PIECE)

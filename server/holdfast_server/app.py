@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -60,19 +59,19 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
 
     files = Files(site.get, settings)
     api = Api(site.get)
-    app = Starlette(
+    app = _Application(
         routes=[
+            Route("/files/{id}", _Endpoint(files.upload)),
             Route("/files", _Endpoint(files.collection)),
             Route("/files/", _Endpoint(files.collection)),
-            Route("/files/{id}", _Endpoint(files.upload)),
             Route("/api/uploads", _Endpoint(api.uploads)),
             Route("/api/uploads/{id}", _Endpoint(api.upload)),
             Route("/health/live", _Endpoint(api.live)),
             Route("/health/ready", _Endpoint(api.ready)),
         ],
-        middleware=[Middleware(Envelope, cors_origins=settings.cors_origins)],
         lifespan=lifespan,
     )
+    app.cors_origins = settings.cors_origins
     app.router.redirect_slashes = False
 
     async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,6 +88,15 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
 
     app.state.stop = stop
     return app
+
+
+class _Application(Starlette):
+    """Starlette's own handling of errors is left out: the envelope answers every one."""
+
+    cors_origins: tuple[str, ...] = ()
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Envelope(self.router, self.cors_origins)
 
 
 class _Endpoint:

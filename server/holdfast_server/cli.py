@@ -6,6 +6,7 @@ else from `HOLDFAST_<NAME>`, else from the file given with `--config`, else from
 
 import dataclasses
 import functools
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -17,6 +18,7 @@ import threading
 import tomllib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast, get_args
@@ -35,6 +37,7 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BACKLOG = 2048
 _SWITCH_INTERVAL = 0.0001
+_GARBAGE = 20_000
 
 
 class Size(click.ParamType[int]):
@@ -145,7 +148,10 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
 def serve(host: str, port: int, workers: int, **values: Any) -> None:
     """Run the upload server."""
     settings = _settings(values)
-    listener = _listen(host, port)
+    try:
+        listener = _bind((host, port))
+    except OSError as error:
+        raise click.ClickException(f"Cannot listen on {host} port {port}: {error.strerror}.") from None
     url = "http://{}:{}".format(f"[{host}]" if ":" in host else host, listener.getsockname()[1])
     config = uvicorn.Config(
         functools.partial(_served, settings),
@@ -157,15 +163,18 @@ def serve(host: str, port: int, workers: int, **values: Any) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.grace)),
     )
-    click.echo(f"listening on {url}")
-    sys.stdout.flush()
     if workers > 1:
-        Multiprocess(config, sockets=[listener]).run()
+        port_of_all = _Port(listener)
+        threading.Thread(target=port_of_all.tell, args=(url, workers), name="tell", daemon=True).start()
+        Multiprocess(config, sockets=[cast(socket.socket, port_of_all)]).run()
         return
+    listener.listen(_BACKLOG)
+    _tell(url)
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
     if not server.started:
@@ -177,6 +186,9 @@ def _served(settings: Settings) -> Starlette:
     # With the default of 5 ms an event loop that makes many short system calls starves every thread beside it.
     sys.setswitchinterval(_SWITCH_INTERVAL)
     app = create_app(settings)
+    # What is here now stays: to look through it for garbage again and again takes a twentieth of the time.
+    gc.freeze()
+    gc.set_threshold(_GARBAGE)
     run = app.router.lifespan_context
 
     @asynccontextmanager
@@ -223,16 +235,53 @@ def _settings(values: dict[str, Any]) -> Settings:
     return Settings(**values)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Listens before the workers start, so that connections wait instead of being refused."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise click.ClickException(f"Cannot listen on {host} port {port}: {error.strerror}.") from None
-    listener.set_inheritable(True)
+def _tell(url: str) -> None:
+    click.echo(f"listening on {url}")
+    sys.stdout.flush()
+
+
+class _Port:
+    """A port for several processes, each of which gets a socket of its own when this is sent to it.
+
+    So the kernel spreads the connections (socket(7), SO_REUSEPORT): from one socket for all, whoever is quick takes
+    every one of them.
+    """
+
+    def __init__(self, bound: socket.socket) -> None:
+        self._address: tuple[str, int] = bound.getsockname()[:2]
+        bound.close()
+        self._kept = _bind(self._address, shared=True)  # without listening: nobody else gets the port
+        # A pipe, because a semaphore would outlive a process that is killed.
+        self._told, self._listening = multiprocessing.Pipe(duplex=False)
+
+    def tell(self, url: str, processes: int) -> None:
+        """Tells the address when so many processes listen. Blocks until then."""
+        for _ in range(processes):
+            self._told.recv_bytes()
+        _tell(url)
+
+    def close(self) -> None:
+        self._kept.close()
+
+    def __reduce__(self) -> tuple[Callable[..., socket.socket], tuple[object, ...]]:
+        return _listen_too, (self._address, self._listening)
+
+
+def _listen_too(address: tuple[str, int], listening: Connection) -> socket.socket:
+    listener = _bind(address, shared=True)
+    listener.listen(_BACKLOG)
+    listening.send_bytes(b"1")
     return listener
+
+
+def _bind(address: tuple[str, int], *, shared: bool = False) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
+    return bound

@@ -66,6 +66,43 @@ async def test_a_new_upload_cannot_claim_bytes(catalog: Catalog) -> None:
     assert await catalog.get(fresh().id) is None
 
 
+async def test_an_upload_that_came_in_one_piece_is_complete_at_once(catalog: Catalog) -> None:
+    """Its bytes and both of its events are there with it, and nothing of it is still to come."""
+    upload = fresh(length=10, state=COMPLETE, prefix=10, received=10, computed=(SHA,))
+    await catalog.create(upload, room=10)
+    assert await catalog.get(upload.id) == upload
+    assert await catalog.stored(upload.id, 0, 10, 5) == [(0, 10)]
+    assert await catalog.coming() == 0
+    created, complete = await catalog.events(0, 10)
+    assert (created.type, created.data["state"]) == ("created", "receiving")
+    assert (complete.type, complete.data) == (
+        "complete",
+        {"state": "complete", "previous": "receiving", "received": 10},
+    )
+
+
+@pytest.mark.parametrize("received", [0, 9])
+async def test_a_new_upload_is_not_complete_without_all_of_its_bytes(catalog: Catalog, received: int) -> None:
+    with pytest.raises(ValueError, match="all of them"):
+        await catalog.create(fresh(length=10, state=COMPLETE, prefix=received, received=received), room=None)
+    assert await catalog.get(fresh().id) is None
+
+
+async def test_the_last_bytes_and_the_state_are_one_change(catalog: Catalog) -> None:
+    """`verify` asks for `verifying` as soon as every byte is stored, and for nothing before that."""
+    upload = await add(catalog, length=10)
+    first = await catalog.commit(upload.id, [(0, 5)], now=3.0, expires=4.0, verify=True)
+    assert first.state is RECEIVING
+    last = await catalog.commit(upload.id, [(5, 10)], now=5.0, expires=6.0, verify=True)
+    assert last == await catalog.get(upload.id)
+    assert (last.state, last.prefix, last.updated) == (VERIFYING, 10, 5.0)
+    _, changed = await catalog.events(0, 10)
+    assert (changed.type, changed.at) == ("verifying", 5.0)
+    assert changed.data == {"state": "verifying", "previous": "receiving", "received": 10}
+    with pytest.raises(base.NotReceiving):
+        await catalog.commit(upload.id, [(0, 10)], now=7.0, expires=None)
+
+
 async def test_everything_is_there_when_it_is_opened_again(opener: Opener) -> None:
     async with opener() as catalog:
         upload = await add(catalog)

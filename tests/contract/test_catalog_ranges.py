@@ -166,3 +166,22 @@ async def test_ranges_of_an_upload_that_is_not_here(catalog: Catalog) -> None:
     assert await catalog.stored(fresh().id, 0, 10, 10) == []
     with pytest.raises(base.UnknownUpload):
         await catalog.missing(fresh().id, 0, 10, 10)
+
+
+async def test_what_a_writer_has_to_know_comes_at_once(catalog: Catalog) -> None:
+    """The upload, the newest fence, and the first stored range in its way, clipped to what it asks for."""
+    upload = await add(catalog)
+    assert await catalog.standing(upload.id, 0, 1000) == base.Standing(upload, 0, None)
+    await catalog.commit(upload.id, [(100, 200)], now=7.0, expires=8.0)
+    after = await catalog.commit(upload.id, [(300, 400)], now=7.0, expires=8.0)
+    fence = await catalog.fence(upload.id, 0, 10, now=1.0)
+    for asked, first in [
+        ((0, 100), None),
+        ((0, 101), (100, 101)),
+        ((0, 1 << 50), (100, 200)),
+        ((150, 1000), (150, 200)),
+        ((200, 1000), (300, 400)),
+        ((400, 1000), None),
+    ]:
+        assert await catalog.standing(upload.id, *asked) == base.Standing(after, fence, first)
+    assert await catalog.standing(fresh(2).id, 0, 1000) == base.Standing(None, fence, None)

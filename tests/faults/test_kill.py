@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import StartServer
@@ -207,6 +208,63 @@ def test_a_server_that_is_killed_while_it_publishes(
         assert speaker.get(upload).body == data
         published = [path for path in server.data.rglob("*") if path.is_file() and path.stat().st_size == len(data)]
         assert len(published) == 1
+
+
+@pytest.mark.rule("T-CREATE-4", "C-OFFSET-1")
+def test_small_files_survive_a_killed_server(kill_run: int, start_server: StartServer, rng: random.Random) -> None:
+    """Many at once, each in one or two requests: what was answered is there whole, and of the others nothing half."""
+    server = start_server(workers=rng.choice([1, 2]))
+    kept: dict[str, bytes] = {}
+    changed = threading.Condition()
+
+    def send(seed: int) -> None:
+        own = random.Random(seed)
+        with Speaker(server.url) as speaker, suppress(OSError, ConnectionLostError):
+            while True:
+                data = own.randbytes(own.randint(1, 70_000))
+                if own.random() < 0.5:
+                    answer = speaker.post(len(data), body=data)
+                    assert answer.status == 201
+                    url = answer["location"]
+                else:
+                    url = speaker.create(len(data), parallel=False)
+                    assert speaker.patch(url, 0, data).status == 204
+                with changed:
+                    kept[url.rsplit("/", 1)[-1]] = data
+                    changed.notify_all()
+
+    senders = [threading.Thread(target=send, args=(rng.getrandbits(32),), daemon=True) for _ in range(6)]
+    for sender in senders:
+        sender.start()
+    enough = rng.randint(0, 60)
+    with changed:
+        assert changed.wait_for(lambda: len(kept) >= enough, timeout=scaled(30))
+    server.kill()
+    for sender in senders:
+        sender.join(scaled(30))
+        assert not sender.is_alive()
+    server.start()
+
+    with Speaker(server.url) as speaker:
+
+        def settled() -> dict[str, Any] | None:
+            listed = speaker.request("GET", "/api/uploads?limit=1000").json()["uploads"]
+            return (
+                None if any(each["state"] == "verifying" for each in listed) else {each["id"]: each for each in listed}
+            )
+
+        eventually(lambda: settled() is not None)
+        states = settled() or {}
+        assert kept.keys() <= states.keys()
+        for upload_id, data in kept.items():
+            assert states[upload_id]["state"] == "complete"
+            assert speaker.get(f"/files/{upload_id}").body == data
+        for unanswered in states.keys() - kept.keys():
+            assert states[unanswered]["state"] in ("receiving", "complete")
+            if states[unanswered]["state"] == "complete":
+                assert len(speaker.get(f"/files/{unanswered}").body) == states[unanswered]["length"]
+        files = {path.name[:32] for path in (server.data / "files").iterdir()}
+        assert files == {upload_id for upload_id, each in states.items() if each["state"] == "complete"}
 
 
 @pytest.mark.rule("P-RETRY-1")

@@ -63,7 +63,14 @@ class Relay:
         return done.stdout
 
     def tus_js(self, scene: str, **job: Any) -> Any:
-        task = {"scene": scene, "endpoint": f"{self.server.url}/files", "file": str(self.file), "url": self.url, **job}
+        task = {
+            "scene": scene,
+            "package": "tus-js-client",
+            "endpoint": f"{self.server.url}/files",
+            "file": str(self.file),
+            "url": self.url,
+            **job,
+        }
         return json.loads(self.run("node", str(HERE / "tus_js.cjs"), str(MODULES), json.dumps(task)))
 
     def begin(self, **job: Any) -> None:

@@ -391,8 +391,11 @@ async def test_every_query_finds_its_rows_by_an_index(path: Path) -> None:
     async with open_sqlite(path, "os") as catalog:
         await catalog.create(fresh(1), room=None)
         await catalog.get(fresh(1).id)
+        await catalog.list(limit=1)
         (reader,) = catalog._readers._idle
-        for connection in (reader, catalog._committer._connection):
+        here = catalog._readers._here
+        assert here is not None
+        for connection in (reader, here, catalog._committer._connection):
             connection.set_trace_callback(seen.append)
         await catalog.create(fresh(2), room=10**12)
         await catalog.commit(fresh(1).id, [(0, 10), (20, 30), (5, 25)], now=1.0, expires=None)

@@ -19,6 +19,14 @@ from types import TracebackType
 from tests.support.waiting import eventually, scaled
 from tests.support.wire import Connection, ConnectionLostError
 
+PLAIN = """
+from holdfast_server.cli import serve
+from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
+
+HoldfastProtocol.lends = lambda self: False
+serve(prog_name="holdfast serve")
+"""
+
 
 def environment(home: Path) -> dict[str, str]:
     """The environment of a child: the same packages as here, no settings of the user, its own home folder."""
@@ -57,7 +65,8 @@ class ServerProcess:
 
     `options` are further options of the command line. The first line that the server prints on standard
     output holds its URL. With `start` the constructor blocks until the server is ready, at most 30 s
-    (scaled).
+    (scaled). `plain` has one worker that lends no connection, so that bodies and files take the plain road of ASGI;
+    HOLDFAST_TEST_ROAD=plain makes that the default for servers of one worker.
     """
 
     def __init__(
@@ -67,9 +76,11 @@ class ServerProcess:
         workers: int = 1,
         overcommit: bool = False,
         expire_after: float | None = None,
+        plain: bool = os.environ.get("HOLDFAST_TEST_ROAD") == "plain",
         max_size: int | None = None,
     ) -> None:
         self.data = data
+        self._entry = ["-c", PLAIN] if plain and workers == 1 else ["-m", "holdfast_server"]
         self.log = data.with_name(data.name + ".log")
         self.url = ""
         self._options = [*options, "--workers", str(workers)]
@@ -176,7 +187,7 @@ class ServerProcess:
         return self.log.read_text(errors="replace")[-20000:] if self.log.exists() else ""
 
     def _command(self) -> list[str]:
-        command = [sys.executable, "-m", "holdfast_server", "--host", "127.0.0.1", "--port", str(self._port)]
+        command = [sys.executable, *self._entry, "--host", "127.0.0.1", "--port", str(self._port)]
         return [*command, "--data", str(self.data), *self._options]
 
     def _close(self) -> None:

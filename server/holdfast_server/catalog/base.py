@@ -93,8 +93,9 @@ class Incompatible(CatalogError):  # noqa: N818
 class Event:
     """One line of the event log: a fact about an upload.
 
-    Every change of state is one. `created` has the data `state`, `length`, `name`, `parallel`; all others
-    have `state`, `previous`, `received`, and `error` and `error_detail` if there is an error.
+    Every change of state is one; an upload that came in one piece, when it was made, was never `verifying`. `created`
+    has the data `state`, `length`, `name`, `parallel`; all others have `state`, `previous`, `received`, and `error` and
+    `error_detail` if there is an error.
     """
 
     seq: int
@@ -115,25 +116,40 @@ class Fence:
     end: int
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """See `Catalog.standing`."""
+
+    upload: Upload | None
+    fence: int
+    """As `fence_head`."""
+    stored: tuple[int, int] | None
+    """The first stored range that has bytes in the range that was asked for, clipped to it."""
+
+
 class Catalog(Protocol):
     """Where uploads are written down. Safe for any number of tasks, and of processes that have opened the
     same one.
 
     A call that changes something returns when the change is committed as `Durability` says, or raises and has
     changed nothing. One that is cancelled while it waits may still take effect. Reading never waits for a
-    writer, and sees what this process has been told is committed. No call blocks the event loop on a disk.
+    writer, and sees what this process has been told is committed. No call makes the event loop wait for a writer or
+    for a sync; a lookup of one row may read it from the disk there.
     Any call may raise OSError, `Unavailable`, or `anyio.ClosedResourceError` after `aclose`.
     """
 
     async def create(self, upload: Upload, *, room: int | None, parts: Sequence[str] = ()) -> None:
         """Add an upload (with nothing stored yet: `prefix` and `received` are 0) and the event `created`.
 
+        One that came in one piece may be added when it is complete: with all of its bytes, and the event `complete`
+        too.
+
         `parts` are the ids of those that a final upload is put together from, in order; one may be there twice.
 
         `room` is how many bytes there are for it and for all that the receiving uploads still have coming;
         this is counted in the same transaction (T-CREATE-2). None: it is not counted. One of length 0 always
         fits, and so does one whose length is not known. Raises NoRoom, Duplicate; ValueError if the upload claims
-        to have bytes.
+        to have bytes and is not complete.
         """
         ...
 
@@ -185,13 +201,22 @@ class Catalog(Protocol):
         ...
 
     async def commit(
-        self, upload_id: str, ranges: Sequence[tuple[int, int]], *, now: float, expires: float | None
+        self,
+        upload_id: str,
+        ranges: Sequence[tuple[int, int]],
+        *,
+        now: float,
+        expires: float | None,
+        verify: bool = False,
+        computed: tuple[Digest, ...] | None = None,
     ) -> Upload:
         """Write down that these ranges are stored; all of them or, if this raises, none.
 
         They may overlap each other and what is stored already; only bytes that are new count. No ranges at
-        all just set `updated` and `expires`. Raises NotReceiving; ValueError if a range is reversed or not
-        within the length.
+        all just set `updated` and `expires`. With `verify` the upload becomes `verifying` in the same transaction,
+        with the event of that name, if every byte is stored then. `computed` is set unless None.
+
+        Raises NotReceiving; ValueError if a range is reversed or not within the length.
         """
         ...
 
@@ -242,6 +267,10 @@ class Catalog(Protocol):
 
     async def fences(self, after: int) -> Sequence[Fence]:
         """All fences with a number above `after`, ascending."""
+        ...
+
+    async def standing(self, upload_id: str, start: int, end: int) -> "Standing":
+        """What a writer has to know once it has reserved `[start, end)`, as of one moment."""
         ...
 
     async def fence_head(self) -> int:

@@ -1,10 +1,10 @@
 """Group commit: one thread, one connection, one transaction for all that is waiting.
 
 Rule of this file: everything that changes the database goes through the one `Committer` of the process. It
-takes all operations that are queued, runs each in a savepoint of its own, so that one that raises leaves the
-others untouched, commits once, and only then answers, all at once. If the transaction as a whole fails, none
-of its operations has happened and every one of them is answered with the error: an operation may have been
-refused because of what another one of the same transaction did.
+takes all operations that are queued (the event loop hands them over when it has nothing else to do), runs them so
+that one that raises leaves the others untouched, commits once, and only then answers, all at once. If the transaction
+as a whole fails, none of its operations has happened and every one of them is answered with the error: an operation
+may have been refused because of what another one of the same transaction did.
 """
 
 import asyncio
@@ -24,8 +24,8 @@ from holdfast_server.catalog.connections import BUSY_SECONDS, fault
 T = TypeVar("T")
 
 _BATCH: Final = 1000
-"""Operations in one transaction at most, so that the first of them does not wait for an endless row of
-others."""
+"""When there are so many operations in a transaction no more are added, so that the first of them does not wait for an
+endless row of others."""
 
 
 class _Job(Generic[T]):
@@ -50,9 +50,10 @@ class Committer:
         self._always_sync = durability == "ack"
         self._sync_final = durability == "finish"
         self._synced: bool | None = None
-        self._queue: queue.SimpleQueue[_Job[Any] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[list[_Job[Any]] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._given: list[_Job[Any]] = []  # of this turn of the loop
         self._thread = threading.Thread(target=self._run, name="holdfast-catalog", daemon=True)
         self._thread.start()
 
@@ -66,7 +67,9 @@ class Committer:
         if self._closed:
             raise anyio.ClosedResourceError
         job = _Job(operation, final)
-        self._queue.put(job)
+        self._given.append(job)
+        if len(self._given) == 1:
+            self._loop.call_soon(self._hand_over)
         await job.done.wait()
         if job.error is None:
             return job.result
@@ -74,10 +77,17 @@ class Committer:
             raise fault(job.error, self._path) from job.error
         raise job.error
 
+    def _hand_over(self) -> None:
+        # At the end of the turn: a thread that is woken before gets in the way of the loop, at a cost beyond its work.
+        given, self._given = self._given, []
+        if given:
+            self._queue.put(given)
+
     def refuse(self) -> None:
         """Take no more operations; those that are queued are still carried out. Call it on the event loop."""
         if not self._closed:
             self._closed = True
+            self._hand_over()
             self._queue.put(None)
 
     def join(self) -> None:
@@ -95,29 +105,43 @@ class Committer:
 
     def _take(self) -> tuple[Sequence[_Job[Any]], bool]:
         batch: list[_Job[Any]] = []
-        job = self._queue.get()
-        while job is not None:
-            batch.append(job)
-            if len(batch) == _BATCH:
+        given = self._queue.get()
+        while given is not None:
+            batch += given
+            if len(batch) >= _BATCH:
                 return batch, True
             try:
-                job = self._queue.get_nowait()
+                given = self._queue.get_nowait()
             except queue.Empty:
                 return batch, True
         return batch, False
 
     def _commit(self, batch: Sequence[_Job[Any]]) -> None:
-        connection = self._connection
         try:
             self._sync(self._always_sync or (self._sync_final and any(job.final for job in batch)))
-            self._begin()
-            for job in batch:
-                self._perform(job)
-            connection.execute("COMMIT")
+            if not self._all_together(batch):
+                self._begin()
+                for job in batch:
+                    self._perform(job)
+                self._connection.execute("COMMIT")
         except Exception as error:
             for job in batch:
                 job.error = error
             self._roll_back()
+
+    def _all_together(self, batch: Sequence[_Job[Any]]) -> bool:
+        """Without savepoints, as most go well: they cost as much as an operation. False if one raised, and none has
+        happened: so operations have to be such that they can be run again."""
+        self._begin()
+        try:
+            for job in batch:
+                job.result = job.operation(self._connection)
+        except Exception:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            return False
+        self._connection.execute("COMMIT")
+        return True
 
     def _sync(self, wanted: bool) -> None:
         # In WAL mode FULL is a sync of the log at each commit, and with it of all that was committed before.

@@ -24,12 +24,15 @@ BUSY_SECONDS: Final = 10.0
 """How long anything waits for a lock that another process holds."""
 
 
-def connect(path: Path, *, write: bool) -> sqlite3.Connection:
-    """Open a connection that any one thread at a time may use. Blocks on the disk; raises sqlite3.Error."""
+def connect(path: Path, *, write: bool, patience: float = BUSY_SECONDS) -> sqlite3.Connection:
+    """Open a connection that any one thread at a time may use. Blocks on the disk; raises sqlite3.Error.
+
+    `patience`: seconds that a statement waits for a lock.
+    """
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={'rwc' if write else 'ro'}",
         uri=True,
-        timeout=BUSY_SECONDS,
+        timeout=patience,
         isolation_level=None,
         check_same_thread=False,
     )
@@ -60,9 +63,9 @@ def fault(error: sqlite3.Error, path: Path) -> Exception:
 
 
 class Readers:
-    """Some read-only connections, each used by one worker thread at a time.
+    """Some read-only connections, each used by one worker thread at a time, and one for the event loop.
 
-    They have a limiter of their own: threads that hang in other work never hold up a read.
+    The threads have a limiter of their own: threads that hang in other work never hold up a read.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -72,6 +75,7 @@ class Readers:
         self._limiter = anyio.CapacityLimiter(size)
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
+        self._here: sqlite3.Connection | None = None
         self._closed = False
 
     async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
@@ -81,18 +85,30 @@ class Readers:
         # A read that hangs on a dead disk must not make its request hang as well, hence abandon_on_cancel.
         return await anyio.to_thread.run_sync(self._run, query, abandon_on_cancel=True, limiter=self._limiter)
 
+    async def look(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `query`, which finds a row or two by their key, on the event loop: waking a thread takes longer.
+
+        One statement, if it is not to be `within` a snapshot. In WAL mode no reader waits for a writer; should it have
+        to, a thread does. Raises what `fault` makes of errors.
+        """
+        if self._closed:
+            raise anyio.ClosedResourceError
+        try:
+            if self._here is None:
+                self._here = connect(self._path, write=False, patience=0)
+            return query(self._here)
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                return await self.run(query)
+            raise fault(error, self._path) from error
+
     def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
         with self._lock:
             connection = self._idle.pop() if self._idle else None
         try:
             if connection is None:
                 connection = connect(self._path, write=False)
-            connection.execute("BEGIN")
-            try:
-                return query(connection)
-            finally:
-                if connection.in_transaction:  # an error may have ended it
-                    connection.execute("ROLLBACK")
+            return within(connection, query)
         except sqlite3.Error as error:
             raise fault(error, self._path) from error
         finally:
@@ -111,5 +127,19 @@ class Readers:
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
+        if self._here is not None:
+            idle.append(self._here)
         for connection in idle:
             connection.close()
+
+
+def within(connection: sqlite3.Connection, query: Callable[[sqlite3.Connection], T]) -> T:
+    """Run `query` within one snapshot."""
+    begun = connection.in_transaction
+    if not begun:
+        connection.execute("BEGIN")
+    try:
+        return query(connection)
+    finally:
+        if not begun and connection.in_transaction:  # an error may have ended it
+            connection.execute("ROLLBACK")

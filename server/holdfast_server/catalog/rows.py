@@ -39,12 +39,12 @@ def select(connection: sqlite3.Connection, clause: str, values: Mapping[str, obj
 
 
 def insert(connection: sqlite3.Connection, upload: Upload) -> int:
-    """Add an upload that has no bytes yet; its key. Raises Duplicate."""
+    """Add an upload; its key. Raises Duplicate."""
     try:
         row = connection.execute(
             "INSERT INTO upload (id, state, length, parallel, granule, concat, metadata, name, created, updated,"
             " expires, expected, wanted, computed, prefix, received, error, error_detail)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 upload.id,
                 upload.state,
@@ -57,9 +57,11 @@ def insert(connection: sqlite3.Connection, upload: Upload) -> int:
                 upload.created,
                 upload.updated,
                 upload.expires,
-                _json(upload.expected),
+                digests_text(upload.expected),
                 upload.wanted,
-                _json(upload.computed),
+                digests_text(upload.computed),
+                upload.prefix,
+                upload.received,
                 upload.error,
                 upload.error_detail,
             ),
@@ -83,8 +85,8 @@ def update(connection: sqlite3.Connection, key: int, upload: Upload) -> None:
             upload.expires,
             upload.error,
             upload.error_detail,
-            _json(upload.expected),
-            _json(upload.computed),
+            digests_text(upload.expected),
+            digests_text(upload.computed),
             key,
         ),
     )
@@ -130,7 +132,8 @@ def _upload(row: tuple[Any, ...]) -> Upload:
     )
 
 
-def _json(digests: tuple[Digest, ...]) -> str | None:
+def digests_text(digests: tuple[Digest, ...]) -> str | None:
+    """How digests are written down; None if there is none."""
     return json.dumps([(digest.algorithm, digest.hex) for digest in digests]) if digests else None
 
 

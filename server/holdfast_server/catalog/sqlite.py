@@ -28,11 +28,12 @@ from holdfast_server.catalog.base import (
     NoRoom,
     NotReceiving,
     Ranges,
+    Standing,
     Uploads,
     WrongState,
 )
 from holdfast_server.catalog.committer import Committer
-from holdfast_server.catalog.connections import Readers, connect, fault
+from holdfast_server.catalog.connections import Readers, connect, fault, within
 from holdfast_server.catalog.schema import prepare
 from holdfast_server.uploads.upload import State, Upload
 
@@ -93,8 +94,9 @@ class SqliteCatalog:
 
     async def create(self, upload: Upload, *, room: int | None, parts: Sequence[str] = ()) -> None:
         places = list(enumerate(parts))
-        if upload.prefix or upload.received:
-            raise ValueError("a new upload has no bytes stored")
+        complete = upload.state is State.COMPLETE
+        if upload.prefix != upload.received or upload.received != (upload.length if complete else 0):
+            raise ValueError("a new upload has no bytes stored, or all of them if it is complete")
 
         def operation(connection: sqlite3.Connection) -> None:
             if room is not None and upload.length:
@@ -104,14 +106,19 @@ class SqliteCatalog:
                 "INSERT INTO part (final, place, part) VALUES (?, ?, ?)", [(key, *each) for each in places]
             )
             data = {
-                "state": upload.state,
+                "state": State.RECEIVING,
                 "length": upload.length,
                 "name": upload.name,
                 "parallel": upload.parallel,
             }
             rows.append(connection, upload.id, "created", upload.created, data)
+            if complete:
+                if upload.received:
+                    stored.add(connection, key, 0, upload.received)
+                data = {"state": upload.state, "previous": State.RECEIVING, "received": upload.received}
+                rows.append(connection, upload.id, "complete", upload.created, data)
 
-        await self._committer.submit(operation, final=upload.state is State.COMPLETE)
+        await self._committer.submit(operation, final=complete)
 
     async def set_length(
         self, upload_id: str, length: int, granule: int, *, room: int | None, now: float, expires: float | None
@@ -156,10 +163,10 @@ class SqliteCatalog:
         return await self._readers.run(query)
 
     async def coming(self) -> int:
-        return await self._readers.run(_coming)
+        return await self._readers.look(_coming)
 
     async def get(self, upload_id: str, /) -> Upload | None:
-        found = await self._readers.run(lambda connection: rows.find(connection, upload_id))
+        found = await self._readers.look(lambda connection: rows.find(connection, upload_id))
         return None if found is None else found[1]
 
     async def list(self, *, state: State | None = None, before: tuple[float, str] | None = None, limit: int) -> Uploads:
@@ -203,6 +210,8 @@ class SqliteCatalog:
             found = rows.find(connection, upload_id)
             return [] if found is None else [*stored.between(connection, found[0], start, end, limit)]
 
+        if limit == 1:
+            return await self._readers.look(lambda connection: within(connection, query))
         return await self._readers.run(query)
 
     async def missing(self, upload_id: str, start: int, end: int, limit: int) -> tuple[Ranges, bool]:
@@ -213,7 +222,14 @@ class SqliteCatalog:
         return await self._readers.run(query)
 
     async def commit(
-        self, upload_id: str, ranges: Sequence[tuple[int, int]], *, now: float, expires: float | None
+        self,
+        upload_id: str,
+        ranges: Sequence[tuple[int, int]],
+        *,
+        now: float,
+        expires: float | None,
+        verify: bool = False,
+        computed: tuple[Digest, ...] | None = None,
     ) -> Upload:
         ranges = tuple(ranges)
 
@@ -231,11 +247,25 @@ class SqliteCatalog:
                     received += new
                     if first == 0:
                         prefix = last
-            connection.execute(
-                "UPDATE upload SET prefix = ?, received = ?, updated = ?, expires = ? WHERE key = ?",
-                (prefix, received, now, expires, key),
+            state = State.VERIFYING if verify and received == upload.length else upload.state
+            changed = replace(
+                upload,
+                state=state,
+                prefix=prefix,
+                received=received,
+                updated=now,
+                expires=expires,
+                computed=upload.computed if computed is None else computed,
             )
-            return replace(upload, prefix=prefix, received=received, updated=now, expires=expires)
+            connection.execute(
+                "UPDATE upload SET state = ?, prefix = ?, received = ?, updated = ?, expires = ?, computed = ?"
+                " WHERE key = ?",
+                (state, prefix, received, now, expires, rows.digests_text(changed.computed), key),
+            )
+            if state is State.VERIFYING:
+                data = {"state": state, "previous": upload.state, "received": received}
+                rows.append(connection, upload_id, "verifying", now, data)
+            return changed
 
         return await self._committer.submit(operation)
 
@@ -311,8 +341,19 @@ class SqliteCatalog:
 
         return await self._readers.run(query)
 
+    async def standing(self, upload_id: str, start: int, end: int) -> Standing:
+        def query(connection: sqlite3.Connection) -> Standing:
+            found = rows.find(connection, upload_id)
+            fence = rows.head(connection, "fence")
+            if found is None:
+                return Standing(None, fence, None)
+            key, upload = found
+            return Standing(upload, fence, next(stored.between(connection, key, start, end, 1), None))
+
+        return await self._readers.run(query)
+
     async def fence_head(self) -> int:
-        return await self._readers.run(lambda connection: rows.head(connection, "fence"))
+        return await self._readers.look(lambda connection: rows.head(connection, "fence"))
 
     async def events(self, after: int, limit: int) -> Sequence[Event]:
         def query(connection: sqlite3.Connection) -> Sequence[Event]:
@@ -325,7 +366,7 @@ class SqliteCatalog:
         return await self._readers.run(query)
 
     async def event_head(self) -> int:
-        return await self._readers.run(lambda connection: rows.head(connection, "event"))
+        return await self._readers.look(lambda connection: rows.head(connection, "event"))
 
     def changed(self) -> bool:
         if self._closed:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from starlette.types import Scope, Send
 
@@ -18,14 +18,27 @@ TRAILERS = "holdfast.request.trailers"
 they are once the body has ended (T-TRAILER-1)."""
 
 
+ARRIVED = "holdfast.request.arrived"
+"""The extension of a scope by which a server shows what has come of the body, without taking it: its `body` gives all
+of it as bytes, or None if there is more to come."""
+_HEAD = "holdfast.head"
 PEER = "holdfast.peer"
 """The extension of a scope by which a server says that it can tell whether the client is still there: its `gone` is
 to be called for that."""
 
 
 def head_of(scope: Scope) -> Headers:
-    """The request's fields. Copied: some servers add trailers to the list of the scope later."""
-    return _fields(scope["headers"])
+    """The request's fields. Copied: some servers add trailers to the list of the scope later. Read once a request."""
+    found = scope.get(_HEAD)
+    if found is None:
+        found = scope[_HEAD] = _fields(scope["headers"])
+    return cast("Headers", found)
+
+
+def arrived(scope: Scope) -> bytes:
+    """The body, if it is here already; empty if not, or if this server cannot tell."""
+    extension = scope.get("extensions", {}).get(ARRIVED)
+    return b"" if extension is None else extension["body"]() or b""
 
 
 def trailers_of(scope: Scope) -> Callable[[], Headers] | None:

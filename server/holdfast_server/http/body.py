@@ -1,25 +1,30 @@
-"""The body of an ASGI request as the domain's `Incoming`.
+"""The body of an ASGI request as the domain's `Incoming`: the plain road, which every server has.
 
 Rule of this file: it reads ahead of whoever stores, because some servers drop what they have buffered when the
 connection is lost while the application is busy; and it reads ahead only so far, so that memory stays bounded. It
 does not read before it is asked for bytes: until then the server has not answered `Expect: 100-continue`.
+
+Where the server lends the connection itself, the body is read there instead: `lent_body`.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from holdfast_protocol.messages import Headers
+from holdfast_server.http.answers import gone_of, trailers_of
+from holdfast_server.http.lent_body import LENDING, LentBody
 from holdfast_server.http.uvicorn_cycle import with_what_is_left
-from holdfast_server.uploads.incoming import Ending
+from holdfast_server.uploads.incoming import Ending, Incoming
 
 RUN: Final = 1024 * 1024
 LINGER: Final = 0.002
-"""`take` waits so many seconds for a whole run, once there is something: a thread is dear, a write call is too."""
+"""`wait` waits so many seconds for a whole run, once there is something: a thread is dear, a write call is too."""
 READ_AHEAD: Final = 4 * 1024 * 1024
 """Bytes of one request that may wait in memory to be stored."""
 
@@ -44,9 +49,10 @@ class RequestBody:
         self._stall_timeout = stall_timeout
         self._left = expected
         self._started = False
-        self._buffers: list[bytes] = []
+        self._buffers: deque[bytes | memoryview] = deque()
         self._size = 0
-        self._enough = 1  # bytes that wake who waits in `take`
+        self._batch: deque[bytes | memoryview] = deque()  # what `read` gives; the task that receives adds no more to it
+        self._enough = 1  # bytes that wake who waits
         self._nudged = False
         self._wake = anyio.Event()
         self._room = anyio.Event()
@@ -59,7 +65,9 @@ class RequestBody:
     def gone(self) -> bool:
         return self.ending is Ending.CUT or self._gone()
 
-    async def take(self, patience: float | None = None) -> Sequence[bytes] | None:
+    async def wait(self, patience: float | None = None) -> bool | None:
+        if self._batch:
+            return True
         if not self._started:
             self._started = True
             if self.ending is None:
@@ -79,13 +87,23 @@ class RequestBody:
             with anyio.move_on_after(LINGER):
                 await self._wake.wait()
             self._enough = 1
-        if self._nudged:
-            self._nudged = False
-            if not self._buffers:
-                return None if self.ending is None else ()
-        buffers, self._buffers, self._size = self._buffers, [], 0
+        nudged, self._nudged = self._nudged, False
+        if nudged and not self._buffers and self.ending is None:
+            return None
+        self._batch, self._buffers, self._size = self._buffers, deque(), 0
         self._room.set()
-        return buffers
+        return bool(self._batch)
+
+    def read(self, most: int) -> Sequence[bytes | memoryview]:
+        found: list[bytes | memoryview] = []
+        while self._batch and most:
+            data = self._batch.popleft()
+            if len(data) > most:
+                self._batch.appendleft(memoryview(data)[most:])
+                data = memoryview(data)[:most]
+            found.append(data)
+            most -= len(data)
+        return found
 
     def _ended(self) -> bool:
         return self.ending is not None
@@ -126,13 +144,17 @@ class RequestBody:
 
 @asynccontextmanager
 async def reading(
-    receive: Receive,
-    stall_timeout: float,
-    expected: int | None,
-    gone: Callable[[], bool],
-    trailers: Callable[[], Headers] = Headers,
-) -> AsyncIterator[RequestBody]:
-    """The body, read by a task that ends with the block. An exception leaves the block as it is, not in a group."""
+    scope: Scope, receive: Receive, stall_timeout: float, expected: int | None
+) -> AsyncIterator[Incoming]:
+    """The body, by the faster of the two roads that there are. It is read no further when the block ends.
+
+    An exception leaves the block as it is, not in a group.
+    """
+    lending, gone, trailers = scope.get("extensions", {}).get(LENDING), gone_of(scope), trailers_of(scope) or Headers
+    if lending is not None:
+        with LentBody(lending["lend"], stall_timeout, gone) as lent:
+            yield lent
+        return
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         try:

@@ -5,19 +5,29 @@ shown by a browser as part of this site: it is an attachment, and its type is no
 """
 
 import secrets
+import socket
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Final, Literal
 
-from starlette.types import Send
+import anyio
+from starlette.types import Scope, Send
 
 from holdfast_protocol import fields, headers
 from holdfast_protocol import server as rules
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
-from holdfast_server.http.answers import NOSNIFF, answer, start
+from holdfast_server.http.answers import NOSNIFF, answer, head_of, start
 from holdfast_server.storage.base import Reader
 from holdfast_server.uploads.service import Uploads
 from holdfast_server.uploads.upload import Upload
+
+SENDING: Final = "holdfast.response.socket"
+"""The extension of a scope by which a server says that it lends the connection for a part of the answer's body:
+`await send(size, transmit)` calls `transmit` with a socket that does not block, and that sends so many bytes by it."""
+
+
+LAST: Final = 16 * 1024
+"""Bytes that are never sent so; few enough for a server to take them without waiting."""
 
 
 def entity_tag(upload: Upload) -> fields.EntityTag:
@@ -40,9 +50,10 @@ def file_fields(upload: Upload) -> dict[str, str]:
 
 
 async def download(
-    uploads: Uploads, upload: Upload, head: Headers, send: Send, others: Mapping[str, str] | None = None
+    uploads: Uploads, upload: Upload, scope: Scope, send: Send, others: Mapping[str, str] | None = None
 ) -> None:
     """Answers a GET, with the fields `others` beside those of the file."""
+    head = head_of(scope)
     async with uploads.open(upload) as reader:
         found = file_fields(upload) | dict(others or {})
         _check_match(upload, head)
@@ -52,7 +63,7 @@ async def download(
         ranges = _ranges(upload, head)
         if ranges is None:
             await start(send, 200, {**found, headers.CONTENT_LENGTH: str(upload.reach)})
-            await _send(reader, 0, upload.reach, send)
+            await _send(reader, 0, upload.reach, scope, send)
             await send({"type": "http.response.body"})
         elif not ranges:
             raise ProblemError(
@@ -68,10 +79,10 @@ async def download(
             (first, end) = ranges[0]
             found[headers.CONTENT_RANGE] = fields.format_content_range(first, end, upload.reach)
             await start(send, 206, {**found, headers.CONTENT_LENGTH: str(end - first)})
-            await _send(reader, first, end, send)
+            await _send(reader, first, end, scope, send)
             await send({"type": "http.response.body"})
         else:
-            await _send_parts(reader, ranges, found, send)
+            await _send_parts(reader, ranges, found, scope, send)
 
 
 def _ranges(upload: Upload, head: Headers) -> Sequence[tuple[int, int]] | None:
@@ -107,12 +118,33 @@ def _tags(head: Headers, name: str) -> list[fields.EntityTag] | Literal["*"] | N
         raise error.as_problem() from None
 
 
-async def _send(reader: Reader, start_: int, end: int, send: Send) -> None:
+async def _send(reader: Reader, start_: int, end: int, scope: Scope, send: Send) -> None:
+    """Bytes of the file: straight out of it into the connection, where the server lends that.
+
+    The last ones take the plain way even then: who has them has the whole answer, and may send the next request before
+    this server would know that it has answered.
+    """
+    lending = scope.get("extensions", {}).get(SENDING)
+    tail = end - LAST
+    if lending is not None and start_ < tail:
+
+        async def transmit(connection: socket.socket) -> None:
+            position = start_
+            while position < tail:
+                count = await reader.send(connection, position, tail)
+                if not count:
+                    await anyio.wait_writable(connection)
+                position += count
+
+        await lending["send"](tail - start_, transmit)
+        start_ = tail
     async for data in reader.read(start_, end):
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
-async def _send_parts(reader: Reader, ranges: Sequence[tuple[int, int]], found: dict[str, str], send: Send) -> None:
+async def _send_parts(
+    reader: Reader, ranges: Sequence[tuple[int, int]], found: dict[str, str], scope: Scope, send: Send
+) -> None:
     """RFC 9110, section 14.6."""
     boundary = secrets.token_hex(16)
     media = found[headers.CONTENT_TYPE]
@@ -138,6 +170,6 @@ async def _send_parts(reader: Reader, ranges: Sequence[tuple[int, int]], found: 
     )
     for part, first, end in parts:
         await send({"type": "http.response.body", "body": part, "more_body": True})
-        await _send(reader, first, end, send)
+        await _send(reader, first, end, scope, send)
         await send({"type": "http.response.body", "body": b"\r\n", "more_body": True})
     await send({"type": "http.response.body", "body": closing})

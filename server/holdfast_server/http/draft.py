@@ -15,9 +15,10 @@ from holdfast_protocol.dialects import ietf
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http import downloads
 from holdfast_server.http.answers import answer, gone_of, head_of
-from holdfast_server.http.body import RequestBody, reading
+from holdfast_server.http.body import reading
 from holdfast_server.http.interim import Interim
 from holdfast_server.settings import Settings
+from holdfast_server.uploads.incoming import Incoming
 from holdfast_server.uploads.service import Cut, Uploads
 from holdfast_server.uploads.upload import State, Upload
 
@@ -64,7 +65,7 @@ class DraftFiles:
             upload = await uploads.find(upload_id)
         if upload.state is State.COMPLETE:
             fields = ietf.state_fields(draft, upload, uploads.limits, uploads.now())
-            await downloads.download(uploads, upload, head_of(scope), send, fields)
+            await downloads.download(uploads, upload, scope, send, fields)
         else:
             await self.head(spoken, upload_id, scope, send)
 
@@ -121,9 +122,8 @@ class DraftFiles:
             refused.headers = {**refused.headers, **(location or {})}
             raise refused from error
 
-    def _body(self, scope: Scope, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
-        expected = rules.read_content_length(head_of(scope))
-        return reading(receive, self._settings.stall_timeout, expected, gone_of(scope))
+    def _body(self, scope: Scope, receive: Receive) -> AbstractAsyncContextManager[Incoming]:
+        return reading(scope, receive, self._settings.stall_timeout, rules.read_content_length(head_of(scope)))
 
 
 def _status(upload: Upload, status: int) -> int:

@@ -18,10 +18,11 @@ from holdfast_protocol.dialects import ietf
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http import downloads
-from holdfast_server.http.answers import answer, gone_of, head_of, not_allowed, trailers_of
-from holdfast_server.http.body import RequestBody, reading
+from holdfast_server.http.answers import answer, arrived, head_of, not_allowed, trailers_of
+from holdfast_server.http.body import reading
 from holdfast_server.http.draft import DraftFiles
 from holdfast_server.settings import Settings
+from holdfast_server.uploads.incoming import Incoming
 from holdfast_server.uploads.service import Cut, Uploads
 from holdfast_server.uploads.upload import State, Upload
 
@@ -95,7 +96,7 @@ class Files:
                 await self._patch(found, scope, receive, send)
             case "GET":
                 uploads = self._uploads()
-                await downloads.download(uploads, await uploads.find(found), head_of(scope), send)
+                await downloads.download(uploads, await uploads.find(found), scope, send)
             case "DELETE":
                 await self._uploads().terminate(found)
                 await answer(send, 204)
@@ -123,7 +124,8 @@ class Files:
 
     def _limits(self, scope: Scope) -> rules.Limits:
         """What is taken, by the server that this request came through."""
-        return replace(self._uploads().limits, trailers=trailers_of(scope) is not None)
+        limits = self._uploads().limits
+        return limits if trailers_of(scope) is None else replace(limits, trailers=True)
 
     async def _options(self, scope: Scope, send: Send, methods: tuple[str, ...]) -> None:
         fields = dialects.options_fields(self._limits(scope), head_of(scope))
@@ -135,7 +137,7 @@ class Files:
         wanted = dialects.decide_create(head, self._limits(scope))
         parts = _parts(scope, head, wanted, self._settings.public_url)
         try:
-            upload = await uploads.create(wanted, lambda: self._body(scope, head, receive), parts)
+            upload = await uploads.create(wanted, lambda: self._body(scope, head, receive), parts, arrived(scope))
         except Cut:
             return
         fields = rules.created_fields(upload, uploads.limits)
@@ -170,6 +172,9 @@ class Files:
         head = head_of(scope)
         match dialects.decide_patch(head, upload, self._limits(scope)):
             case rules.Append() as wanted:
+                done = await uploads.append_whole(upload, wanted, arrived(scope))
+                if done is not None:
+                    return 204, rules.progress_fields(done)
                 async with self._body(scope, head, receive) as body:
                     upload = await uploads.append(upload, wanted, body)
             case rules.StoreChunk() as wanted:
@@ -182,6 +187,5 @@ class Files:
                 pass
         return 204, rules.progress_fields(upload)
 
-    def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[RequestBody]:
-        expected = rules.read_content_length(head)
-        return reading(receive, self._settings.stall_timeout, expected, gone_of(scope), trailers_of(scope) or Headers)
+    def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[Incoming]:
+        return reading(scope, receive, self._settings.stall_timeout, rules.read_content_length(head))

@@ -2,34 +2,38 @@
 
 Rule of this file: it mends what cannot be mended from inside an ASGI application. uvicorn appends trailers to the
 header fields of the scope, often before the application has seen those, so that nobody could tell them apart
-(T-TRAILER-1). It does not say whether the client is still there unless its bytes are read (T-PATCH-3). And it has no
+(T-TRAILER-1). It does not say whether the client is still there unless its bytes are read (T-PATCH-3). It has no
 interim answers: here is the ASGI extension `http.response.informational`, a message with `status` and `headers` that
-may be sent before `http.response.start`, any number of times. Where another server runs the application, everything
-else still holds.
+may be sent before `http.response.start`, any number of times. And it lends the connection for bodies (`lending`).
+Where another server runs the application, everything else still holds.
 """
 
 import http
 import re
 import select
+import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from holdfast_server.http.answers import PEER, TRAILERS
-from holdfast_server.http.framing import FramingProtocol
+from holdfast_server.http.answers import ARRIVED, PEER, TRAILERS
+from holdfast_server.http.downloads import SENDING
+from holdfast_server.http.lending import LendingProtocol, Loan, length_of
+from holdfast_server.http.lent_body import LENDING
 
 _INFORMATIONAL = "http.response.informational"
 _NOT_IN_A_FIELD = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _PHRASES = {status.value: status.phrase for status in http.HTTPStatus} | {104: "Upload Resumption Supported"}
 
 
-class HoldfastProtocol(FramingProtocol):
+class HoldfastProtocol(LendingProtocol):
     """To be given to uvicorn as `http=`, with the `head_timeout` of `FramingProtocol`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.app = _informing(self.app)
+        self.app = _extending(self.app, self)
 
     def on_headers_complete(self) -> None:
         trailers: list[tuple[bytes, bytes]] = []
@@ -49,8 +53,8 @@ class HoldfastProtocol(FramingProtocol):
         return bool(poll.poll(0))
 
 
-def _informing(app: ASGIApp) -> ASGIApp:
-    async def informing(scope: Scope, receive: Receive, send: Send) -> None:
+def _extending(app: ASGIApp, protocol: LendingProtocol) -> ASGIApp:
+    async def extending(scope: Scope, receive: Receive, send: Send) -> None:
         cycle = getattr(receive, "__self__", None)
         if not isinstance(cycle, RequestResponseCycle):
             await app(scope, receive, send)
@@ -62,11 +66,26 @@ def _informing(app: ASGIApp) -> ASGIApp:
             else:
                 await send(message)
 
+        def arrived() -> bytes | None:
+            return None if cycle.more_body or cycle.waiting_for_100_continue else bytes(cycle.body)
+
+        def lend() -> Loan:
+            return protocol.lend(cycle)
+
+        async def send_through(size: int, transmit: Callable[[socket.socket], Awaitable[None]]) -> None:
+            await protocol.send(cycle, size, transmit)
+
+        extensions = scope.setdefault("extensions", {})
+        extensions[ARRIVED] = {"body": arrived}
         if scope["http_version"] == "1.1":  # RFC 9110, section 15.2: never to a client of HTTP/1.0
-            scope["extensions"] = {**scope.get("extensions", {}), _INFORMATIONAL: {}}
+            extensions[_INFORMATIONAL] = {}
+        if protocol.lends():
+            extensions[SENDING] = {"send": send_through}
+            if length_of(scope["headers"]):
+                extensions[LENDING] = {"lend": lend}
         await app(scope, receive, send_all)
 
-    return informing
+    return extending
 
 
 async def _inform(cycle: RequestResponseCycle, message: Message) -> None:

@@ -5,23 +5,27 @@ given range of an upload: in this process, in any other, also after any of them 
 a committed byte never writes that byte again.
 """
 
-from collections.abc import AsyncIterator, Sequence
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 from holdfast_protocol.digest import Hasher
 
-Buffers = Sequence[bytes | bytearray | memoryview]
+Source = Callable[[int], Sequence[bytes | memoryview]]
+"""Gives the next bytes, at most so many; none if there are none now. What it gives is valid until it is asked again."""
 
 
 class Piece(Protocol):
     """Somewhere to write to. Offsets are those of the upload."""
 
-    async def write(self, offset: int, buffers: Buffers, hashers: Sequence[Hasher] = ()) -> None:
-        """Writes all of the buffers one after the other from `offset`, and feeds them to the hashers on the way.
+    async def write(self, offset: int, source: Source, most: int, hashers: Sequence[Hasher] = ()) -> int:
+        """Writes what the source gives from `offset` on, until it has no more or it is `most` bytes; how many it was.
 
-        Off the event loop. Raises OSError; with ENOSPC when the store is full. A part may have been written then.
+        The hashers are fed with it on the way. Off the event loop, and the source is asked there too; not to be
+        cancelled, so keep `most` to some MiB. Raises OSError; with ENOSPC when the store is full. A part may have been
+        written then.
         """
         ...
 
@@ -59,6 +63,10 @@ class Reservation(Piece, Protocol):
         """
         ...
 
+    def clear(self) -> None:
+        """Takes back what was written, where nothing of it is to stay; for whoever has all of it. Does not block."""
+        ...
+
     async def copy(self, scratch: Piece, start: int, end: int) -> None:
         """Takes `[start, end)` over from another piece of the same storage, without passing it through this process
         where that can be avoided. Off the event loop, and not to be cancelled: keep the range to some 64 MiB.
@@ -86,6 +94,14 @@ class Reader(Protocol):
 
     def read(self, start: int, end: int) -> AsyncIterator[bytes]:
         """The bytes `[start, end)` in pieces of at most 1 MiB. Off the event loop."""
+        ...
+
+    async def send(self, connection: socket.socket, start: int, end: int) -> int:
+        """Sends the first of the bytes `[start, end)`, as many as a socket that does not block takes now, but some MiB
+        at most; how many it was. They do not pass through this process where that can be avoided.
+
+        Off the event loop. Raises ConnectionError if the other side is gone, and OSError if the file fails.
+        """
         ...
 
     def close(self) -> None: ...
@@ -118,6 +134,25 @@ class Storage(Protocol):
 
     async def size(self, upload_id: str, name: str) -> int | None:
         """How far the bytes of an upload reach, on its way or published, or None if it has none."""
+        ...
+
+    async def fill(self, upload_id: str, end: int, data: bytes) -> Reservation | None:
+        """Reserves `[0, end)` of an upload that has no bytes, writes its first ones and syncs, at once.
+
+        None if any of it is reserved by somebody else, or if it has bytes. Off the event loop. Raises OSError.
+        """
+        ...
+
+    async def deposit(self, upload_id: str, name: str, data: bytes) -> Piece:
+        """Stores and publishes a file at once, as `fill` and `publish` would, for an id that nobody knows yet.
+
+        The file is the caller's, until it is released: `claim_file` of others answers None. Raises OSError, and leaves
+        nothing behind then.
+        """
+        ...
+
+    async def claim_file(self, upload_id: str, name: str) -> Piece | None:
+        """A published file, unless it is not there or somebody who has just deposited it has not released it yet."""
         ...
 
     async def publish(self, upload_id: str, name: str) -> None:

@@ -12,11 +12,16 @@ which it looks at once it has its lock, tells it.
 
 import errno
 import fcntl
+import itertools
 import os
+import select
+import socket
 import struct
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -24,7 +29,8 @@ import anyio
 from anyio import to_thread
 
 from holdfast_protocol.digest import Hasher
-from holdfast_server.storage.base import Buffers, Room
+from holdfast_server.storage.base import Room, Source
+from holdfast_server.storage.hands import Hands
 
 Durability = Literal["ack", "finish", "os"]
 
@@ -35,7 +41,14 @@ _ID_LENGTH = 32
 _FICLONERANGE = 0x4020940D
 _BLOCK = 4096
 _PIECE = 1 << 20
+_SENT = 8 << 20
+"""Bytes that are sent in one go before the event loop is asked again."""
+_FAST = 1 << 18
+_LINGER = 2  # milliseconds
 _MOST_BUFFERS = 1024  # IOV_MAX on Linux
+_WRITTEN = 256 * 1024
+"""Bytes that are written in one call. More of them saves nothing, and the kernel then takes larger pages for its cache:
+in a virtual machine whose host has yet to give it that memory, these have cost several times as much."""
 
 T = TypeVar("T")
 
@@ -59,21 +72,38 @@ def _is_at(fd: int, path: Path) -> bool:
         return False
 
 
-def _write_all(fd: int, offset: int, buffers: Buffers, hashers: Sequence[Hasher]) -> None:
-    for hasher in hashers:
-        for buffer in buffers:
-            hasher.update(buffer)
-    waiting = [memoryview(buffer) for buffer in buffers if len(buffer)]
-    while waiting:
-        written = os.pwritev(fd, waiting[:_MOST_BUFFERS], offset)
+def _write_from(fd: int, offset: int, source: Source, most: int, hashers: Sequence[Hasher]) -> int:
+    total = 0
+    while total < most and (buffers := source(most - total)):
+        total += _write_all(fd, offset + total, buffers, hashers)
+    return total
+
+
+def _write_all(fd: int, offset: int, buffers: Sequence[bytes | memoryview], hashers: Sequence[Hasher]) -> int:
+    start, batch, size = offset, list[memoryview](), 0
+    for buffer in buffers:
+        rest = memoryview(buffer)
+        while rest:
+            piece, rest = rest[: _WRITTEN - size], rest[_WRITTEN - size :]
+            for hasher in hashers:
+                hasher.update(piece)
+            batch.append(piece)
+            size += len(piece)
+            if size == _WRITTEN or len(batch) == _MOST_BUFFERS:
+                _write_batch(fd, offset, batch)
+                offset, batch, size = offset + size, [], 0
+    _write_batch(fd, offset, batch)
+    return offset + size - start
+
+
+def _write_batch(fd: int, offset: int, batch: list[memoryview]) -> None:
+    while batch:
+        written = os.pwritev(fd, batch, offset)
         offset += written
-        done = 0
-        while done < len(waiting) and written >= len(waiting[done]):
-            written -= len(waiting[done])
-            done += 1
-        del waiting[:done]
+        while batch and written >= len(batch[0]):
+            written -= len(batch.pop(0))
         if written:
-            waiting[0] = waiting[0][written:]
+            batch[0] = batch[0][written:]
 
 
 def _read_all(fd: int, offset: int, size: int) -> bytes:
@@ -86,6 +116,26 @@ def _read_all(fd: int, offset: int, size: int) -> bytes:
         offset += len(part)
         size -= len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _send(fd: int, offset: int, size: int, connection: socket.socket) -> int:
+    poll = select.poll()
+    poll.register(connection, select.POLLOUT)
+    sent = fresh = 0
+    while sent < size:
+        try:
+            count = os.sendfile(connection.fileno(), fd, offset + sent, size - sent)
+        except BlockingIOError:
+            # Only for who reads fast it is worth this thread's while to wait.
+            if fresh < _FAST or not poll.poll(_LINGER):
+                break
+            fresh = 0
+            continue
+        if not count:
+            raise OSError(errno.EIO, "the file is shorter than it was")
+        sent += count
+        fresh += count
+    return sent
 
 
 def _feed(fd: int, offset: int, size: int, hashers: Sequence[Hasher]) -> int:
@@ -142,6 +192,25 @@ def _sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+class _Names:
+    """The names in a folder, put on the disk: one sync at a time, for all who have asked before it began."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._asked = itertools.count(1)
+        self._last = self._synced = 0
+
+    def sync(self) -> None:
+        """Blocks until every name that was made or changed before this call is on the disk."""
+        mine = self._last = next(self._asked)
+        with self._lock:
+            if self._synced < mine:
+                covered = self._last
+                _sync_directory(self._folder)
+                self._synced = covered
+
+
 class _SharedSync:
     """One sync at a time for a file; all who wait while one runs share the next.
 
@@ -153,7 +222,7 @@ class _SharedSync:
         self._running = anyio.Lock()
         self._next: _SyncRound | None = None
 
-    async def run(self, sync: Callable[[], None], limiter: anyio.CapacityLimiter) -> None:
+    async def run(self, sync: Callable[[], None], hands: Hands) -> None:
         if self._next is not None:
             await self._next.wait()
             return
@@ -162,7 +231,7 @@ class _SharedSync:
             async with self._running:
                 self._next = None
                 try:
-                    await to_thread.run_sync(sync, limiter=limiter)
+                    await hands.run(sync)
                 except OSError as error:
                     mine.error = error
                 mine.done.set()
@@ -213,11 +282,18 @@ class LocalPiece:
             result: T = await to_thread.run_sync(work, fd, limiter=limiter)
         return result
 
-    async def write(self, offset: int, buffers: Buffers, hashers: Sequence[Hasher] = ()) -> None:
-        await self.run(lambda fd: _write_all(fd, offset - self.shift, buffers, hashers), self._storage.write_limiter)
+    async def write(self, offset: int, source: Source, most: int, hashers: Sequence[Hasher] = ()) -> int:
+        return await self.run(
+            lambda fd: _write_from(fd, offset - self.shift, source, most, hashers), self._storage.body_limiter
+        )
 
     async def read(self, offset: int, size: int) -> bytes:
         return await self.run(lambda fd: _read_all(fd, offset - self.shift, size), self._storage.read_limiter)
+
+    async def send(self, connection: socket.socket, start: int, end: int) -> int:
+        return await self.run(
+            lambda fd: _send(fd, start - self.shift, end - start, connection), self._storage.read_limiter
+        )
 
     async def digest(self, start: int, end: int, hashers: Sequence[Hasher]) -> int:
         return await self.run(
@@ -247,6 +323,9 @@ class LocalReservation(LocalPiece):
     def claim(self, start: int, end: int) -> bool:
         return _lock(self.fd, start, end - start)
 
+    def clear(self) -> None:
+        os.ftruncate(self.fd, 0)
+
     async def copy(self, scratch: object, start: int, end: int) -> None:
         if not isinstance(scratch, LocalPiece):
             raise TypeError("a piece of this storage is needed")
@@ -259,7 +338,7 @@ class LocalReservation(LocalPiece):
     async def sync(self) -> None:
         if self._storage.durability == "ack":
             async with self.in_use() as fd:
-                await self._sync.run(lambda: os.fdatasync(fd), self._storage.write_limiter)
+                await self._sync.run(lambda: os.fdatasync(fd), self._storage.hands)
 
     def release(self) -> None:
         if not self._released:
@@ -281,6 +360,9 @@ class LocalReader:
             start += len(data)
             yield data
 
+    async def send(self, connection: socket.socket, start: int, end: int) -> int:
+        return await self._piece.send(connection, start, min(end, start + _SENT))
+
     def close(self) -> None:
         self._piece.release()
 
@@ -300,7 +382,11 @@ class LocalStorage:
         # Apart from each other, so that a disk that is slow to write does not hold up who reads.
         self.write_limiter = anyio.CapacityLimiter(32)
         self.read_limiter = anyio.CapacityLimiter(32)
+        # Bodies are copied as fast as the processors can: more threads than these only keep all others from their turn.
+        self.body_limiter = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
         self.digest_limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        self.hands = Hands(32)
+        self._incoming_names, self._file_names = _Names(self._incoming), _Names(self._files)
         self._syncs: dict[str, _SharedSync] = {}
 
     def shared_sync(self, upload_id: str) -> _SharedSync:
@@ -315,18 +401,19 @@ class LocalStorage:
             del self._syncs[upload_id]
 
     async def reserve(self, upload_id: str, start: int, end: int) -> LocalReservation | None:
-        fd = await to_thread.run_sync(self._open_and_lock, upload_id, start, end, limiter=self.write_limiter)
+        # Its name must be on the disk before its first byte is acknowledged, whichever process made it.
+        sync_name = self.durability == "ack"
+        fd = await self.hands.run(lambda: self._open_and_lock(upload_id, start, end, sync_name))
         return None if fd is None else LocalReservation(self, fd, upload_id, start, end)
 
-    def _open_and_lock(self, upload_id: str, start: int, end: int) -> int | None:
+    def _open_and_lock(self, upload_id: str, start: int, end: int, sync_name: bool) -> int | None:
         path = self._incoming / upload_id
         while True:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             mine = False
             try:
-                if self.durability == "ack" and os.fstat(fd).st_size == 0:
-                    # Its name must be on the disk before its first byte is acknowledged, whichever process made it.
-                    _sync_directory(self._incoming)
+                if sync_name and os.fstat(fd).st_size == 0:
+                    self._incoming_names.sync()
                 if not _lock(fd, start, end - start):
                     return None
                 # Published or removed between the opening and the lock, the file is not the upload any more.
@@ -344,7 +431,7 @@ class LocalStorage:
             path.unlink()
 
     async def scratch(self, start: int) -> LocalPiece:
-        return LocalPiece(self, await to_thread.run_sync(self._open_scratch, limiter=self.write_limiter), start)
+        return LocalPiece(self, await self.hands.run(self._open_scratch), start)
 
     def _open_scratch(self) -> int:
         try:
@@ -359,13 +446,13 @@ class LocalStorage:
     async def view(self, upload_id: str, name: str, *, at: int = 0) -> LocalPiece | None:
         # The published one first: whoever was late for its lock may have made an empty file where it was before.
         for path in (self._published(upload_id, name), self._incoming / upload_id):
-            fd = await to_thread.run_sync(_open_to_read, path, limiter=self.read_limiter)
+            fd = await self.hands.run(partial(_open_to_read, path))
             if fd is not None:
                 return LocalPiece(self, fd, at)
         return None
 
     async def claim_digest(self, upload_id: str) -> LocalPiece | None:
-        fd = await to_thread.run_sync(self._open_and_claim, upload_id, limiter=self.read_limiter)
+        fd = await self.hands.run(lambda: self._open_and_claim(upload_id))
         return None if fd is None else LocalPiece(self, fd)
 
     def _open_and_claim(self, upload_id: str) -> int | None:
@@ -387,30 +474,79 @@ class LocalStorage:
         finally:
             piece.release()
 
+    async def fill(self, upload_id: str, end: int, data: bytes) -> LocalReservation | None:
+        sync = self.durability == "ack"
+        fd = await self.hands.run(lambda: self._fill(upload_id, end, data, sync))
+        return None if fd is None else LocalReservation(self, fd, upload_id, 0, end)
+
+    def _fill(self, upload_id: str, end: int, data: bytes, sync: bool) -> int | None:
+        """With `sync` the bytes and the name are on the disk then."""
+        fd = self._open_and_lock(upload_id, 0, end, sync)
+        if fd is None:
+            return None
+        try:
+            if os.fstat(fd).st_size:
+                os.close(fd)
+                return None
+            _write_all(fd, 0, [data], ())
+            if sync:
+                os.fdatasync(fd)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(fd, 0)
+            os.close(fd)
+            raise
+        return fd
+
+    async def deposit(self, upload_id: str, name: str, data: bytes) -> LocalPiece:
+        return LocalPiece(self, await self.hands.run(lambda: self._deposit(upload_id, name, data)))
+
+    def _deposit(self, upload_id: str, name: str, data: bytes) -> int:
+        source, target = self._incoming / upload_id, self._published(upload_id, name)
+        fd = self._fill(upload_id, EVERYTHING, data, sync=False)
+        if fd is None:
+            raise FileExistsError(errno.EEXIST, "this upload is there already", upload_id)
+        try:
+            if self.durability != "os":
+                os.fdatasync(fd)
+            source.rename(target)
+            if self.durability != "os":
+                self._file_names.sync()
+        except OSError:
+            for path in (source, target):
+                path.unlink(missing_ok=True)
+            os.close(fd)
+            raise
+        return fd
+
+    async def claim_file(self, upload_id: str, name: str) -> LocalPiece | None:
+        fd = await self.hands.run(lambda: _open_and_hold(self._published(upload_id, name)))
+        return None if fd is None else LocalPiece(self, fd)
+
     async def publish(self, upload_id: str, name: str) -> None:
-        with anyio.CancelScope(shield=True):
-            await to_thread.run_sync(self._publish, upload_id, name, limiter=self.write_limiter)
+        await self.hands.run(lambda: self._publish(upload_id, name))
 
     def _publish(self, upload_id: str, name: str) -> None:
         source, target = self._incoming / upload_id, self._published(upload_id, name)
         if not target.exists():
-            fd = os.open(source, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                if self.durability != "os":
-                    os.fsync(fd)
-            finally:
-                os.close(fd)
+            if self.durability != "os" or not source.exists():
+                fd = os.open(source, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                try:
+                    if self.durability != "os":
+                        os.fsync(fd)
+                finally:
+                    os.close(fd)
             source.rename(target)
         if self.durability != "os":
-            _sync_directory(self._files)
-            _sync_directory(self._incoming)
+            self._file_names.sync()
+            self._incoming_names.sync()
 
     def _published(self, upload_id: str, name: str) -> Path:
         return self._files / f"{upload_id}-{name}"
 
     @asynccontextmanager
     async def open(self, upload_id: str, name: str) -> AsyncIterator[LocalReader]:
-        fd = await to_thread.run_sync(_open_to_read, self._published(upload_id, name), limiter=self.read_limiter)
+        fd = await self.hands.run(lambda: _open_to_read(self._published(upload_id, name)))
         if fd is None:
             raise FileNotFoundError(errno.ENOENT, "the file is not there", upload_id)
         reader = LocalReader(LocalPiece(self, fd), os.fstat(fd).st_size)
@@ -422,11 +558,11 @@ class LocalStorage:
     async def remove(self, upload_id: str, name: str) -> None:
         await self.discard(upload_id)
         target = self._published(upload_id, name)
-        await to_thread.run_sync(lambda: target.unlink(missing_ok=True), limiter=self.write_limiter)
+        await self.hands.run(lambda: target.unlink(missing_ok=True))
 
     async def discard(self, upload_id: str) -> None:
         source = self._incoming / upload_id
-        await to_thread.run_sync(lambda: source.unlink(missing_ok=True), limiter=self.write_limiter)
+        await self.hands.run(lambda: source.unlink(missing_ok=True))
 
     async def incoming(self) -> Sequence[str]:
         names = await to_thread.run_sync(os.listdir, self._incoming, limiter=self.read_limiter)
@@ -441,6 +577,17 @@ class LocalStorage:
     def room(self) -> Room:
         stat = os.statvfs(self._root)
         return Room(stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize)
+
+
+def _open_and_hold(path: Path) -> int | None:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    if _lock(fd, 0, EVERYTHING):
+        return fd
+    os.close(fd)
+    return None
 
 
 def _open_to_read(path: Path) -> int | None:

@@ -18,12 +18,14 @@ from holdfast_server.catalog.base import NoRoom
 from holdfast_server.storage.base import Reservation
 from holdfast_server.uploads.core import Core, is_full, no_space
 from holdfast_server.uploads.frontier import RUN, Frontier
-from holdfast_server.uploads.incoming import Ending, Incoming
+from holdfast_server.uploads.incoming import SLICE, Ending, Incoming
 from holdfast_server.uploads.upload import Upload
 from holdfast_server.uploads.writers import Writer, Writers
 
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_SECONDS = 1.0
+MARGIN = 1024 * 1024
+"""Bytes of the room that are left free where nothing was set aside: files take whole blocks, and the catalog grows."""
 IDLE_SECONDS = 0.02
 """A stream of which nothing came for so long is committed..."""
 IDLE_INTERVAL = 0.05
@@ -50,12 +52,12 @@ async def append(
     reservation = await writers.take_over(upload.id, writer.start, writer.end, fence_from=0, gone=lambda: body.gone)
     try:
         with writers.registered(writer):
-            fresh = await core.receiving(upload.id)
-            writer.since = await core.catalog.fence_head()
+            standing = await core.catalog.standing(upload.id, writer.start, writer.end)
+            fresh = core.receiving(standing.upload)
+            writer.since = standing.fence
             rules.admit(wanted, fresh)
             await writers.claim_turn(reservation)
-            taken = await core.catalog.stored(upload.id, wanted.offset, fresh.reach, 1)
-            stop = taken[0][0] if taken else rules.reach(wanted, fresh)
+            stop = rules.reach(wanted, fresh) if standing.stored is None else standing.stored[0]
             stream = _Stream(core, frontier, fresh, wanted, body, reservation, writer, stop)
             await stream.count_room()
             return await (stream.atomic() if wanted.atomic else stream.keep())
@@ -100,18 +102,19 @@ class _Stream:
                 idle = IDLE_SECONDS if self._position > self._committed else None
                 if idle is not None:
                     idle = max(idle, self._last + IDLE_INTERVAL - self._core.monotonic())
-                buffers = await self._body.take(idle)
-                if buffers is None:
+                more = await self._body.wait(idle)
+                if more is None:
                     await self._commit()
                     continue
-                if not buffers:
+                if not more:
                     break
-                await self._store(buffers, ())
+                await self._store(())
                 if self._over:
                     break
                 if (
                     self._position - self._committed >= CHECKPOINT_BYTES
                     or self._core.monotonic() - self._last >= CHECKPOINT_SECONDS
+                    or self._flushed is not None
                 ):
                     await self._commit()
         finally:
@@ -126,8 +129,8 @@ class _Stream:
         checksum = self._wanted.checksum
         digests = self._wanted.digests if checksum is None else (checksum, *self._wanted.digests)
         hashers = [hasher(digest.algorithm) for digest in digests]
-        while buffers := await self._body.take():
-            await self._store(buffers, hashers)
+        while await self._body.wait():
+            await self._store(hashers)
             if self._over:
                 raise self._too_far()
         if self._body.ending is Ending.WHOLE:
@@ -162,7 +165,7 @@ class _Stream:
         if length is None or self._upload.length is not None:
             return
         core = self._core
-        free = core.storage.room().free - core.settings.min_free
+        free = core.free()
         try:
             self._upload = await core.catalog.set_length(
                 self._upload.id,
@@ -181,34 +184,31 @@ class _Stream:
         (T-DEFER-3)."""
         core = self._core
         if self._upload.length is None and not core.settings.overcommit:
-            free = core.storage.room().free - core.settings.min_free
-            self._room = max(0, free - await core.catalog.coming())
+            free = core.free()
+            self._room = max(0, free - MARGIN - await core.catalog.coming())
 
-    async def _store(self, buffers: Sequence[bytes], hashers: Sequence[Hasher]) -> None:
-        fitting, size = [], 0
-        for buffer in buffers:
-            left = self._stop - self._position - size
-            if len(buffer) > left:
-                self._over = True
-                buffer = buffer[:left]
-            if buffer:
-                fitting.append(buffer)
-                size += len(buffer)
-        if not fitting:
+    async def _store(self, hashers: Sequence[Hasher]) -> None:
+        """Writes what has arrived, as far as it goes in one slice."""
+        most = min(SLICE, self._stop - self._position)
+        if not most:
+            self._over = True
             return
-        self._core.check_room(size)
+        free = self._core.free()
         if self._room is not None:
-            if size > self._room:
-                raise no_space(size, self._room)
-            self._room -= size
-        self._reach = self._position + size
+            free = min(free, self._room)
+        if free <= 0:
+            raise no_space()
+        most = min(most, free)
+        self._reach = self._position + most
         try:
-            await self._reservation.write(self._position, fitting, hashers)
+            size = await self._reservation.write(self._position, self._body.read, most, hashers)
         except OSError as error:
             if is_full(error):
                 raise no_space() from error
             raise
-        self._position += size
+        self._position = self._reach = self._position + size
+        if self._room is not None:
+            self._room -= size
 
     async def _commit(self) -> None:
         if self._position > self._committed:

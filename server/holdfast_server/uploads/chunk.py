@@ -16,7 +16,7 @@ from holdfast_server.storage.base import Piece, Reservation
 from holdfast_server.uploads.append import Cut
 from holdfast_server.uploads.core import Core, is_full, no_space
 from holdfast_server.uploads.frontier import Frontier
-from holdfast_server.uploads.incoming import Ending, Incoming
+from holdfast_server.uploads.incoming import SLICE, Ending, Incoming
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import TAKEOVER, Writer, Writers
 
@@ -88,9 +88,10 @@ class _Chunk:
         try:
             writer = Writer(self._upload_id, self._start, self._end, self._body.stop)
             with self._writers.registered(writer):
-                await self._check_receiving()
-                writer.since = await self._core.catalog.fence_head()
-                if await _gaps(self._core, self._upload_id, self._start, self._end) != [(self._start, self._end)]:
+                standing = await self._core.catalog.standing(self._upload_id, self._start, self._end)
+                self._check_receiving(standing.upload)
+                writer.since = standing.fence
+                if standing.stored is not None:
                     return await self._store_aside(reservation)
                 await self._receive(reservation)
                 return await self._commit(reservation)
@@ -104,7 +105,7 @@ class _Chunk:
             await self._receive(scratch)
             if reservation is None:
                 reservation = taken = await self._writers.take_over(self._upload_id, self._start, self._end)
-            await self._check_receiving()
+            self._check_receiving(await self._core.catalog.get(self._upload_id))
             holes = await _gaps(self._core, self._upload_id, self._start, self._end)
             await self._compare(reservation, scratch, holes)
             for start, end in holes:
@@ -119,8 +120,8 @@ class _Chunk:
             if taken is not None:
                 taken.release()
 
-    async def _check_receiving(self) -> None:
-        upload = await self._core.find(self._upload_id)
+    def _check_receiving(self, upload: Upload | None) -> None:
+        upload = self._core.found(upload)
         rules.check_takes_bytes(upload)
         if upload.state is not State.RECEIVING:
             raise _LetGo  # completed meanwhile: every range is stored
@@ -129,17 +130,15 @@ class _Chunk:
         """Writes the body to the piece, and verifies it."""
         hashers = [hasher(digest.algorithm) for digest in self._digests]
         position = self._start
-        while buffers := await self._body.take():
-            size = sum(map(len, buffers))
-            if position + size > self._end:
+        while await self._body.wait():
+            if position == self._end:
                 raise ProblemError("body-too-long", "The body is longer than its Content-Length.")
             try:
-                await piece.write(position, buffers, hashers)
+                position += await piece.write(position, self._body.read, min(SLICE, self._end - position), hashers)
             except OSError as error:
                 if is_full(error):
                     raise no_space(self._end - self._start, self._core.storage.room().free) from error
                 raise
-            position += size
         match self._body.ending:
             case Ending.CUT:
                 raise Cut

@@ -157,28 +157,47 @@ class Completion:
                 await self._end(upload, State.FAILED, "data-lost", "Stored bytes are gone from the disk.")
                 return
             upload = await self._frontier.digests(upload_id)
-            computed = {digest.algorithm: digest for digest in upload.computed}
-            if any(computed[digest.algorithm] != digest for digest in upload.expected):
+            if not verified(upload):
                 await self._end(upload, State.FAILED, "upload-digest-mismatch", None)
                 return
-            await self._core.storage.publish(upload.id, upload.name)
-            await self._end(upload, State.COMPLETE, None, None)
+            await publish(self._core, upload)
         finally:
             reservation.release()
 
-    async def _end(self, upload: Upload, state: State, error: str | None, detail: str | None) -> None:
-        now = self._core.now()
-        after = self._core.settings.expire_finished if state is State.COMPLETE else self._core.settings.expire_after
+    async def _end(self, upload: Upload, state: State, error: str, detail: str | None) -> None:
         await self._core.catalog.transition(
             upload.id,
             sources={State.VERIFYING},
             to=state,
-            now=now,
-            expires=None if after is None else now + after,
+            now=self._core.now(),
+            expires=self._core.expiry(),
             event=state.value,
             error=error,
             error_detail=detail,
         )
+
+
+def verified(upload: Upload) -> bool:
+    """Are the digests that were given those that were computed? The latter have to be there."""
+    computed = {digest.algorithm: digest for digest in upload.computed}
+    return all(computed[digest.algorithm] == digest for digest in upload.expected)
+
+
+async def publish(core: Core, upload: Upload) -> Upload:
+    """The last steps, for whoever holds all of an upload that is `verifying` and `verified`."""
+    await core.storage.publish(upload.id, upload.name)
+    try:
+        return await core.catalog.transition(
+            upload.id,
+            sources={State.VERIFYING},
+            to=State.COMPLETE,
+            now=core.now(),
+            expires=core.kept_until(),
+            event="complete",
+        )
+    except WrongState:
+        # The file has left the place where its lock was: a process that recovers may have gone on with it from there.
+        return await core.find(upload.id)
 
 
 def mismatch(upload: Upload) -> ProblemError:

@@ -1,7 +1,7 @@
 """What every part of the domain works with.
 
 Rule of this file: the state of an upload that a writer relies on is read after it has reserved its range
-(`Core.receiving`), never before.
+(`Catalog.standing`), never before.
 """
 
 import errno
@@ -30,29 +30,41 @@ class Core:
 
     async def find(self, upload_id: str) -> Upload:
         """The upload. Raises ProblemError 404 or 410 if there is none (T-EXPIRE-2)."""
-        upload = await self.catalog.get(upload_id)
+        return self.found(await self.catalog.get(upload_id))
+
+    def found(self, upload: Upload | None) -> Upload:
+        """What the catalog has answered, if it is there. Raises ProblemError 404 or 410."""
         if upload is None or upload.state is State.TERMINATED:
             raise ProblemError("not-found", "There is no upload with this id. Create a new one.")
         if upload.state is State.EXPIRED:
             raise ProblemError("gone", "This upload was not finished in time and was removed. Create a new one.")
         return upload
 
-    async def receiving(self, upload_id: str) -> Upload:
+    def receiving(self, upload: Upload | None) -> Upload:
         """The upload, if it still takes bytes. Raises ProblemError otherwise."""
-        upload = await self.find(upload_id)
-        rules.check_takes_bytes(upload)
-        if upload.state is not State.RECEIVING:
+        found = self.found(upload)
+        rules.check_takes_bytes(found)
+        if found.state is not State.RECEIVING:
             raise ProblemError("final-upload", "All bytes of this upload are here; it takes no more.")
-        return upload
+        return found
 
     def expiry(self) -> float | None:
         """When an upload that was touched just now expires."""
         after = self.settings.expire_after
         return None if after is None else self.now() + after
 
+    def kept_until(self) -> float | None:
+        """When an upload that is complete as of now expires."""
+        after = self.settings.expire_finished
+        return None if after is None else self.now() + after
+
+    def free(self) -> int:
+        """How many bytes uploads may still take of the room that there is; negative if they took more than that."""
+        return self.storage.room().free - self.settings.min_free
+
     def check_room(self, size: int) -> None:
         """Raises ProblemError 507 if so many bytes do not fit now (P-CHUNK-8)."""
-        free = self.storage.room().free - self.settings.min_free
+        free = self.free()
         if size > free:
             raise no_space(size, max(0, free))
 

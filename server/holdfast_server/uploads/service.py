@@ -14,7 +14,7 @@ from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import Catalog, NoRoom, WrongState
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Reader, Storage
-from holdfast_server.uploads import append, chunk, upkeep
+from holdfast_server.uploads import append, chunk, upkeep, whole
 from holdfast_server.uploads.append import Cut
 from holdfast_server.uploads.completion import Completion
 from holdfast_server.uploads.concatenation import Concatenation
@@ -88,8 +88,10 @@ class Uploads:
         wanted: rules.Create,
         body: Callable[[], AbstractAsyncContextManager[Incoming]],
         parts: Sequence[str] = (),
+        data: bytes = b"",
     ) -> Upload:
-        """Makes an upload, with the body that came with it, if one did. `body` is called only in that case.
+        """Makes an upload, with the body that came with it, if one did. `body` is called only in that case, and not if
+        `data`, the whole body where it is here already, will do.
 
         `parts` are the ids of those that a final is put together from.
         """
@@ -111,9 +113,11 @@ class Uploads:
             expected=wanted.expected,
             wanted=wanted.wanted,
         )
-        free = core.storage.room().free - core.settings.min_free
+        if wanted.body is not None and whole.is_whole(upload, wanted.body, data):
+            return await whole.create(core, upload, wanted.body, data)
+        room = None if core.settings.overcommit else core.free()
         try:
-            await core.catalog.create(upload, room=None if core.settings.overcommit else free, parts=parts)
+            await core.catalog.create(upload, room=room, parts=parts)
         except NoRoom as error:
             raise no_space(error.needed, error.free) from None
         if upload.final:
@@ -181,6 +185,13 @@ class Uploads:
         """Bytes in order. Completes the upload when the prefix reaches its length (C-MIX-2)."""
         self._check_open()
         return await self._append(upload, wanted, body)
+
+    async def append_whole(self, upload: Upload, wanted: rules.Append, data: bytes) -> Upload | None:
+        """As `append`, with the whole body, where that is all of a small file. None if it is not: nothing was done."""
+        self._check_open()
+        if not whole.is_whole(upload, wanted, data):
+            return None
+        return await whole.append(self._core, upload, wanted, data)
 
     async def _append(self, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
         if upload.partial:

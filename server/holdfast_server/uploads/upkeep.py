@@ -35,18 +35,17 @@ class Upkeep:
 
     async def recover(self) -> None:
         """Brings catalog and storage together. Safe while other processes work on the same data."""
-        # The listings come first: an upload is in the catalog before its first byte is in the storage.
+        # The listings come first: an upload is in the catalog before its first byte is in the storage, or its file is
+        # held until it is.
         storage, catalog = self._core.storage, self._core.catalog
         incoming, published = await storage.incoming(), await storage.published()
         states = await catalog.states([*incoming, *(upload_id for upload_id, _ in published)])
         for upload_id in incoming:
             if states.get(upload_id) in (None, State.COMPLETE, *TOMBSTONES):
-                logger.info("removing bytes of %s, which has none on their way", upload_id)
-                await storage.discard(upload_id)
+                await self._discard(upload_id)
         for upload_id, name in published:
             if states.get(upload_id) in (None, *TOMBSTONES):
-                logger.info("removing the file of %s, which is no upload any more", upload_id)
-                await storage.remove(upload_id, name)
+                await self._remove(upload_id, name)
         for upload in await self._core.catalog.unfinished():
             if upload.state is State.VERIFYING:
                 self._completion.resume(upload.id)
@@ -55,6 +54,30 @@ class Upkeep:
         for upload in await self._core.catalog.unfinished():
             if upload.final:
                 await self._concatenation.settle(upload)
+
+    async def _discard(self, upload_id: str) -> None:
+        reservation = await self._core.storage.reserve(upload_id, 0, EVERYTHING)
+        if reservation is None:
+            return  # of an upload that is being made
+        try:
+            upload = await self._core.catalog.get(upload_id)
+            if upload is None or upload.state in (State.COMPLETE, *TOMBSTONES):
+                logger.info("removing bytes of %s, which has none on their way", upload_id)
+                await self._core.storage.discard(upload_id)
+        finally:
+            reservation.release()
+
+    async def _remove(self, upload_id: str, name: str) -> None:
+        piece = await self._core.storage.claim_file(upload_id, name)
+        if piece is None:
+            return  # of an upload that is being made
+        try:
+            upload = await self._core.catalog.get(upload_id)
+            if upload is None or upload.state in TOMBSTONES:
+                logger.info("removing the file of %s, which is no upload any more", upload_id)
+                await self._core.storage.remove(upload_id, name)
+        finally:
+            piece.release()
 
     async def _check(self, upload: Upload) -> None:
         size = await self._core.storage.size(upload.id, upload.name) or 0

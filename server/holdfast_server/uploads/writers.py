@@ -104,8 +104,8 @@ class Writers:
         """Reserves the range; whoever has any of it is fenced first. Takes less than a second.
 
         A writer of bytes in order that has not come as far as `start` goes on up to there, unless `fence_from` says
-        that it is in the way from an earlier offset on. If `gone` says that nobody waits for this any more, it
-        takes over from nobody.
+        that it is in the way from an earlier offset on. If `gone` says that nobody waits for this any more, nobody
+        is fenced: it has its range if whoever is there ends by himself in that time.
 
         Raises ProblemError: `fenced` if it was gone; `range-busy` if a writer does not let go: its process is there,
         but does not react.
@@ -116,25 +116,26 @@ class Writers:
             return reservation
         fence_start = start if fence_from is None else fence_from
         deadline = self._core.monotonic() + TAKEOVER
-        _check_there(gone)
-        self._fence_here(upload_id, fence_start, end)
         ask_others = self._core.monotonic()
         pause = 0.002
+        here = False
         while True:
+            # A client that lost its connection sends again, and that is the request to go on with (T-PATCH-3). Who is
+            # in the way may be gone just as this one is, and then its end is near.
+            fencing = gone is None or not gone()
+            if fencing and not here:
+                here = True
+                self._fence_here(upload_id, fence_start, end)
             await anyio.sleep(pause)
             reservation = await reserve(upload_id, start, end)
             if reservation is not None:
                 return reservation
-            if self._core.monotonic() > deadline:
-                raise ProblemError(
-                    "range-busy",
-                    "Another request is still writing here and does not react. Try again in a moment.",
-                    headers={"Retry-After": "1"},
-                )
-            if self._core.monotonic() >= ask_others:
+            now = self._core.monotonic()
+            if now > deadline:
+                raise _in_the_way() if fencing else _gone()
+            if fencing and now >= ask_others:
                 # Again from time to time: somebody may have taken the range just before he could be asked.
-                ask_others = self._core.monotonic() + ASK_INTERVAL
-                _check_there(gone)
+                ask_others = now + ASK_INTERVAL
                 self._fence_here(upload_id, fence_start, end)
                 await self._core.catalog.fence(upload_id, fence_start, end, now=self._core.now())
             pause = min(2 * pause, 0.02)
@@ -202,9 +203,13 @@ class Writers:
                 self._frontier.nudge(fence.upload)
 
 
-def _check_there(gone: Callable[[], bool] | None) -> None:
-    """A client that lost its connection sends again, and that is the request to go on with (T-PATCH-3)."""
-    if gone is not None and gone():
-        raise ProblemError(
-            "fenced", "Another request is writing to this upload, and the connection of this one is gone."
-        )
+def _in_the_way() -> ProblemError:
+    return ProblemError(
+        "range-busy",
+        "Another request is still writing here and does not react. Try again in a moment.",
+        headers={"Retry-After": "1"},
+    )
+
+
+def _gone() -> ProblemError:
+    return ProblemError("fenced", "Another request is writing to this upload, and the connection of this one is gone.")

@@ -1,0 +1,132 @@
+"""`HoldfastProtocol` in uvicorn: on every event loop, over TLS, and on a disk that hangs."""
+
+import os
+import random
+import socket
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from tests.support.speaker import TUS, TUS_BODY, Speaker
+from tests.support.waiting import eventually, scaled
+
+from holdfast_server import create_app
+from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
+
+MIB = 1 << 20
+
+
+@contextmanager
+def served(data: Path, **options: Any) -> Iterator[int]:
+    """The application in a thread of this process; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(
+            create_app(data), http=HoldfastProtocol, lifespan="on", log_level="warning", ws="none", **options
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            eventually(lambda: server.started)
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(scaled(20))
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 and its key."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command += ["-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-keyout", str(key), "-out", str(certificate)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=20)
+    except FileNotFoundError:
+        pytest.skip("there is no openssl to make a certificate with")
+    return certificate, key
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.rule("T-PATCH-4", "D-GET-1")
+def test_both_roads_on_every_loop(tmp_path: Path, rng: random.Random, loop: str) -> None:
+    data = rng.randbytes(9 * MIB)
+    with served(tmp_path / "data", loop=loop) as port, Speaker(f"http://127.0.0.1:{port}") as speaker:
+        upload = speaker.create(len(data), parallel=False)
+        assert speaker.patch(upload, 0, data[: 5 * MIB]).offset == 5 * MIB
+        with Speaker(speaker.url) as cut:
+            head = TUS_BODY | {"Upload-Offset": str(5 * MIB), "Content-Length": str(4 * MIB)}
+            cut.connection.begin("PATCH", upload, head)
+            cut.connection.send(data[5 * MIB : 8 * MIB])
+        eventually(lambda: speaker.head(upload).offset == 8 * MIB)
+        assert speaker.patch(upload, 8 * MIB, data[8 * MIB :]).status == 204
+        assert speaker.get(upload).body == data
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.rule("T-PATCH-4", "D-GET-1")
+def test_over_tls_the_connection_is_not_lent(
+    tmp_path: Path, rng: random.Random, certificate: tuple[Path, Path], loop: str
+) -> None:
+    """The bytes in the socket are not those of the file then: all goes by the plain road."""
+    data = rng.randbytes(5 * MIB)
+    files = {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])}
+    trusted = ssl.create_default_context(cafile=str(certificate[0]))
+    with (
+        served(tmp_path / "data", loop=loop, **files) as port,
+        httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trusted, timeout=scaled(10)) as client,
+    ):
+        url = client.post("/files", headers=TUS | {"Upload-Length": str(len(data))}).headers["location"]
+        for start in range(0, len(data), 2 * MIB):
+            fields = TUS_BODY | {"Upload-Offset": str(start)}
+            assert client.patch(url, headers=fields, content=data[start : start + 2 * MIB]).status_code == 204
+        assert client.get(url).content == data
+
+
+@pytest.mark.rule("T-HEAD-1")
+def test_a_disk_that_hangs_stops_nobody_else(
+    tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While no write to the files of eight uploads comes back, all others are answered, and reads are."""
+    data = rng.randbytes(3 * MIB)
+    hangs, waiting, write = threading.Event(), threading.Semaphore(0), os.pwritev
+
+    def slow(*arguments: Any) -> int:
+        waiting.release()
+        assert hangs.wait(scaled(30))
+        return write(*arguments)
+
+    with served(tmp_path / "data") as port, Speaker(f"http://127.0.0.1:{port}") as speaker:
+        other = speaker.create(len(data), parallel=False)
+        assert speaker.patch(other, 0, data).status == 204
+        uploads = [speaker.create(len(data), parallel=False) for _ in range(8)]
+        with monkeypatch.context() as patch, ThreadPoolExecutor(8) as threads:
+            patch.setattr(os, "pwritev", slow)
+
+            def send(url: str) -> int:
+                with Speaker(speaker.url) as own:
+                    return own.patch(url, 0, data).status
+
+            sending = [threads.submit(send, url) for url in uploads]
+            for _ in range(2):
+                assert waiting.acquire(timeout=scaled(20))
+            try:
+                for url in uploads:
+                    assert speaker.head(url).offset == 0
+                assert speaker.get(other).body == data
+                assert speaker.head(speaker.create(5)).offset == 0
+                assert not any(each.done() for each in sending)
+            finally:
+                hangs.set()
+            assert [each.result() for each in sending] == [204] * 8
+        assert all(speaker.get(url).body == data for url in uploads)
