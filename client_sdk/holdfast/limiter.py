@@ -8,8 +8,8 @@ through here to the controller, so that whoever waits is let in as soon as there
 
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
@@ -88,6 +88,15 @@ class Limiter:
         finally:
             self.controller.ended(self._clock())
 
+    @contextmanager
+    def hungry(self) -> Iterator[None]:
+        """In the block a connection waits for bytes to be read that it could send."""
+        self.controller.hungry(self._clock())
+        try:
+            yield
+        finally:
+            self.controller.fed(self._clock())
+
     def moved(self, size: int) -> None:
         """See `Controller.moved`."""
         self.controller.moved(size, self._clock())
@@ -108,13 +117,11 @@ class Limiter:
 
     def _give(self, waiter: _Waiter) -> None:
         self._used += 1
-        self.controller.given(self._used, self._clock())
         self._holds[waiter.share] = self._holds.get(waiter.share, 0) + 1
         waiter.turn.set()
 
     def _leave(self, share: Share) -> None:
         self._used -= 1
-        self.controller.given(self._used, self._clock())
         self._holds[share] -= 1
         if not self._holds[share]:
             del self._holds[share]

@@ -95,7 +95,7 @@ class Controller:
     those that the server has let in; and stays below for a minute. A broken or stalled connection changes nothing.
 
     Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 4 to 10
-    seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 32nd of the bytes
+    seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 24th of the bytes
     that go through between two breaks, so that no more than some percent are sent twice.
     """
 
@@ -120,8 +120,8 @@ class Controller:
         self._resume_at = now
         self._busy = 0
         self._busy_seconds = 0.0
-        self._given = 0
-        self._given_seconds = 0.0
+        self._hungry = 0
+        self._hungry_seconds = 0.0
         self._looked = now
         self._window_from = now
         self._window_bytes = 0
@@ -138,7 +138,7 @@ class Controller:
         """Bytes of the next chunk; whoever cuts rounds it to what the server takes."""
         size = min(self._size, max(SMALLEST_CHUNK, self._memory // (self._connections + 1)))
         if self._breaks:
-            size = min(size, max(SMALLEST_CHUNK, int(self._bytes / self._breaks / 32)))
+            size = min(size, max(SMALLEST_CHUNK, int(self._bytes / self._breaks / 24)))
         return size if self._ceiling is None else min(size, self._ceiling)
 
     @property
@@ -168,10 +168,15 @@ class Controller:
         self._pass_time(now)
         self._busy -= 1
 
-    def given(self, connections: int, now: float) -> None:
-        """So many connections are in somebody's hands now, whether they carry bytes or wait for some."""
+    def hungry(self, now: float) -> None:
+        """A connection could send, and waits for somebody to read bytes for it."""
         self._pass_time(now)
-        self._given = connections
+        self._hungry += 1
+
+    def fed(self, now: float) -> None:
+        """It waits no longer."""
+        self._pass_time(now)
+        self._hungry -= 1
 
     def moved(self, size: int, now: float) -> None:
         """So many bytes of chunks went on the wire."""
@@ -228,14 +233,14 @@ class Controller:
 
     def _pass_time(self, now: float) -> None:
         self._busy_seconds += (now - self._looked) * min(self._busy, self._connections)
-        self._given_seconds += (now - self._looked) * min(self._given, self._connections)
+        self._hungry_seconds += (now - self._looked) * min(self._hungry, self._connections)
         self._looked = now
 
     def _begin_window(self, now: float) -> None:
         """Measure anew, as soon as connections that were just opened have come up to speed."""
         self._window_from = now + min(max(2 * (self._overhead or 0.0), SETTLE), 1.0)
         self._window_bytes = 0
-        self._busy_seconds = self._given_seconds = 0.0
+        self._busy_seconds = self._hungry_seconds = 0.0
         self._held = False
 
     def _settle(self, now: float, connections: int) -> None:
@@ -251,7 +256,7 @@ class Controller:
         self._pass_time(now)
         if now < self._window_from:
             self._window_bytes = 0
-            self._busy_seconds = self._given_seconds = 0.0
+            self._busy_seconds = self._hungry_seconds = 0.0
             return
         span = now - self._window_from
         # There is time for a chunk of each connection, or their waves are taken for changes; but not at the beginning.
@@ -259,14 +264,14 @@ class Controller:
         if span < WINDOW or self._window_bytes < self._connections * enough:
             return
         speed = self._window_bytes / span
-        busy, given = self._busy_seconds / span, self._given_seconds / span
+        busy, hungry = self._busy_seconds / span, self._hungry_seconds / span
         held, full = self._held, 0.8 * self._connections
         self._begin_window(now)
         if held:
             return
         if busy >= full:
             self._climb(speed, now)
-        elif given >= full and (needed := max(LEAST_READY, math.ceil(busy - 0.1))) < self._connections:
+        elif busy + hungry >= full and (needed := max(LEAST_READY, math.ceil(busy - 0.1))) < self._connections:
             self._settle(now, needed)
 
     def _climb(self, speed: float, now: float) -> None:
