@@ -35,6 +35,7 @@ FAMILIES: Final = (
     "downloads",
     "clients",
     "shaped",
+    "adaptive",
     "recovery",
     "memory",
     "hashing",

@@ -83,6 +83,17 @@ def _resumable_upload(file: Path, url: str) -> list[str]:
     return [str(RESUMABLE_UPLOAD_PROGRAM), "upload", "--url", url, "--checksum", "none", "--no-progress", str(file)]
 
 
+def holdfast_events(name: str, *options: str) -> Client:
+    """Ours with further options, telling each step as JSON."""
+    return Client(
+        name,
+        lambda file, url: _holdfast("upload", str(file), "--to", url, "--json", *options),
+        checksum="each chunk, whole file",
+        requests=" ".join(options) or "chunks, adaptive",
+        parallel=True,
+    )
+
+
 HOLDFAST: Final = Client(
     "holdfast upload", _holdfast_upload(), checksum="each chunk, whole file", requests="chunks, adaptive", parallel=True
 )

@@ -1,4 +1,4 @@
-"""Plots of a table as SVG, by hand: bars for cases with names, lines for cases that are numbers.
+"""Plots of a table as SVG, by hand: bars for cases with names, lines for cases that are numbers, steps over time.
 
 Rule of this file: a plot says what it shows without the page around it: title, labelled axis with its unit, every value
 written out. It brings its own background and follows the reader's choice of light or dark. Ours has one colour and
@@ -159,3 +159,31 @@ def plots(table: Table) -> Iterator[tuple[str, str, str]]:
         drawn = lines(table, measure) if table.places else bars(table, measure)
         if drawn is not None:
             yield f"{table.name}-{index + 1}", caption(table, measure), drawn
+    yield from table.drawings
+
+
+def timeline(title: str, panels: Sequence[tuple[str, str, Sequence[tuple[float, float]]]]) -> str:
+    """Steps over seconds, a panel for each figure: its name, its unit, and its values as (second, value)."""
+    left, right, high, gap = 70.0, 30.0, 90.0, 34.0
+    last = max((points[-1][0] for _, _, points in panels if points), default=1.0)
+    seconds = steps(last)
+    wide = (WIDTH - left - right) / seconds[-1]
+    body = [_text(12, 24, title, "text title")]
+    top = 60.0
+    for name, unit, points in panels:
+        bottom = top + high
+        ticks = steps(max((value for _, value in points), default=1.0), 3)
+        body.append(_text(left, top - 8, f"{name}, {unit}" if unit else name, "text case"))
+        for tick in ticks:
+            y = bottom - tick / ticks[-1] * high
+            body.append(f'<path class="grid" d="M{left:.1f} {y:.1f}H{WIDTH - right:.1f}"/>')
+            body.append(_text(left - 8, y + 4, f"{tick:,g}", "soft", "end"))
+        path = ""
+        for second, value in points:
+            x, y = left + second * wide, bottom - value / ticks[-1] * high
+            path += f"H{x:.1f}V{y:.1f}" if path else f"M{x:.1f} {y:.1f}"
+        body.append(f'<path class="line-ours" fill="none" stroke-width="2" d="{path}"/>' if path else "")
+        top = bottom + gap
+    body += [_text(left + second * wide, top - gap + 16, f"{second:,g}", "soft", "middle") for second in seconds]
+    body.append(_text(left + (WIDTH - left - right) / 2, top, "seconds", "soft", "middle"))
+    return _document(top + 14, title, body)

@@ -136,6 +136,8 @@ class Table:
     axis: str = ""
     """What the cases are, with its unit, where they are numbers: then the plot is of lines over `places`."""
     places: dict[str, float] = field(default_factory=dict)
+    drawings: list[tuple[str, str, str]] = field(default_factory=list)
+    """Plots of another kind: the end of a file name, words that say what is shown, and the SVG."""
 
     def of(self, case: str, row: str) -> list[Sample]:
         return self.samples.setdefault(case, {}).setdefault(row, [])

@@ -2,6 +2,9 @@
 
 --seed N                        repeats the random choices of a run; the header of every run prints it
 --kill-runs N                   how often tests/faults/test_kill.py kills a server (6 if not given)
+--plans N                       how many plans of faults tests/faults/test_plans.py carries out (5 if not given)
+--small-files N                 how many small files tests/faults/test_many.py sends beside a large one (300)
+--stream-size N                 MiB of the stream in tests/faults/test_many.py (192)
 --clients-report FILE           what the tests of clients of others gave, as JSON, for docs/interop.py
 --fuzz-cases N                  how many malformed requests tests/faults/test_malformed.py sends (5000 if not given)
 HOLDFAST_TEST_REQUIRE=all       a skipped test counts as failed, but for the reasons in EXCUSED
@@ -39,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("holdfast")
     group.addoption("--seed", type=int, default=None, help="seed of the random choices of the tests")
     group.addoption("--kill-runs", type=int, default=6, help="runs of tests/faults/test_kill.py")
+    group.addoption("--plans", type=int, default=5, help="plans of tests/faults/test_plans.py")
+    group.addoption("--small-files", type=int, default=300, help="small files of tests/faults/test_many.py")
+    group.addoption("--stream-size", type=int, default=192, help="MiB of the stream in tests/faults/test_many.py")
     group.addoption("--clients-report", type=Path, default=None, help="file for the outcomes of clients of others")
     group.addoption("--fuzz-cases", type=int, default=5000, help="requests of tests/faults/test_malformed.py")
 
@@ -64,9 +70,12 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`kill_run` counts the runs of a test that kills the server, `half_kill_run` those of a slower one."""
+    """`kill_run` counts the runs of a test that kills the server, `half_kill_run` those of a slower one, and `plan_run`
+    plans of faults.
+    """
     runs = int(metafunc.config.getoption("kill_runs") or 0)
-    for name, count in (("kill_run", runs), ("half_kill_run", (runs + 1) // 2)):
+    plans = int(metafunc.config.getoption("plans") or 0)
+    for name, count in (("kill_run", runs), ("half_kill_run", (runs + 1) // 2), ("plan_run", plans)):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, range(count))
 

@@ -12,7 +12,7 @@ from typing import Final
 from benchmarks.clients import AIOTUS, CURL, HOLDFAST, RESUMABLE, TUS_JS_CLIENT, TUS_JS_PARALLEL, TUSPY, Client
 from benchmarks.families.clients import pairs
 from benchmarks.harness import Bench, check_stored
-from benchmarks.link import Link
+from benchmarks.link import Conditions, Link
 from benchmarks.peers import TUSD_PEER, Peer, holdfast, missing
 from benchmarks.processes import running, spend
 from benchmarks.report import MEMORY, Measure, Report, Sample, Table, cpu, more, rate
@@ -48,9 +48,9 @@ def send(bench: Bench, client: Client, peer: Peer, source: Path, name: str, cut:
     place.mkdir(exist_ok=True)
     with running(peer, place) as server, bench.emptied(place / "home") as home:
         if cut:
-            link = Link(server.port, each=CUT_EACH, cut_after=max(CUT_LEAST, size // CUTS))
+            link = Link(server.port, Conditions(each=CUT_EACH, cut_after=max(CUT_LEAST, size // CUTS)))
         else:
-            link = Link(server.port, round_trip=ROUND_TRIP, each=EACH, whole=WHOLE)
+            link = Link(server.port, Conditions(round_trip=ROUND_TRIP, each=EACH, whole=WHOLE))
         with link:
             words = client.command(source, f"http://127.0.0.1:{link.port}{peer.collection}")
             spent = spend(words, home, environment={"HOME": str(home)}, limit=LIMIT)

@@ -254,7 +254,7 @@ class Downloader:
         attempts = self._attempts()
         try:
             while run.missing:
-                async with self._session.limiter.connection(self._share.priority, self._job.segments):
+                async with self._session.limiter.connection(self._share, self._job.segments):
                     span = run.cut(plan)
                     if span is not None:
                         run.busy += 1

@@ -1,15 +1,16 @@
 """Who may use a connection now: one limiter for each origin and direction, shared by all transfers of a client.
 
-Rule of this file: connections are given out by priority and then by age, never more at once than the controller
-allows, and none while the origin has asked to be left alone. What a transfer learns about the network goes through
-here to the controller, so that whoever waits is let in as soon as there is room.
+Rule of this file: connections are given out by priority, then to the transfer that has the fewest, then by age; so a
+large file takes what others leave, and a small one need not wait for its chunks. There are never more at once than the
+controller allows, and none while the origin has asked to be left alone. What a transfer learns about the network goes
+through here to the controller, so that whoever waits is let in as soon as there is room.
 """
 
-import heapq
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 import anyio
@@ -23,6 +24,16 @@ LOOK: Final = 0.25
 """Seconds after which whoever waits for a rate limit looks whether it was changed."""
 
 
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """Somebody who waits for a connection. `most` is the number that its transfer was told to use, or 0."""
+
+    share: Share
+    age: int
+    most: int
+    turn: anyio.Event = field(default_factory=anyio.Event)
+
+
 class Limiter:
     """The connections to one origin in one direction. Belongs to one event loop. `clock` is monotonic, in seconds."""
 
@@ -30,36 +41,36 @@ class Limiter:
         self._clock = clock
         self.controller = Controller(clock(), ceiling=ceiling)
         self._used = 0
+        self._holds: dict[Share, int] = {}
+        """How many connections each transfer has now, if it has any."""
         self._age = itertools.count()
-        self._waiting: list[tuple[int, int, int, anyio.Event]] = []
+        self._waiting: list[_Waiter] = []
 
     @asynccontextmanager
-    async def connection(self, priority: int, fixed: int | None = None) -> AsyncIterator[None]:
-        """Wait for a connection, and have it inside the block; lower numbers go first.
+    async def connection(self, share: Share, fixed: int | None = None) -> AsyncIterator[None]:
+        """Wait for a connection for the transfer of `share`, and have it inside the block.
 
         `fixed` is the number that the caller of the transfer has asked for, whatever the controller thinks.
         """
-        most = fixed or 0
-        if self._used < max(self.controller.connections, most) and not self._waiting:
-            self._used += 1
+        waiter = _Waiter(share, next(self._age), fixed or 0)
+        if not self._waiting and self._has_room_for(waiter):
+            self._give(waiter)
         else:
-            entry = (priority, next(self._age), most, anyio.Event())
-            heapq.heappush(self._waiting, entry)
+            self._waiting.append(waiter)
             try:
-                await entry[3].wait()
+                await waiter.turn.wait()
             except BaseException:
-                if entry in self._waiting:
-                    self._waiting.remove(entry)
-                    heapq.heapify(self._waiting)
+                if waiter in self._waiting:
+                    self._waiting.remove(waiter)
                 else:
-                    self._leave()
+                    self._leave(share)
                 raise
         try:
             while (pause := self.controller.pause(self._clock())) > 0:  # noqa: ASYNC110 - it is a time that is awaited
                 await anyio.sleep(pause)
             yield
         finally:
-            self._leave()
+            self._leave(share)
 
     async def held_to(self, share: Share, size: int) -> None:
         """Wait until `size` bytes may move by the rate limits of a transfer, also if those are changed meanwhile."""
@@ -77,6 +88,15 @@ class Limiter:
         finally:
             self.controller.ended(self._clock())
 
+    @contextmanager
+    def hungry(self) -> Iterator[None]:
+        """In the block a connection waits for bytes to be read that it could send."""
+        self.controller.hungry(self._clock())
+        try:
+            yield
+        finally:
+            self.controller.fed(self._clock())
+
     def moved(self, size: int) -> None:
         """See `Controller.moved`."""
         self.controller.moved(size, self._clock())
@@ -92,14 +112,28 @@ class Limiter:
         jitter = random.random()  # noqa: S311
         self.controller.throttled(self._clock(), jitter, retry_after=retry_after, crowded=crowded)
 
-    def _leave(self) -> None:
+    def _has_room_for(self, waiter: _Waiter) -> bool:
+        return self._used < max(self.controller.connections, waiter.most)
+
+    def _give(self, waiter: _Waiter) -> None:
+        self._used += 1
+        self._holds[waiter.share] = self._holds.get(waiter.share, 0) + 1
+        waiter.turn.set()
+
+    def _leave(self, share: Share) -> None:
         self._used -= 1
+        self._holds[share] -= 1
+        if not self._holds[share]:
+            del self._holds[share]
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self._used < max(self.controller.connections, self._waiting[0][2]):
-            self._used += 1
-            heapq.heappop(self._waiting)[3].set()
+        while self._waiting:
+            first = min(self._waiting, key=lambda each: (each.share.priority, self._holds.get(each.share, 0), each.age))
+            if not self._has_room_for(first):
+                return
+            self._waiting.remove(first)
+            self._give(first)
 
 
 class Limiters:

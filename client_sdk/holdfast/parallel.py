@@ -220,7 +220,8 @@ class ParallelRoad:
                 while True:
                     async with self._upload.connection():
                         try:
-                            chunk = await out_of.receive()
+                            with self._limiter.hungry():
+                                chunk = await out_of.receive()
                         except anyio.EndOfStream:
                             break
                         await self._fly(_Flight(chunk, self._clock()))

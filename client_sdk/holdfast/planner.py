@@ -18,6 +18,8 @@ MIB: Final = 1024 * 1024
 MAX_CONCURRENCY: Final = 64
 START_CONNECTIONS: Final = 8
 MOST_CONNECTIONS: Final = 16
+LEAST_READY: Final = 2
+"""Connections that are kept where the source of the bytes is the limit: one sends while the other is answered."""
 START_CHUNK: Final = 2 * MIB
 SMALLEST_CHUNK: Final = MIB
 LARGEST_CHUNK: Final = 64 * MIB
@@ -85,14 +87,16 @@ class Controller:
 
     Connections: begun with 8, doubled while that pays, then a fourth more or fewer are tried now and then (after 5
     seconds, and rarer, up to a minute, while it changes nothing). More of them pay if the bytes on the wire grow by
-    30 % of what they would grow by if connections were all that is lacking; fewer are kept if less than 5 % is lost.
-    Bytes are counted over half a second and as many MiB as there are connections, later over twice that, after a
-    moment for new ones to come up to speed, and only while all of them had something to do.
+    a tenth of what they would grow by if connections were all that is lacking; fewer are kept if less than 5 % is lost.
+    Bytes are counted over half a second and a chunk of each connection, after a moment for new ones to come up to
+    speed, and only while all of them had something to do.
+    If they wait for bytes for a fifth of the time, whoever reads and hashes is what limits, and those are given up that
+    had nothing to do.
     Asked for less (429, 503) it goes back to the number that was good before a probe, or else to half, and with 429 to
     those that the server has let in; and stays below for a minute. A broken or stalled connection changes nothing.
 
     Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 4 to 10
-    seconds; changes below a fifth are let be. Where connections break, a chunk has at most a twentieth of the bytes
+    seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 24th of the bytes
     that go through between two breaks, so that no more than some percent are sent twice.
     """
 
@@ -118,6 +122,8 @@ class Controller:
         self._resume_at = now
         self._busy = 0
         self._busy_seconds = 0.0
+        self._hungry = 0
+        self._hungry_seconds = 0.0
         self._looked = now
         self._window_from = now
         self._window_bytes = 0
@@ -134,7 +140,7 @@ class Controller:
         """Bytes of the next chunk; whoever cuts rounds it to what the server takes."""
         size = min(self._size, max(SMALLEST_CHUNK, self._memory // (self._connections + 1)))
         if self._breaks:
-            size = min(size, max(SMALLEST_CHUNK, int(self._bytes / self._breaks / 20)))
+            size = min(size, max(SMALLEST_CHUNK, int(self._bytes / self._breaks / 24)))
         return size if self._ceiling is None else min(size, self._ceiling)
 
     @property
@@ -160,12 +166,24 @@ class Controller:
     def began(self, now: float) -> None:
         """A connection begins to send a chunk."""
         self._pass_time(now)
+        if not self._busy:
+            self._begin_window(now)  # nobody had anything to send
         self._busy += 1
 
     def ended(self, now: float) -> None:
         """A connection has done with a chunk, in whatever way."""
         self._pass_time(now)
         self._busy -= 1
+
+    def hungry(self, now: float) -> None:
+        """A connection could send, and waits for somebody to read bytes for it."""
+        self._pass_time(now)
+        self._hungry += 1
+
+    def fed(self, now: float) -> None:
+        """It waits no longer."""
+        self._pass_time(now)
+        self._hungry -= 1
 
     def moved(self, size: int, now: float) -> None:
         """So many bytes of chunks went on the wire."""
@@ -228,13 +246,14 @@ class Controller:
 
     def _pass_time(self, now: float) -> None:
         self._busy_seconds += (now - self._looked) * min(self._busy, self._connections)
+        self._hungry_seconds += (now - self._looked) * min(self._hungry, self._connections)
         self._looked = now
 
     def _begin_window(self, now: float) -> None:
         """Measure anew, as soon as connections that were just opened have come up to speed."""
-        self._window_from = now + min(max(4 * (self._overhead or 0.0), SETTLE), 2.0)
+        self._window_from = now + min(max(2 * (self._overhead or 0.0), SETTLE), 1.0)
         self._window_bytes = 0
-        self._busy_seconds = 0.0
+        self._busy_seconds = self._hungry_seconds = 0.0
         self._held = False
 
     def _settle(self, now: float, connections: int) -> None:
@@ -250,24 +269,30 @@ class Controller:
         self._pass_time(now)
         if now < self._window_from:
             self._window_bytes = 0
-            self._busy_seconds = 0.0
+            self._busy_seconds = self._hungry_seconds = 0.0
             return
         span = now - self._window_from
-        patience = 1 if self._climbing else 2  # there is no hurry any more
-        if span < patience * WINDOW or self._window_bytes < patience * self._connections * MIB:
+        # There is time for a chunk of each connection, or their waves are taken for changes; but not at the beginning.
+        enough = min(self.chunk_size, START_CHUNK) if self._climbing else self.chunk_size
+        if span < WINDOW or self._window_bytes < self._connections * enough:
             return
         speed = self._window_bytes / span
-        telling = not self._held and self._busy_seconds >= 0.8 * span * self._connections
+        busy, hungry = self._busy_seconds / span, self._hungry_seconds / span
+        held, full = self._held, 0.8 * self._connections
         self._begin_window(now)
-        if telling:
+        if held:
+            return
+        if busy >= full:
             self._climb(speed, now)
+        elif busy + hungry >= full and (needed := max(LEAST_READY, math.ceil(busy - 0.1))) < self._connections:
+            self._settle(now, needed)
 
     def _climb(self, speed: float, now: float) -> None:
         """A window has ended at `speed`: keep what was tried or go back, and try something else when it is time."""
         if self._connections != self._good:
             assert self._good_speed is not None
             more = self._connections > self._good
-            worth = 1 + 0.3 * (self._connections / self._good - 1) if more else 0.95
+            worth = 1 + 0.1 * (self._connections / self._good - 1) if more else 0.95
             if speed < self._good_speed * worth:
                 self._settle(now, self._good)
                 return

@@ -159,7 +159,7 @@ class Tracker:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._began = clock()
-        self._begun = False
+        self.begun = False
         self._meter = Meter(self._began)
         self.state = State.PENDING
         self.size: int | None = None
@@ -182,8 +182,8 @@ class Tracker:
     def begin(self) -> None:
         """The transfer has left the queue: time counts from here, the first time that it does."""
         now = self._clock()
-        if not self._begun:
-            self._begun = True
+        if not self.begun:
+            self.begun = True
             self._began = now
         self._meter = Meter(now)
         self.enter(State.STARTING)

@@ -113,12 +113,12 @@ class TransferQueue:
     @property
     def statistics(self) -> Statistics:
         """One look at all of them."""
-        looks = [each.progress for each in self._transfers]
-        states = [look.state for look in looks]
+        looks = [each.progress for each in self._transfers if each.begun]
+        states = [each.state for each in self._transfers]
         pending, paused = states.count(State.PENDING), states.count(State.PAUSED)
         return Statistics(
             pending=pending,
-            active=len(looks) - pending - paused,
+            active=len(states) - pending - paused,
             paused=paused,
             completed=self._gone[State.COMPLETED],
             failed=self._gone[State.FAILED],

@@ -124,7 +124,7 @@ class Upload:
 
     def connection(self) -> AbstractAsyncContextManager[None]:
         """A connection of those that all transfers to this origin share; waits for its turn."""
-        return self.session.limiter.connection(self.share.priority, self.job.concurrency)
+        return self.session.limiter.connection(self.share, self.job.concurrency)
 
     def attempts(self) -> Attempts:
         return Attempts(self.job.max_attempts, self.progress)

@@ -149,6 +149,11 @@ class Transfer(Generic[Result]):
         return self._cancelled and not self._interrupted
 
     @property
+    def begun(self) -> bool:
+        """It has had its turn once; before that there is nothing to tell of it."""
+        return self._tracker.begun
+
+    @property
     def done(self) -> bool:
         """It has ended, in whatever way."""
         return self._ended.is_set()

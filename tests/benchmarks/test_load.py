@@ -1,15 +1,11 @@
-"""The load does what it says, against a real server; the link passes bytes on as it says."""
+"""The load does what it says, against a real server."""
 
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from benchmarks.harness import Bench, check_stored, load
-from benchmarks.link import Link
 from benchmarks.peers import holdfast
 from benchmarks.processes import FailedError, Running, running
 from benchmarks.report import Sample, Table, rate
@@ -100,47 +96,3 @@ def test_what_fails_is_told_without_the_places_of_this_machine(bench: Bench) -> 
     assert table.of("case", "holdfast (os)") == []
     assert bench.failed == ["Title: case: holdfast (os): 0 files of 17 bytes are stored, not 1"]
     assert not bench.wanted(table, "case", "holdfast (os)")
-
-
-def echo(listener: socket.socket) -> None:
-    connection, _ = listener.accept()
-    with connection:
-        while piece := connection.recv(65536):
-            connection.sendall(piece)
-
-
-def pour(client: socket.socket) -> None:
-    """Send until it breaks."""
-    while True:
-        client.sendall(bytes(16384))
-        time.sleep(0.001)
-
-
-def test_a_link_passes_bytes_unchanged_and_no_faster_than_it_says() -> None:
-    """A lower bound: the rate for the bytes, a round trip to connect, and one for the bytes."""
-    data = bytes(range(256)) * 1024
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=echo, args=(listener,), daemon=True).start()
-        with Link(listener.getsockname()[1], round_trip=0.1, each=1 * MIB) as link:
-            began = time.monotonic()
-            with socket.create_connection(("127.0.0.1", link.port)) as client:
-                client.sendall(data)
-                client.shutdown(socket.SHUT_WR)
-                came = b""
-                while piece := client.recv(65536):
-                    came += piece
-            took = time.monotonic() - began
-    assert came == data
-    assert link.up == len(data)
-    assert took >= len(data) / MIB + 0.2
-
-
-def test_a_link_cuts_a_connection_after_its_bytes() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=echo, args=(listener,), daemon=True).start()
-        with Link(listener.getsockname()[1], cut_after=100_000) as link, socket.socket() as client:
-            client.connect(("127.0.0.1", link.port))
-            client.settimeout(60)
-            with pytest.raises((ConnectionResetError, BrokenPipeError)):
-                pour(client)
-            assert link.up < 100_000 + 64 * KIB

@@ -221,3 +221,39 @@ def test_a_rate_limit_of_our_own_says_nothing_of_the_network() -> None:
         controller.held()
         controller.moved(MIB, step / 10)
     assert controller.connections == 8
+
+
+def test_what_was_before_the_first_chunk_is_not_measured() -> None:
+    """An upload is created first, and that takes a while in which nothing can be sent."""
+    controller = Controller(0.0)
+    for _ in range(8):
+        controller.began(10.0)
+    for step in range(1, 60):
+        controller.moved(MIB, 10.0 + step / 40)
+    assert controller.connections == 16
+
+
+def test_connections_that_wait_for_bytes_are_given_up() -> None:
+    """Where whoever reads and hashes brings enough for three connections, three are enough."""
+    controller = Controller(0.0)
+    for _ in range(3):
+        controller.began(0.0)
+    for _ in range(5):
+        controller.hungry(0.0)
+    for step in range(1, 200):
+        controller.moved(MIB, step / 100)
+    assert controller.connections == 3
+
+
+@pytest.mark.parametrize("fed", [False, True], ids=["never-asked", "fed-at-once"])
+def test_connections_that_send_nothing_for_other_reasons_stay(fed: bool) -> None:
+    """They wait after a failure, or there are only some small files; that does not say how many are good."""
+    controller = Controller(0.0)
+    for _ in range(3):
+        controller.began(0.0)
+    for _ in range(5 if fed else 0):
+        controller.hungry(0.0)
+        controller.fed(0.0)
+    for step in range(1, 200):
+        controller.moved(MIB, step / 100)
+    assert controller.connections == 8
