@@ -23,7 +23,7 @@ LEAST_READY: Final = 2
 START_CHUNK: Final = 2 * MIB
 SMALLEST_CHUNK: Final = MIB
 LARGEST_CHUNK: Final = 64 * MIB
-MEMORY: Final = 40 * MIB
+MEMORY: Final = 48 * MIB
 """Bytes for the chunks of all transfers to one origin."""
 DEFAULT_CHUNK: Final = 8 * MIB
 DEFAULT_CONCURRENCY: Final = 4
