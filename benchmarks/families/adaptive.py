@@ -116,7 +116,7 @@ NOTE: Final = (
 )
 
 
-class _Against(Table):
+class Against(Table):
     """Ratios are to the better one of the fixed settings."""
 
     def base_of(self, case: str) -> str | None:
@@ -181,7 +181,7 @@ def run(bench: Bench) -> Report:
         cpu(of="client"),
         MEMORY,
     )
-    table = _Against(
+    table = Against(
         "adaptive", "Adaptive and fixed", measures, base="the better fixed setting", fact_titles=("sends", "checksum")
     )
     table.facts = {row: (client.requests, client.checksum) for row, (client, _) in rows.items()}

@@ -122,6 +122,7 @@ class Controller:
         self._resume_at = now
         self._busy = 0
         self._busy_seconds = 0.0
+        self._idle_since = -math.inf
         self._hungry = 0
         self._hungry_seconds = 0.0
         self._looked = now
@@ -166,7 +167,7 @@ class Controller:
     def began(self, now: float) -> None:
         """A connection begins to send a chunk."""
         self._pass_time(now)
-        if not self._busy:
+        if not self._busy and now - self._idle_since > SETTLE:
             self._begin_window(now)  # nobody had anything to send
         self._busy += 1
 
@@ -174,6 +175,7 @@ class Controller:
         """A connection has done with a chunk, in whatever way."""
         self._pass_time(now)
         self._busy -= 1
+        self._idle_since = now
 
     def hungry(self, now: float) -> None:
         """A connection could send, and waits for somebody to read bytes for it."""
@@ -234,6 +236,8 @@ class Controller:
             connections = min(connections, self._good if self._good < self._connections else self._connections // 2)
         if connections < self._connections:
             self._settle(now, connections)
+            # Those that were on their way may have been fewer than it takes: one more is tried before one less.
+            self._probe_at, self._probe_wait, self._upward = now + PROBE_FIRST, PROBE_FIRST, False
 
     def too_large(self, size: int) -> None:
         """A chunk of `size` bytes was refused as too large (413)."""

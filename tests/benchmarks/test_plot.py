@@ -81,3 +81,15 @@ def test_an_axis_has_few_round_steps_and_holds_the_highest_value(highest: float)
     assert ticks[-1] >= highest * (1 - 1e-6)
     assert 2 <= len(ticks) <= 8
     assert ticks[-1] <= 3 * highest
+
+
+def test_a_timeline_draws_each_figure_as_steps() -> None:
+    """A value holds until the next one: across, then up or down."""
+    root = ET.fromstring(
+        plot.timeline("a & b", [("size", "MiB", [(0.0, 2.0), (5.0, 4.0), (10.0, 4.0)]), ("none", "", [])])
+    )
+    assert {"a & b", "size, MiB", "none", "seconds"} <= set(words(root))
+    (line,) = [each for each in root.iter(f"{SVG}path") if each.get("class") == "line-ours"]
+    drawn = line.get("d") or ""
+    assert drawn.startswith("M")
+    assert drawn.count("H") == drawn.count("V") == 2

@@ -213,6 +213,21 @@ def test_too_many_requests_are_as_many_as_were_let_in() -> None:
     assert controller.connections == 3
 
 
+def test_fewer_than_the_server_takes_are_soon_made_more() -> None:
+    """One of the three that it takes had just ended when the others were refused: two are not the end."""
+    found = Run(Link(total=30 * MIB, each=10 * MIB, delay=0.02, allowed=3), Controller(0.0), 600 * MIB)
+    found.controller.began(0.0)
+    found.controller.began(0.0)
+    found.controller.throttled(0.0, 0.5, crowded=True)
+    found.controller.ended(0.0)
+    found.controller.ended(0.0)
+    assert found.controller.connections == 2
+    found.go()
+    assert next(now for now, connections, _ in found.history if connections == 3) < 10
+    late = [connections for now, connections, _ in found.history if now > found.now / 2]
+    assert sum(late) / len(late) >= 2.5
+
+
 def test_a_rate_limit_of_our_own_says_nothing_of_the_network() -> None:
     controller = Controller(0.0)
     for _ in range(8):
