@@ -545,7 +545,7 @@ async def test_the_end_does_not_wait_for_the_slowest_connection(
         result = await client.upload(path, loopback.url, chunk_size=MIB, concurrency=2)
     assert same(result, loopback, path)
     assert result.retries == 0, "nobody waited for the connection that stood still"
-    assert MIB <= result.bytes_resent <= 2 * MIB
+    assert 65536 <= result.bytes_resent <= MIB, "what the connection took that stood still"
 
 
 async def test_what_the_server_has_is_hashed_beside_the_sending(
