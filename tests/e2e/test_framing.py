@@ -188,7 +188,8 @@ def test_pipelined_requests(connection: Connection, complete: str, count: int) -
             answered += 1
     except ConnectionLostError:
         pass
-    assert answered == count if count == 100 else 100 <= answered < count
+    # An end while bytes are unread is a reset, and takes with it what was on its way: nobody can say how many come.
+    assert answered == count if count == 100 else answered < count
 
 
 @pytest.mark.rule("H-PIPE-1")
