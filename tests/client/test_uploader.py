@@ -421,7 +421,8 @@ async def test_connections_and_memory_are_bounded(
     make_file: MakeFile, make_client: MakeClient, loopback: Loopback
 ) -> None:
     path = make_file(8 * MIB)
-    async with make_client() as client:
+    loopback.order("PATCH", "hold", times=3, until=lambda: loopback.most_at_once == 3)
+    async with make_client(timeouts=holdfast.Timeouts(stall=20, response=20)) as client:
         result = await client.upload(path, loopback.url, concurrency=3, chunk_size=65536)
     assert same(result, loopback, path)
     assert result.concurrency == 3
