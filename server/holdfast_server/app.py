@@ -14,6 +14,7 @@ from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.http.api import Api
 from holdfast_server.http.envelope import Envelope
 from holdfast_server.http.files import Files
+from holdfast_server.http.rationing import Rationing
 from holdfast_server.settings import Settings
 from holdfast_server.storage.local import LocalStorage
 from holdfast_server.uploads.service import Uploads
@@ -71,7 +72,7 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
         ],
         lifespan=lifespan,
     )
-    app.cors_origins = settings.cors_origins
+    app.settings = settings
     app.router.redirect_slashes = False
 
     async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,10 +94,12 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
 class _Application(Starlette):
     """Starlette's own handling of errors is left out: the envelope answers every one."""
 
-    cors_origins: tuple[str, ...] = ()
+    settings: Settings
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Envelope(self.router, self.cors_origins)
+        limits = self.settings.limits
+        app = Rationing(self.router, limits.client_requests, limits.client_rate)
+        return Envelope(app if app.bounds else self.router, limits.max_head, self.settings.cors_origins)
 
 
 class _Endpoint:

@@ -123,7 +123,7 @@ class DraftFiles:
             raise refused from error
 
     def _body(self, scope: Scope, receive: Receive) -> AbstractAsyncContextManager[Incoming]:
-        return reading(scope, receive, self._settings.stall_timeout, rules.read_content_length(head_of(scope)))
+        return reading(scope, receive, self._settings, rules.read_content_length(head_of(scope)))
 
 
 def _status(upload: Upload, status: int) -> int:

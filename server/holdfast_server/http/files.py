@@ -190,4 +190,4 @@ class Files:
         return 204, rules.progress_fields(upload)
 
     def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[Incoming]:
-        return reading(scope, receive, self._settings.stall_timeout, rules.read_content_length(head))
+        return reading(scope, receive, self._settings, rules.read_content_length(head))

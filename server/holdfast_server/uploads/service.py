@@ -52,12 +52,16 @@ class Uploads:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.settings = settings
         self._core = Core(catalog, storage, settings, now, monotonic)
         self._frontier = Frontier(self._core)
         self._writers = Writers(self._core, self._frontier)
         self._completion = Completion(self._core, self._writers, self._frontier)
         self.limits = rules.Limits(
-            min(settings.max_size or rules.LONGEST, rules.LONGEST), settings.max_chunk, settings.expire_after
+            min(settings.max_size or rules.LONGEST, rules.LONGEST),
+            settings.max_chunk,
+            settings.expire_after,
+            max_metadata=settings.limits.max_metadata,
         )
         self._concatenation = Concatenation(
             self._core, self._writers, self._frontier, self._completion, self.limits.max_size
