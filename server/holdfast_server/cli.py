@@ -68,6 +68,30 @@ class Count(click.ParamType[int]):
         return int(value)
 
 
+class Extension(click.ParamType[str]):
+    """`jpg` or `.jpg`."""
+
+    name = "extension"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        match = re.fullmatch(r"\.?([^./\\\s]+)", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no extension; write it as jpg.", param, ctx)
+        return match[1].lower()
+
+
+class MediaType(click.ParamType[str]):
+    """`image/png`, `image/*`."""
+
+    name = "type"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        found = str(value).lower()
+        if not re.fullmatch(r"[a-z0-9.+-]+/(?:\*|[a-z0-9.+-]+)", found):
+            self.fail(f"{value!r} is no media type; write it as image/png or image/*.", param, ctx)
+        return found
+
+
 class BaseURL(click.ParamType[str]):
     """`https://files.example.org`, with a port or a path if need be; a slash at its end is taken off."""
 
@@ -160,6 +184,27 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
 )
 @click.option(
     "--patience", default="10s", type=Duration(), help="How long a completing request waits before it is answered 202."
+)
+@click.option(
+    "--allow-extension",
+    "allow_extensions",
+    multiple=True,
+    type=Extension(),
+    help="Take only files that end so, as jpg. Can be given several times.",
+)
+@click.option(
+    "--allow-type",
+    "allow_types",
+    multiple=True,
+    type=MediaType(),
+    help="Take only files that are of this type, as image/*, by name and first bytes. Can be given several times.",
+)
+@click.option(
+    "--inline-type",
+    "inline_types",
+    multiple=True,
+    type=MediaType(),
+    help="Let browsers show files of this type, and not only save them. Can be given several times.",
 )
 @click.option("--max-connections", default=10_000, type=Count(), help="Connections at once, or `any`.")
 @click.option("--client-connections", default=1_000, type=Count(), help="Connections of one client at once, or `any`.")

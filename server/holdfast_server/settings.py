@@ -72,3 +72,10 @@ class Settings:
     patience: float = 10.0
     """How long a completing request waits for the verification before it is answered 202."""
     limits: Limits = Limits()
+    allow_extensions: tuple[str, ...] = ()
+    """Extensions of the files that are taken, in lower case and without the dot; all if empty."""
+    allow_types: tuple[str, ...] = ()
+    """Media types of the files that are taken, as `image/png` or `image/*`: by their names and by their first bytes;
+    all if empty."""
+    inline_types: tuple[str, ...] = ()
+    """Media types, as those above, of files that a browser may show and not only save."""

@@ -168,7 +168,9 @@ class Files:
         upload, missing = await uploads.state(principal_of(scope), upload_id, rules.MISSING_ON_HEAD)
         fields = rules.state_fields(upload, missing.ranges, missing.more, uploads.limits)
         if upload.state is State.COMPLETE:
-            fields |= downloads.file_fields(upload) | {headers.CONTENT_LENGTH: str(upload.reach)}
+            fields |= downloads.file_fields(upload, self._settings.inline_types) | {
+                headers.CONTENT_LENGTH: str(upload.reach)
+            }
         await answer(send, 200, fields)
 
     async def _patch(self, upload_id: str, scope: Scope, receive: Receive, send: Send) -> None:

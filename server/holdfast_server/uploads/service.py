@@ -15,7 +15,7 @@ from holdfast_server.auth.principal import Principal
 from holdfast_server.catalog.base import Catalog, NoRoom, WrongState
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Reader, Storage
-from holdfast_server.uploads import append, chunk, hole, upkeep, whole
+from holdfast_server.uploads import append, chunk, hole, types, upkeep, whole
 from holdfast_server.uploads.append import Cut
 from holdfast_server.uploads.completion import Completion
 from holdfast_server.uploads.concatenation import Concatenation
@@ -105,6 +105,9 @@ class Uploads:
         """
         self._check_open()
         core, now = self._core, self._core.now()
+        name = safe_name(wanted.filename or "")
+        if wanted.concat is None or parts:  # parts are never published
+            types.check_name(core.settings, name)
         length = await self._concatenation.length(parts, who) if parts else wanted.length
         upload = Upload(
             id=secrets.token_hex(16),
@@ -114,7 +117,7 @@ class Uploads:
             granule=rules.granule(length or 0),
             concat=None if wanted.concat is None else wanted.concat.raw,
             metadata=wanted.metadata,
-            name=safe_name(wanted.filename or ""),
+            name=name,
             created=now,
             updated=now,
             expires=core.expiry(),
