@@ -50,6 +50,7 @@ _FIELDS: Final = (
 _TUS: Final = (
     b"Tus-Resumable: 1.0.0\nUpload-Offset: 0\nContent-Type: application/offset+octet-stream\nContent-Length: 5"
 )
+_CHUNK: Final = b"\x06Content-Type: application/vnd.holdfast.chunk\n"
 _GET: Final = b"GET /files HTTP/1.1\r\nHost: a\r\n\r\n"
 
 SEEDS: Final[dict[str, list[bytes]]] = {
