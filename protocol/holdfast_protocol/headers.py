@@ -39,10 +39,13 @@ UPLOAD_STATE: Final = "Upload-State"
 # RFC 9530
 CONTENT_DIGEST: Final = "Content-Digest"
 REPR_DIGEST: Final = "Repr-Digest"
+DIGEST: Final = "Digest"
+"""RFC 3230, which RFC 9530 has replaced; servers still send it."""
 WANT_CONTENT_DIGEST: Final = "Want-Content-Digest"
 WANT_REPR_DIGEST: Final = "Want-Repr-Digest"
 
 # RFC 9110 and neighbours
+ACCEPT_ENCODING: Final = "Accept-Encoding"
 ACCEPT_PATCH: Final = "Accept-Patch"
 ACCEPT_RANGES: Final = "Accept-Ranges"
 ALLOW: Final = "Allow"
