@@ -94,13 +94,15 @@ class _Run:
     segments: Segments
     sources: list[_Source]
     scopes: dict[Segment, anyio.CancelScope] = field(default_factory=dict)
+    joining: int = 0
+    """Servers that may come to be among the sources."""
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     """Of all connections."""
     news: anyio.Event = field(default_factory=anyio.Event)
 
     def tell(self) -> None:
         """Something is free, or all has come, or no server is left."""
-        if not self.segments.left or not self.live:
+        if not self.segments.left or not (self.live or self.joining):
             self.scope.cancel()
         self.news.set()
         self.news = anyio.Event()
@@ -325,6 +327,7 @@ class Downloader:
             self._staff(run, run.sources[0], group, given, release)
             for remote in self._remotes:
                 if remote is not run.sources[0].remote:
+                    run.joining += 1
                     group.start_soon(self._join, run, remote, proof, group)
         if run.segments.left:
             troubles = [each.trouble for each in run.sources if each.trouble is not None]
@@ -346,21 +349,24 @@ class Downloader:
 
     async def _join(self, run: _Run, remote: Remote, proof: Proof, group: TaskGroup) -> None:
         """Use another server, too, if it has the same file."""
+        base, version, why = run.sources[0].version, None, f"{remote.url} may have another file"
         try:
             async with remote.first() as answer:
                 version = answer.version
-        except (HoldfastError, Refusal) as error:
-            final = from_refusal(error, remote.url) if isinstance(error, Refusal) else error
-            self._tracker.enter(Stage.IN_PROGRESS, f"a mirror is left out: {final.message}")
-            return
-        base = run.sources[0].version
+        except HoldfastError as error:
+            why = error.message
+        except Refusal as refusal:
+            why = from_refusal(refusal, remote.url).message
         # Where a digest will be compared in the end, the length is enough to begin with.
-        if version.pin is None or not (same_file(base, version) or (proof.wanted and base.size == version.size)):
-            self._tracker.enter(Stage.IN_PROGRESS, f"a mirror is left out: {remote.url} may have another file")
-            return
-        source = _Source(remote, version)
-        run.sources.append(source)
-        self._staff(run, source, group)
+        same = version is not None and (same_file(base, version) or (proof.wanted and base.size == version.size))
+        if version is not None and version.pin is not None and same:
+            source = _Source(remote, version)
+            run.sources.append(source)
+            self._staff(run, source, group)
+        else:
+            self._tracker.enter(Stage.IN_PROGRESS, f"a mirror is left out: {why}")
+        run.joining -= 1
+        run.tell()
 
     async def _work(self, run: _Run, source: _Source, answer: Answer | None, release: AsyncExitStack | None) -> None:
         """One connection to a server, as long as there is something for it."""

@@ -1,6 +1,6 @@
 """A file at an HTTP server.
 
-Rule of this file: bytes of two versions never get into one file (protocol.md, section 9). The first answer says what
+Rule of this file: bytes of two versions never get into one file (protocol.md, G-GET-1 to 8). The first answer says what
 version there is: it is to the range from 0 on, so that its bytes are of use and a server without ranges needs no second
 request. Each further range is asked for with If-Range, and taken only if the answer is a 206 with exactly that range,
 that length and that validator. Redirects are followed for the first answer, and the caller's header fields and
@@ -30,7 +30,7 @@ from holdfast_protocol.problem import FieldError
 
 REDIRECTS: Final = (301, 302, 303, 307, 308)
 MOST_REDIRECTS: Final = 10
-CODINGS: Final = ("gzip", "x-gzip", "deflate")
+CODINGS: Final = ("gzip", "deflate")
 """Those that can be taken off."""
 COMPRESSED: Final = (".gz", ".tgz", ".svgz")
 """Names of files that are meant to stay compressed, whatever the server calls their coding."""

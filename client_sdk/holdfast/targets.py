@@ -101,12 +101,13 @@ class PartFile:
 
 
 def _filled(data: memoryview, offset: int) -> Iterator[tuple[int, int]]:
-    """The runs of `data`, which goes to `offset`, without its blocks of zeros."""
+    """The runs of `data`, which goes to `offset`, without its blocks of zeros, or parts of such at its edges."""
     size = len(BLOCK)
-    first = -offset % size
+    first = min(-offset % size, len(data))
+    begin = first if data[:first] == BLOCK[:first] else 0
     # One byte of each block tells of nearly all that they are no zeros.
     looks = bytes(data[first + size - 1 :: size])
-    begin = 0
+    last = first + len(looks) * size
     index = looks.find(0)
     while index >= 0:
         at = first + index * size
@@ -115,8 +116,9 @@ def _filled(data: memoryview, offset: int) -> Iterator[tuple[int, int]]:
                 yield begin, at
             begin = at + size
         index = looks.find(0, index + 1)
-    if begin < len(data):
-        yield begin, len(data)
+    end = last if data[last:] == BLOCK[: len(data) - last] else len(data)
+    if begin < end:
+        yield begin, end
 
 
 def check_room(folder: Path, needed: int) -> None:
