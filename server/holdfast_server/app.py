@@ -10,11 +10,15 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast_protocol.problem import ProblemError
+from holdfast_server.auth import Authority
+from holdfast_server.catalog.base import Quota
 from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.http.api import Api
 from holdfast_server.http.envelope import Envelope
 from holdfast_server.http.files import Files
-from holdfast_server.settings import Settings
+from holdfast_server.http.guard import Guard
+from holdfast_server.http.rationing import Rationing
+from holdfast_server.settings import Limits, Settings
 from holdfast_server.storage.local import LocalStorage
 from holdfast_server.uploads.service import Uploads
 
@@ -33,8 +37,11 @@ class _Site:
         return self.uploads
 
 
-def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
+def create_app(settings: Settings | str | os.PathLike[str], authority: Authority | None = None) -> Starlette:
     """The application over one data folder: `Settings`, or just the folder.
+
+    `authority` says who has sent a request; without one everybody may do everything, and whoever carries the
+    application has to see to that.
 
     Nothing is opened before its lifespan starts. Mounted in another application, that one's lifespan has to enter
     ours: `async with uploads_app.router.lifespan_context(uploads_app)`. `app.state.stop()` tells it that the process
@@ -48,7 +55,9 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         settings.data.mkdir(parents=True, exist_ok=True)
         storage = LocalStorage(settings.data, settings.durability)
-        async with open_sqlite(settings.data / "catalog.sqlite", durability=settings.durability) as catalog:
+        async with open_sqlite(
+            settings.data / "catalog.sqlite", durability=settings.durability, quota=_quota(settings.limits)
+        ) as catalog:
             uploads = Uploads(catalog, storage, settings)
             async with uploads.running():
                 site.uploads = uploads
@@ -71,7 +80,8 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
         ],
         lifespan=lifespan,
     )
-    app.cors_origins = settings.cors_origins
+    app.settings = settings
+    app.authority = authority
     app.router.redirect_slashes = False
 
     async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,13 +100,21 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
     return app
 
 
+def _quota(limits: Limits) -> Quota:
+    return Quota(limits.max_uploads, limits.max_stored, limits.owner_uploads, limits.owner_stored)
+
+
 class _Application(Starlette):
     """Starlette's own handling of errors is left out: the envelope answers every one."""
 
-    cors_origins: tuple[str, ...] = ()
+    settings: Settings
+    authority: Authority | None = None
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Envelope(self.router, self.cors_origins)
+        limits = self.settings.limits
+        guard: ASGIApp = Guard(self.router, self.authority)
+        rationing = Rationing(guard, limits.client_requests, limits.client_rate)
+        return Envelope(rationing if rationing.bounds else guard, limits.max_head, self.settings.cors_origins)
 
 
 class _Endpoint:

@@ -4,6 +4,7 @@
       Duplicate          an upload with this id is there already
       UnknownUpload      there is no upload with this id
       NoRoom             what is still to come would not fit
+        OverQuota        it would be more than an owner, or all together, may have
       NotReceiving       the upload takes no bytes (any more)
       WrongState         the upload is not in a state from which this change leads
       Unavailable        the store did not answer in time; the same call may work later
@@ -64,6 +65,22 @@ class NoRoom(CatalogError):  # noqa: N818
         self.free = free
 
 
+class OverQuota(NoRoom):
+    """There would be more uploads at once, or more bytes, than all together or those of `owner` may come to.
+
+    `limit` is the quota, `used` what there is of it, `needed` what would be added.
+    """
+
+    def __init__(
+        self, what: Literal["uploads", "bytes"], owner: str | None, limit: int, used: int, needed: int
+    ) -> None:
+        super().__init__(needed, max(0, limit - used))
+        self.what = what
+        self.owner = owner
+        self.limit = limit
+        self.used = used
+
+
 class NotReceiving(CatalogError):  # noqa: N818
     """The upload is not in the state `receiving`. `upload` is what it is instead; None: it never was here."""
 
@@ -90,12 +107,26 @@ class Incompatible(CatalogError):  # noqa: N818
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """What there may be at once; None: any number. Uploads count until they are complete or removed, bytes from the
+    moment at which they are announced until they are removed."""
+
+    uploads: int | None = None
+    stored: int | None = None
+    owner_uploads: int | None = None
+    owner_stored: int | None = None
+
+
+UNBOUNDED: Final = Quota()
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One line of the event log: a fact about an upload.
 
     Every change of state is one; an upload that came in one piece, when it was made, was never `verifying`. `created`
-    has the data `state`, `length`, `name`, `parallel`; all others have `state`, `previous`, `received`, and `error` and
-    `error_detail` if there is an error.
+    has the data `state`, `length`, `name`, `parallel`, `owner`, `project`; all others have `state`, `previous`,
+    `received`, and `error` and `error_detail` if there is an error.
     """
 
     seq: int
@@ -148,8 +179,8 @@ class Catalog(Protocol):
 
         `room` is how many bytes there are for it and for all that the receiving uploads still have coming;
         this is counted in the same transaction (T-CREATE-2). None: it is not counted. One of length 0 always
-        fits, and so does one whose length is not known. Raises NoRoom, Duplicate; ValueError if the upload claims
-        to have bytes and is not complete.
+        fits, and so does one whose length is not known. Raises NoRoom, OverQuota, Duplicate; ValueError if the upload
+        claims to have bytes and is not complete.
         """
         ...
 
@@ -158,7 +189,8 @@ class Catalog(Protocol):
     ) -> Upload:
         """Write down how long an upload is, if that is not known yet; `room` as in `create`, for what is missing.
 
-        Raises NoRoom, NotReceiving; ValueError if the length is known as another one, or bytes lie beyond it.
+        Raises NoRoom, OverQuota, NotReceiving; ValueError if the length is known as another one, or bytes lie beyond
+        it.
         """
         ...
 
@@ -170,6 +202,15 @@ class Catalog(Protocol):
         """The ids of the receiving uploads that this is a part of."""
         ...
 
+    async def usage(self, owner: str | None) -> tuple[int, int]:
+        """How many uploads of an owner are not finished, and how many bytes all of his come to, those included that
+        are still coming. None: of all owners together."""
+        ...
+
+    async def left(self, owner: str | None) -> int | None:
+        """How many bytes more the quota allows an owner at this moment; None: any number."""
+        ...
+
     async def coming(self) -> int:
         """How many bytes all receiving uploads of a known length still have coming."""
         ...
@@ -178,11 +219,20 @@ class Catalog(Protocol):
         """The upload as it is at this moment, tombstones too; None if there is none."""
         ...
 
-    async def list(self, *, state: State | None = None, before: tuple[float, str] | None = None, limit: int) -> Uploads:
+    async def list(
+        self,
+        *,
+        state: State | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int,
+        owner: str | None = None,
+        projects: Sequence[str] | None = None,
+    ) -> Uploads:
         """At most `limit` uploads, newest first.
 
         With `state` those in that state, without it all but tombstones. `before` is `(created, id)` of the
-        last one of the page before.
+        last one of the page before. With `owner` or `projects` those that are of this owner or in one of these
+        projects; this reads no more than `limit` uploads for each of them, whatever others have.
         """
         ...
 
@@ -216,7 +266,8 @@ class Catalog(Protocol):
         all just set `updated` and `expires`. With `verify` the upload becomes `verifying` in the same transaction,
         with the event of that name, if every byte is stored then. `computed` is set unless None.
 
-        Raises NotReceiving; ValueError if a range is reversed or not within the length.
+        Raises NotReceiving; OverQuota if the length is not known; ValueError if a range is reversed or not within the
+        length.
         """
         ...
 

@@ -19,14 +19,16 @@ import anyio.to_thread
 
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.server import LONGEST
-from holdfast_server.catalog import rows, stored
+from holdfast_server.catalog import quotas, rows, stored
 from holdfast_server.catalog.base import (
     TOMBSTONES,
+    UNBOUNDED,
     Durability,
     Event,
     Fence,
     NoRoom,
     NotReceiving,
+    Quota,
     Ranges,
     Standing,
     Uploads,
@@ -43,13 +45,17 @@ _BILLION: Final = 1_000_000_000
 
 
 @asynccontextmanager
-async def open_sqlite(path: Path | str, durability: Durability = "ack") -> AsyncGenerator["SqliteCatalog"]:
+async def open_sqlite(
+    path: Path | str, durability: Durability = "ack", quota: Quota = UNBOUNDED
+) -> AsyncGenerator["SqliteCatalog"]:
     """Open the catalog in the file `path`, which is made if it is not there (its folder must be).
+
+    `quota` is held by whoever writes with it: all processes on one file should have the same.
 
     Raises Incompatible if the file is of a newer version or no catalog, Unavailable if it is held by another
     process for more than ten seconds, and OSError.
     """
-    catalog = await SqliteCatalog.open(Path(path), durability)
+    catalog = await SqliteCatalog.open(Path(path), durability, quota)
     try:
         yield catalog
     finally:
@@ -60,9 +66,15 @@ class SqliteCatalog:
     """The port `Catalog` over SQLite; see there for what its methods promise. Made by `open_sqlite`."""
 
     def __init__(
-        self, path: Path, writer: sqlite3.Connection, watch: sqlite3.Connection, durability: Durability
+        self,
+        path: Path,
+        writer: sqlite3.Connection,
+        watch: sqlite3.Connection,
+        durability: Durability,
+        quota: Quota,
     ) -> None:
         self._path = path
+        self._quota = quota
         self._committer = Committer(writer, path, durability)
         self._readers = Readers(path, _READERS)
         self._watch = watch
@@ -71,10 +83,10 @@ class SqliteCatalog:
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, durability: Durability) -> "SqliteCatalog":
+    async def open(cls, path: Path, durability: Durability, quota: Quota = UNBOUNDED) -> "SqliteCatalog":
         """As `open_sqlite`; whoever calls this closes it with `aclose`."""
         writer, watch = await anyio.to_thread.run_sync(_open, path)
-        return cls(path, writer, watch, durability)
+        return cls(path, writer, watch, durability, quota)
 
     async def aclose(self) -> None:
         # A second caller waits for the first one. Only then is the file closed for both.
@@ -101,6 +113,7 @@ class SqliteCatalog:
         def operation(connection: sqlite3.Connection) -> None:
             if room is not None and upload.length:
                 _check_room(connection, upload.length, room)
+            quotas.check(connection, self._quota, upload.owner, 0 if complete else 1, upload.length or 0)
             key = rows.insert(connection, upload)
             connection.executemany(
                 "INSERT INTO part (final, place, part) VALUES (?, ?, ?)", [(key, *each) for each in places]
@@ -110,6 +123,8 @@ class SqliteCatalog:
                 "length": upload.length,
                 "name": upload.name,
                 "parallel": upload.parallel,
+                "owner": upload.owner,
+                "project": upload.project,
             }
             rows.append(connection, upload.id, "created", upload.created, data)
             if complete:
@@ -136,6 +151,7 @@ class SqliteCatalog:
                     raise ValueError(f"bytes are stored up to {reach}: the length cannot be {length}")
                 if room is not None and length > old.received:
                     _check_room(connection, length - old.received, room)
+                quotas.check(connection, self._quota, old.owner, 0, length - old.received)
             connection.execute(
                 "UPDATE upload SET length = ?, granule = ?, updated = ?, expires = ? WHERE key = ?",
                 (length, granule, now, expires, key),
@@ -162,6 +178,12 @@ class SqliteCatalog:
 
         return await self._readers.run(query)
 
+    async def usage(self, owner: str | None) -> tuple[int, int]:
+        return await self._readers.look(lambda connection: quotas.usage(connection, owner))
+
+    async def left(self, owner: str | None) -> int | None:
+        return await self._readers.look(lambda connection: quotas.left(connection, self._quota, owner))
+
     async def coming(self) -> int:
         return await self._readers.look(_coming)
 
@@ -169,16 +191,36 @@ class SqliteCatalog:
         found = await self._readers.look(lambda connection: rows.find(connection, upload_id))
         return None if found is None else found[1]
 
-    async def list(self, *, state: State | None = None, before: tuple[float, str] | None = None, limit: int) -> Uploads:
+    async def list(
+        self,
+        *,
+        state: State | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int,
+        owner: str | None = None,
+        projects: Sequence[str] | None = None,
+    ) -> Uploads:
         # The words of the partial index, so that SQLite sees that it may use it.
         where = "state NOT IN ('expired', 'terminated')" if state is None else "state = :state"
         if before is not None:
             where += " AND (created, id) < (:created, :id)"
         created, last = before or (None, None)
-        return await self._uploads(
-            f"WHERE {where} ORDER BY created DESC, id DESC LIMIT :limit",
-            {"state": state, "created": created, "id": last, "limit": limit},
-        )
+        values = {"state": state, "created": created, "id": last, "limit": limit}
+        order = "ORDER BY created DESC, id DESC LIMIT :limit"
+        if owner is None and projects is None:
+            return await self._uploads(f"WHERE {where} {order}", values)
+
+        def query(connection: sqlite3.Connection) -> Uploads:
+            # Each by its index; with OR between them SQLite would walk through the uploads of everybody.
+            whose = [("owner", owner), *(("project", project) for project in projects or ())]
+            found = [
+                rows.select(connection, f"WHERE {column} = :whose AND {where} {order}", {**values, "whose": value})
+                for column, value in whose
+            ]
+            distinct = {upload.id: upload for some in found for upload in some}
+            return sorted(distinct.values(), key=lambda upload: (upload.created, upload.id), reverse=True)[:limit]
+
+        return await self._readers.run(query)
 
     async def unfinished(self) -> Uploads:
         return await self._uploads("WHERE state IN ('receiving', 'verifying') ORDER BY created, id", {})
@@ -247,6 +289,8 @@ class SqliteCatalog:
                     received += new
                     if first == 0:
                         prefix = last
+            if upload.length is None:
+                quotas.check(connection, self._quota, upload.owner, 0, received - upload.received)
             state = State.VERIFYING if verify and received == upload.length else upload.state
             changed = replace(
                 upload,
