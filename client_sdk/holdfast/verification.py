@@ -47,6 +47,7 @@ class Proof:
         self._said = list(said)
         self._running: dict[str, Hasher] = {}
         self._at = 0
+        self._hashing = anyio.Lock()
         self._asked = anyio.Event()
         self._start()
 
@@ -72,7 +73,7 @@ class Proof:
         while True:
             await anyio.sleep(LOOK)
             while self._said and prefix() - self._at >= READ:
-                await to_thread.run_sync(self._advance, min(prefix(), self._at + STEP))
+                await self._hash(prefix())
 
     async def check(self, length: int) -> Digest | None:
         """Hash what is left, and compare; the digest that was compared, None if nobody has said one.
@@ -82,7 +83,7 @@ class Proof:
         with anyio.move_on_after(WAIT_FOR_SUMS):
             await self._asked.wait()
         while self._said and self._at < length:
-            await to_thread.run_sync(self._advance, min(length, self._at + STEP))
+            await self._hash(length)
         for each in self._said:
             algorithm = each.digest.algorithm
             value = Digest(algorithm, self._running[algorithm].digest())
@@ -96,6 +97,11 @@ class Proof:
     def _start(self) -> None:
         for each in self._said:
             self._running.setdefault(each.digest.algorithm, hasher(each.digest.algorithm))
+
+    async def _hash(self, to: int) -> None:
+        """Some more of it, in a thread; one at a time."""
+        async with self._hashing:
+            await to_thread.run_sync(self._advance, min(to, self._at + STEP))
 
     def _advance(self, to: int) -> None:
         buffer = bytearray(READ)
