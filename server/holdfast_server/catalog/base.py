@@ -4,7 +4,7 @@
       Duplicate          an upload with this id is there already
       UnknownUpload      there is no upload with this id
       NoRoom             what is still to come would not fit
-        OverQuota        it would be more than an owner, or all together, may have
+      Spent              a grant has made as many uploads as it may
       NotReceiving       the upload takes no bytes (any more)
       WrongState         the upload is not in a state from which this change leads
       Unavailable        the store did not answer in time; the same call may work later
@@ -65,20 +65,13 @@ class NoRoom(CatalogError):  # noqa: N818
         self.free = free
 
 
-class OverQuota(NoRoom):
-    """There would be more uploads at once, or more bytes, than all together or those of `owner` may come to.
+class Spent(CatalogError):  # noqa: N818
+    """The grant has made as many uploads as it may. `empty` is the oldest of them that has received nothing yet and
+    still may; None if there is none."""
 
-    `limit` is the quota, `used` what there is of it, `needed` what would be added.
-    """
-
-    def __init__(
-        self, what: Literal["uploads", "bytes"], owner: str | None, limit: int, used: int, needed: int
-    ) -> None:
-        super().__init__(needed, max(0, limit - used))
-        self.what = what
-        self.owner = owner
-        self.limit = limit
-        self.used = used
+    def __init__(self, empty: str | None) -> None:
+        super().__init__("the grant is spent")
+        self.empty = empty
 
 
 class NotReceiving(CatalogError):  # noqa: N818
@@ -107,20 +100,6 @@ class Incompatible(CatalogError):  # noqa: N818
 
 
 @dataclass(frozen=True, slots=True)
-class Quota:
-    """What there may be at once; None: any number. Uploads count until they are complete or removed, bytes from the
-    moment at which they are announced until they are removed."""
-
-    uploads: int | None = None
-    stored: int | None = None
-    owner_uploads: int | None = None
-    owner_stored: int | None = None
-
-
-UNBOUNDED: Final = Quota()
-
-
-@dataclass(frozen=True, slots=True)
 class Event:
     """One line of the event log: a fact about an upload.
 
@@ -135,6 +114,15 @@ class Event:
     type: str
     at: float
     data: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """An upload is made by a grant: the one of that name, which may make `most`, and is of no use after `until`."""
+
+    grant: str
+    most: int
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +157,9 @@ class Catalog(Protocol):
     Any call may raise OSError, `Unavailable`, or `anyio.ClosedResourceError` after `aclose`.
     """
 
-    async def create(self, upload: Upload, *, room: int | None, parts: Sequence[str] = ()) -> None:
+    async def create(
+        self, upload: Upload, *, room: int | None, parts: Sequence[str] = (), use: Use | None = None
+    ) -> None:
         """Add an upload (with nothing stored yet: `prefix` and `received` are 0) and the event `created`.
 
         One that came in one piece may be added when it is complete: with all of its bytes, and the event `complete`
@@ -179,9 +169,17 @@ class Catalog(Protocol):
 
         `room` is how many bytes there are for it and for all that the receiving uploads still have coming;
         this is counted in the same transaction (T-CREATE-2). None: it is not counted. One of length 0 always
-        fits, and so does one whose length is not known. Raises NoRoom, OverQuota, Duplicate; ValueError if the upload
-        claims to have bytes and is not complete.
+        fits, and so does one whose length is not known.
+
+        `use` is the grant that it is made by; the uploads that it has made are counted in the same transaction, but for
+        those that were removed without having received a byte. Raises Spent if it is one too many.
+
+        Raises NoRoom, Duplicate; ValueError if the upload claims to have bytes and is not complete.
         """
+        ...
+
+    async def release(self, upload_id: str) -> None:
+        """Forget by which grant an upload was made, so that it may make another one."""
         ...
 
     async def set_length(
@@ -189,8 +187,7 @@ class Catalog(Protocol):
     ) -> Upload:
         """Write down how long an upload is, if that is not known yet; `room` as in `create`, for what is missing.
 
-        Raises NoRoom, OverQuota, NotReceiving; ValueError if the length is known as another one, or bytes lie beyond
-        it.
+        Raises NoRoom, NotReceiving; ValueError if the length is known as another one, or bytes lie beyond it.
         """
         ...
 
@@ -200,15 +197,6 @@ class Catalog(Protocol):
 
     async def finals(self, part_id: str) -> Sequence[str]:
         """The ids of the receiving uploads that this is a part of."""
-        ...
-
-    async def usage(self, owner: str | None) -> tuple[int, int]:
-        """How many uploads of an owner are not finished, and how many bytes all of his come to, those included that
-        are still coming. None: of all owners together."""
-        ...
-
-    async def left(self, owner: str | None) -> int | None:
-        """How many bytes more the quota allows an owner at this moment; None: any number."""
         ...
 
     async def coming(self) -> int:
@@ -266,8 +254,7 @@ class Catalog(Protocol):
         all just set `updated` and `expires`. With `verify` the upload becomes `verifying` in the same transaction,
         with the event of that name, if every byte is stored then. `computed` is set unless None.
 
-        Raises NotReceiving; OverQuota if the length is not known; ValueError if a range is reversed or not within the
-        length.
+        Raises NotReceiving; ValueError if a range is reversed or not within the length.
         """
         ...
 
@@ -344,7 +331,8 @@ class Catalog(Protocol):
         ...
 
     async def purge(self, before: float) -> int:
-        """Forget tombstones not updated since `before`, and fences as old; the number of the uploads. Events stay."""
+        """Forget tombstones not updated since `before`, fences as old, and grants that were over by then; the number of
+        the uploads. Events stay."""
         ...
 
     async def aclose(self) -> None:

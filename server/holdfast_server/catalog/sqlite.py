@@ -19,19 +19,18 @@ import anyio.to_thread
 
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.server import LONGEST
-from holdfast_server.catalog import quotas, rows, stored
+from holdfast_server.catalog import grants, rows, stored
 from holdfast_server.catalog.base import (
     TOMBSTONES,
-    UNBOUNDED,
     Durability,
     Event,
     Fence,
     NoRoom,
     NotReceiving,
-    Quota,
     Ranges,
     Standing,
     Uploads,
+    Use,
     WrongState,
 )
 from holdfast_server.catalog.committer import Committer
@@ -45,17 +44,13 @@ _BILLION: Final = 1_000_000_000
 
 
 @asynccontextmanager
-async def open_sqlite(
-    path: Path | str, durability: Durability = "ack", quota: Quota = UNBOUNDED
-) -> AsyncGenerator["SqliteCatalog"]:
+async def open_sqlite(path: Path | str, durability: Durability = "ack") -> AsyncGenerator["SqliteCatalog"]:
     """Open the catalog in the file `path`, which is made if it is not there (its folder must be).
-
-    `quota` is held by whoever writes with it: all processes on one file should have the same.
 
     Raises Incompatible if the file is of a newer version or no catalog, Unavailable if it is held by another
     process for more than ten seconds, and OSError.
     """
-    catalog = await SqliteCatalog.open(Path(path), durability, quota)
+    catalog = await SqliteCatalog.open(Path(path), durability)
     try:
         yield catalog
     finally:
@@ -66,15 +61,9 @@ class SqliteCatalog:
     """The port `Catalog` over SQLite; see there for what its methods promise. Made by `open_sqlite`."""
 
     def __init__(
-        self,
-        path: Path,
-        writer: sqlite3.Connection,
-        watch: sqlite3.Connection,
-        durability: Durability,
-        quota: Quota,
+        self, path: Path, writer: sqlite3.Connection, watch: sqlite3.Connection, durability: Durability
     ) -> None:
         self._path = path
-        self._quota = quota
         self._committer = Committer(writer, path, durability)
         self._readers = Readers(path, _READERS)
         self._watch = watch
@@ -83,10 +72,10 @@ class SqliteCatalog:
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, durability: Durability, quota: Quota = UNBOUNDED) -> "SqliteCatalog":
+    async def open(cls, path: Path, durability: Durability) -> "SqliteCatalog":
         """As `open_sqlite`; whoever calls this closes it with `aclose`."""
         writer, watch = await anyio.to_thread.run_sync(_open, path)
-        return cls(path, writer, watch, durability, quota)
+        return cls(path, writer, watch, durability)
 
     async def aclose(self) -> None:
         # A second caller waits for the first one. Only then is the file closed for both.
@@ -104,7 +93,9 @@ class SqliteCatalog:
         # Last, as the last connection to close folds the log back into the file.
         self._committer.join()
 
-    async def create(self, upload: Upload, *, room: int | None, parts: Sequence[str] = ()) -> None:
+    async def create(
+        self, upload: Upload, *, room: int | None, parts: Sequence[str] = (), use: Use | None = None
+    ) -> None:
         places = list(enumerate(parts))
         complete = upload.state is State.COMPLETE
         if upload.prefix != upload.received or upload.received != (upload.length if complete else 0):
@@ -113,7 +104,8 @@ class SqliteCatalog:
         def operation(connection: sqlite3.Connection) -> None:
             if room is not None and upload.length:
                 _check_room(connection, upload.length, room)
-            quotas.check(connection, self._quota, upload.owner, 0 if complete else 1, upload.length or 0)
+            if use is not None:
+                grants.use(connection, use, upload.id)
             key = rows.insert(connection, upload)
             connection.executemany(
                 "INSERT INTO part (final, place, part) VALUES (?, ?, ?)", [(key, *each) for each in places]
@@ -135,6 +127,9 @@ class SqliteCatalog:
 
         await self._committer.submit(operation, final=complete)
 
+    async def release(self, upload_id: str) -> None:
+        await self._committer.submit(lambda connection: grants.release(connection, upload_id))
+
     async def set_length(
         self, upload_id: str, length: int, granule: int, *, room: int | None, now: float, expires: float | None
     ) -> Upload:
@@ -151,7 +146,6 @@ class SqliteCatalog:
                     raise ValueError(f"bytes are stored up to {reach}: the length cannot be {length}")
                 if room is not None and length > old.received:
                     _check_room(connection, length - old.received, room)
-                quotas.check(connection, self._quota, old.owner, 0, length - old.received)
             connection.execute(
                 "UPDATE upload SET length = ?, granule = ?, updated = ?, expires = ? WHERE key = ?",
                 (length, granule, now, expires, key),
@@ -177,12 +171,6 @@ class SqliteCatalog:
             return [upload_id for (upload_id,) in found]
 
         return await self._readers.run(query)
-
-    async def usage(self, owner: str | None) -> tuple[int, int]:
-        return await self._readers.look(lambda connection: quotas.usage(connection, owner))
-
-    async def left(self, owner: str | None) -> int | None:
-        return await self._readers.look(lambda connection: quotas.left(connection, self._quota, owner))
 
     async def coming(self) -> int:
         return await self._readers.look(_coming)
@@ -289,8 +277,6 @@ class SqliteCatalog:
                     received += new
                     if first == 0:
                         prefix = last
-            if upload.length is None:
-                quotas.check(connection, self._quota, upload.owner, 0, received - upload.received)
             state = State.VERIFYING if verify and received == upload.length else upload.state
             changed = replace(
                 upload,
@@ -394,7 +380,7 @@ class SqliteCatalog:
             key, upload = found
             return Standing(upload, fence, next(stored.between(connection, key, start, end, 1), None))
 
-        return await self._readers.run(query)
+        return await self._readers.look(lambda connection: within(connection, query))
 
     async def fence_head(self) -> int:
         return await self._readers.look(lambda connection: rows.head(connection, "fence"))
@@ -428,6 +414,7 @@ class SqliteCatalog:
     async def purge(self, before: float) -> int:
         def forget_fences(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM fence WHERE at < ?", (before,))
+            grants.purge(connection, before)
 
         def forget_some(connection: sqlite3.Connection) -> int:
             found = connection.execute(
