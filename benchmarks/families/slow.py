@@ -62,8 +62,16 @@ def slow_clients(server: Running) -> Iterator[dict[str, Any]]:
 def _measure(bench: Bench, server: Running, case: str) -> Sample:
     peer = server.peer
     if case == "stream":
-        job = {"collection": peer.collection, "fields": peer.fields, "source": str(bench.source(bench.size))}
-        _, sample = load(server, "streams", **job, size=bench.size, count=1, piece=0)
+        _, sample = load(
+            server,
+            "streams",
+            collection=peer.collection,
+            fields=peer.fields,
+            source=str(bench.source(bench.size)),
+            size=bench.size,
+            count=1,
+            piece=0,
+        )
         return replace(sample, work=bench.size)
     result, sample = load(
         server,
