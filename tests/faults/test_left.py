@@ -42,11 +42,10 @@ def leave(server: ServerProcess, count: int) -> list[str]:
         return [url for some in [pool.submit(create_some) for _ in range(CLIENTS)] for url in some.result()]
 
 
-def slowest_answer(server: ServerProcess, upload: str, until: threading.Event) -> float:
+def slowest_answer(server: ServerProcess, upload: str, complete: str, until: threading.Event) -> float:
     """The longest that a request took, of one that sends bytes, asks for them and fetches a file all the while."""
     longest, offset = 0.0, 0
     with Speaker(server.url) as speaker:
-        complete = speaker.url + speaker.post(0)["location"]
         while not until.is_set():
             begun = time.monotonic()
             assert speaker.patch(upload, offset, b"12345").status == 204
@@ -68,11 +67,12 @@ def test_uploads_that_are_left_count_and_go(
     life = scaled(max(3.0, count / 100))
     server = start_server("--max-uploads", str(count), "--overcommit", expire_after=life, workers=workers)
     with Speaker(server.url) as speaker:
+        complete = speaker.url + speaker.post(0)["location"]
         used = speaker.url + speaker.post(1 << 20)["location"]  # somebody goes on with this one
     left = leave(server, count - 1)
     done = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(slowest_answer, server, used, done)
+        asked = pool.submit(slowest_answer, server, used, complete, done)
         try:
             with Speaker(server.url) as speaker:
                 full = speaker.post(10)
