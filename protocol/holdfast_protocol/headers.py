@@ -67,6 +67,7 @@ RANGE: Final = "Range"
 RETRY_AFTER: Final = "Retry-After"
 TRAILER: Final = "Trailer"
 TRANSFER_ENCODING: Final = "Transfer-Encoding"
+WWW_AUTHENTICATE: Final = "WWW-Authenticate"
 
 # CORS (the Fetch standard)
 ALLOW_HEADERS: Final = "Access-Control-Allow-Headers"
