@@ -1,7 +1,7 @@
 """Live progress: topics, frames, places in the log, and the stream of events (protocol.md, section 9).
 
-Rule of this file: what both sides of `/api/live` and `/api/events` have to spell alike is spelled here. A frame is a JSON
-object; whoever reads one passes over what it does not know (L-FRAME-1).
+Rule of this file: what both sides of `/api/live` and `/api/events` have to spell alike is spelled here. A frame is a
+JSON object; whoever reads one passes over what it does not know (L-FRAME-1).
 """
 
 import codecs
@@ -99,9 +99,9 @@ class Message:
 class MessageError(ValueError):
     """A message is malformed. `id` is that of the message as far as it could be read."""
 
-    def __init__(self, detail: str, id: str | int | None = None) -> None:
+    def __init__(self, detail: str, number: str | int | None = None) -> None:
         super().__init__(detail)
-        self.id = id
+        self.id = number
 
 
 def parse_message(text: str) -> Message:
@@ -213,4 +213,3 @@ class EventStream:
                 self._data.append(line[5:].removeprefix(" "))
         if len(self._line) + sum(map(len, self._data)) > LONGEST_EVENT:
             raise ValueError("an event of the stream does not end")
-
