@@ -1,4 +1,4 @@
-"""Live progress: topics, frames, places in the log, and the stream of events (protocol.md, section 9).
+"""Live progress: topics, frames, places in the log, and the stream of events (protocol.md, section 10).
 
 Rule of this file: what both sides of `/api/live` and `/api/events` have to spell alike is spelled here. A frame is a
 JSON object; whoever reads one passes over what it does not know (L-FRAME-1).

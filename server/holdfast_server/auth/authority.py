@@ -35,7 +35,7 @@ class Request:
         return token.strip() if scheme.lower() == "bearer" else None
 
 
-Authority: TypeAlias = Callable[[Request], Principal | None | Awaitable[Principal | None]]
+Authority: TypeAlias = Callable[[Request], Principal | Awaitable[Principal | None] | None]
 """Says who has sent a request; None: nobody that it knows. It may be asked again for the same request.
 
 A ProblemError that it raises is the answer. It is called on the event loop: one that has to wait is a coroutine
