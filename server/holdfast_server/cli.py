@@ -30,6 +30,7 @@ from uvicorn.supervisors import Multiprocess
 
 from holdfast_server.app import create_app
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
+from holdfast_server.http.websocket import WebSocketProtocol
 from holdfast_server.settings import Settings
 from holdfast_server.storage.local import Durability
 
@@ -158,7 +159,7 @@ def serve(host: str, port: int, workers: int, **values: Any) -> None:
         factory=True,
         workers=workers,
         http=cast(Any, functools.partial(HoldfastProtocol, head_timeout=settings.stall_timeout)),
-        ws="none",
+        ws=cast(Any, WebSocketProtocol),
         lifespan="on",
         log_level="warning",
         access_log=False,

@@ -14,7 +14,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from holdfast_protocol import headers
+from holdfast_protocol import headers, live
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.http.answers import problem_fields
 from holdfast_server.http.envelope import MOST_FIELDS
@@ -25,6 +25,7 @@ LINGER: Final = 2.0
 """Seconds for which a refused connection is still read: closed at once, the client might never see the answer."""
 
 
+_LIVE_PATH: Final = live.LIVE_PATH.encode()
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
 
 
@@ -156,6 +157,15 @@ class FramingProtocol(HttpToolsProtocol):
             raise _malformed("The only transfer coding is chunked, in HTTP/1.1.")
         if self.scope["method"] == "CONNECT" or b"#" in self.url:
             raise _malformed("The target of a request is a path or a URL, without a fragment.")
+
+    def handle_websocket_upgrade(self) -> None:
+        self._unbound()
+        super().handle_websocket_upgrade()
+
+    def _should_upgrade(self) -> bool:
+        """H-UPGRADE-1."""
+        path = self.url.partition(b"?")[0]
+        return self.scope["method"] == "GET" and path.endswith(_LIVE_PATH) and bool(super()._should_upgrade())
 
     def _pass_over_upgrade(self, rest: bytes) -> None:
         """H-UPGRADE-1. The parser stops behind such a head, so the head is read again without the field."""

@@ -55,7 +55,7 @@ class Guard:
             try:
                 scope[_PRINCIPAL] = await self._find(scope)
             except ProblemError as problem:
-                await _turn_away(problem, scope, send)
+                await turn_away(problem, scope, send)
                 return
         await self._app(scope, receive, send)
 
@@ -96,7 +96,7 @@ def _is_open(scope: Scope) -> bool:
     return scope["method"] == "OPTIONS" or path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
-async def _turn_away(problem: ProblemError, scope: Scope, send: Send) -> None:
+async def turn_away(problem: ProblemError, scope: Scope, send: Send) -> None:
     """A WebSocket that is not accepted: with the document where the server can, else with a bare 403."""
     if _REFUSAL not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008, "reason": problem.code})

@@ -9,6 +9,7 @@ from typing import Final
 
 import anyio
 
+from holdfast_protocol import fields, live
 from holdfast_protocol import server as rules
 from holdfast_protocol.names import safe_name
 from holdfast_protocol.problem import ProblemError
@@ -135,7 +136,7 @@ class Uploads:
             expected=wanted.expected,
             wanted=wanted.wanted,
             owner=who.owner,
-            project=project,
+            project=project if project is not None or who.owner is not None else _project_of(wanted.metadata),
         )
         if wanted.body is not None and whole.is_whole(upload, wanted.body, data):
             return await whole.create(core, upload, wanted.body, data)
@@ -191,6 +192,10 @@ class Uploads:
     def activity(self) -> Activity:
         """What is going on in this process."""
         return self._core.activity
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+        return self._core.monotonic()
 
     def now(self) -> float:
         """Seconds since the epoch, by the clock that `expires` is told by."""
@@ -334,3 +339,10 @@ class Uploads:
             raise ProblemError(
                 "shutting-down", "The server is shutting down. Try again in a moment.", headers={"Retry-After": "1"}
             )
+
+
+def _project_of(metadata: str | None) -> str | None:
+    """What the metadata call the project, where no credential says it (L-TOPIC-2)."""
+    named = fields.parse_metadata(metadata).get("project", b"") if metadata else b""
+    name = named.decode("utf-8", "replace")
+    return name if 0 < len(name) <= live.LONGEST_NAME and name.isprintable() else None
