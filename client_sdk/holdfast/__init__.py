@@ -31,7 +31,9 @@ from holdfast.progress import Progress, State
 from holdfast.queue import Statistics, TransferQueue
 from holdfast.sync import Client, download, upload
 from holdfast.transfers import RetryPolicy, Transfer
+from holdfast.watching import News
 from holdfast_protocol.digest import Digest
+from holdfast_protocol.live import Place
 
 __all__ = [
     "AsyncClient",
@@ -41,7 +43,9 @@ __all__ = [
     "Digest",
     "DownloadResult",
     "HoldfastError",
+    "News",
     "NotAuthorized",
+    "Place",
     "Progress",
     "RetryPolicy",
     "ServerRefused",

@@ -7,7 +7,7 @@ the `async with` of an AsyncClient, and whatever was started in it has ended whe
 import os
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 from holdfast._transport import Timeouts, Transport
 from holdfast.books import Books
 from holdfast.downloader import Downloader, DownloadJob
-from holdfast.errors import UsageError
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.journal import Journal
 from holdfast.ledger import Asked, Row
 from holdfast.outcome import DownloadResult, UploadResult
@@ -32,7 +32,9 @@ from holdfast.sending import Dialect, OnChange, UploadJob
 from holdfast.streaming import Stream, StreamUploader
 from holdfast.transfers import Gate, RetryPolicy, Transfer
 from holdfast.uploader import Uploader
+from holdfast.watching import News, Watch, place, topics_for
 from holdfast_protocol.digest import Digest, available, size
+from holdfast_protocol.live import Place
 
 Result = TypeVar("Result")
 IfBusy = Literal["follow", "fail"]
@@ -290,6 +292,30 @@ class AsyncClient:
         work = self._followed(tracker, downloader.run, received)
         transfer = Transfer("download", session.endpoint, tracker, work, share=share, limit=limit, id=asked.id)
         return self._begun(transfer, asked)
+
+    def watch(
+        self,
+        server: str,
+        *uploads: str,
+        projects: Sequence[str] = (),
+        owners: Sequence[str] = (),
+        everything: bool = False,
+        since: Place | None = None,
+        max_attempts: int | None = 10,
+        lost: Callable[[HoldfastError, float], None] | None = None,
+    ) -> AsyncIterator[News]:
+        """Follow uploads on a Holdfast server while they happen: `async for news in client.watch(url): ...`.
+
+        `server` is its URL, `uploads` are ids or URLs; with nothing named it is everything that may be watched. If only
+        uploads are watched, it ends when all of them have. Every change of a state comes once and in order, over any
+        number of lost connections. `since` goes on behind the `place` of earlier news. `max_attempts` is how many
+        connections in a row may fail, None any number; `lost` is told of each failure and of the seconds until the next
+        attempt. Raises UsageError at once, and HoldfastError.
+        """
+        url, ids = place(server, uploads)
+        topics = topics_for(ids, owners, projects, everything=everything)
+        transport, _ = self._ready()
+        return Watch(transport.session(url, self._headers, "down"), topics, since, max_attempts, lost=lost).follow()
 
     def _ready(self) -> tuple[Transport, Journal]:
         if self._group is None or self._transport is None or self._journal is None:

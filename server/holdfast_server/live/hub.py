@@ -44,6 +44,7 @@ PAGE: Final = 100
 """Events that are told before anybody else has a turn."""
 TELL_INTERVAL: Final = 0.05
 """Other processes are told of moves at most so often, in seconds."""
+LONGEST_PING: Final = 3600.0
 SUM_INTERVAL: Final = 1.0
 STATS_INTERVAL: Final = 2.0
 TOLD_AT_ONCE: Final = 500
@@ -64,6 +65,7 @@ class Hub:
         self._neighbours = neighbours
         self._settings = settings
         self._interval = 1 / settings.progress_rate
+        self._ping_interval = min(settings.ping_interval, LONGEST_PING)
         self._subscribers: set[Subscriber] = set()
         self._pings: deque[tuple[float, Subscriber]] = deque()
         self._by_topic: dict[Topic, set[Subscriber]] = {}
@@ -106,7 +108,7 @@ class Hub:
         self.check_open()
         subscriber = Subscriber(self, outlet, principal, secrets.token_hex(16))
         self._subscribers.add(subscriber)
-        self._pings.append((self._monotonic() + self._settings.ping_interval, subscriber))
+        self._pings.append((self._monotonic() + self._ping_interval, subscriber))
         self._watched.set()
         return subscriber
 
@@ -121,8 +123,7 @@ class Hub:
         """Tells it where the log is now (L-FRAME-2)."""
         if len(self._subscribers) == 1:
             self.offset = max(self.offset, await self.catalog.event_head())  # nobody has missed what came before
-        settings = self._settings
-        subscriber.connected({"ping_interval": settings.ping_interval, "progress_rate": settings.progress_rate})
+        subscriber.connected({"ping_interval": self._ping_interval, "progress_rate": self._settings.progress_rate})
         subscriber.flush()
 
     def close(self, subscriber: Subscriber) -> None:
@@ -436,7 +437,7 @@ class Hub:
             self._pings.popleft()
             if subscriber not in self._subscribers:
                 continue
-            self._pings.append((now + self._settings.ping_interval, subscriber))
+            self._pings.append((now + self._ping_interval, subscriber))
             if not subscriber.alive():
                 subscriber.close(live.GOING_AWAY, "no answer to a ping")
                 continue
