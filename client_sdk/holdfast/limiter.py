@@ -97,6 +97,16 @@ class Limiter:
         finally:
             self.controller.fed(self._clock())
 
+    def surplus(self, share: Share, fixed: int | None = None) -> bool:
+        """A transfer should give up one of its connections: there are too many, or somebody waits who goes before it.
+
+        For those who hold a connection for long.
+        """
+        if self._used > max(self.controller.connections, fixed or 0):
+            return True
+        mine = (share.priority, self._holds[share] - 1)
+        return any((each.share.priority, self._holds.get(each.share, 0)) < mine for each in self._waiting)
+
     def moved(self, size: int) -> None:
         """See `Controller.moved`."""
         self.controller.moved(size, self._clock())

@@ -318,7 +318,7 @@ def test_no_extension_is_negotiated(server: ServerProcess) -> None:
         assert socket.protocol.extensions == []
 
 
-@pytest.mark.rule("L-ORIGIN-1")
+@pytest.mark.rule("A-ORIGIN-1")
 def test_pages_of_other_sites_may_not_watch(server: ServerProcess, start_server: StartServer) -> None:
     own = server.url
     with watching(server.url, additional_headers={"Origin": own}):

@@ -16,7 +16,7 @@ from tests.support.speaker import TUS, Speaker
 from tests.support.waiting import eventually, scaled
 from tests.support.watching import events, is_event, is_type, watching
 from tests.support.wire import Connection
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from holdfast_server import Settings, create_app
 from holdfast_server.auth import Principal, Request
@@ -54,7 +54,7 @@ def authority(request: Request) -> Principal | None:
         "operator": ("watch", "operate"),
         "writer": ("create", "write"),
     }
-    name = request.bearer
+    name = request.token
     if name not in scopes:
         return None
     projects = frozenset({"films"}) if name in ("films", "ada") else frozenset()
@@ -132,10 +132,17 @@ def test_under_a_server_that_knows_nothing_of_us(tmp_path: Path, rng: random.Ran
             assert [f["offset"] for f in answer if f["type"] == "status"] == [2, 3]
 
 
+@pytest.mark.parametrize("road", ROADS)
+def test_a_browser_brings_its_credential_as_a_subprotocol(tmp_path: Path, road: str) -> None:
+    offered = {"subprotocols": ["holdfast", "bearer.operator"]}
+    with served(create_app(Settings(data=tmp_path), authority), road) as url, watching(url, **offered) as found:
+        assert found.socket is not None
+        assert found.socket.subprotocol == "holdfast"
+        assert found.subscribe("all")[-1]["type"] == "synced"
+
+
 @pytest.mark.rule("L-RIGHT-1")
 def test_who_may_no_longer_watch_is_sent_away(tmp_path: Path) -> None:
-    from websockets.exceptions import ConnectionClosed
-
     def soon_over(request: Request) -> Principal | None:
         return Principal("ada", frozenset({"watch"}), expires=1.0)
 

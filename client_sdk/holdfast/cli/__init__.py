@@ -18,7 +18,7 @@ from holdfast.cli.upload import upload
 from holdfast.cli.watch import watch
 
 ENTRY_POINTS: Final = "holdfast.commands"
-_EXTRAS: Final = {"serve": "server", "watch": "server"}
+_EXTRAS: Final = {"serve": "server", "sign": "server", "token": "server", "watch": "server"}
 """Commands of other packages, and the extra that brings what they need."""
 
 

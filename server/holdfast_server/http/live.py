@@ -9,14 +9,13 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import anyio
 from starlette.types import Receive, Scope, Send
 
 from holdfast_protocol import headers, live
 from holdfast_protocol.live import Message, Place, Topic
-from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import Principal
 from holdfast_server.http.answers import head_of, not_allowed, start
@@ -25,8 +24,8 @@ from holdfast_server.http.websocket import TAKING, Connection, join
 from holdfast_server.live.frames import PING, Frame
 from holdfast_server.live.hub import Hub
 from holdfast_server.live.subscriber import Subscriber
-from holdfast_server.settings import Settings
 
+SUBPROTOCOL: Final = "holdfast"
 MOST_ASKED: Final = 64
 """Messages of one client that wait while another one is answered."""
 
@@ -34,9 +33,8 @@ MOST_ASKED: Final = 64
 class Live:
     """Both endpoints. `hub` raises ProblemError 503 while the application does not run."""
 
-    def __init__(self, hub: Callable[[], Hub], settings: Settings) -> None:
+    def __init__(self, hub: Callable[[], Hub]) -> None:
         self._hub = hub
-        self._settings = settings
 
     async def socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """L-SUB-1. The query may name topics (L-SUB-5)."""
@@ -47,7 +45,6 @@ class Live:
         try:
             principal = principal_of(scope)
             principal.require("watch")
-            self._check_origin(head_of(scope))
             hub = self._hub()
             hub.check_open()
         except ProblemError as problem:
@@ -55,7 +52,9 @@ class Live:
             return
         if (await receive())["type"] != "websocket.connect":
             return
-        await send({"type": "websocket.accept"})
+        # A browser that offers some, to bring its credential along, insists on an answer.
+        spoken = SUBPROTOCOL if SUBPROTOCOL in scope.get("subprotocols", ()) else None
+        await send({"type": "websocket.accept", "subprotocol": spoken})
         taking = scope.get("extensions", {}).get(TAKING)
         if taking is None:
             await _serve_plain(hub, principal, scope, receive, send)
@@ -103,20 +102,6 @@ class Live:
                 await subscriber.subscribe(Message("subscribe", topics, since))
         if outlet.ended_well:
             await send({"type": "http.response.body", "body": b""})
-
-    def _check_origin(self, head: Headers) -> None:
-        """Pages of other sites may watch only where they may read the API (L-ORIGIN-1). Raises ProblemError 403."""
-        origin = head.get(headers.ORIGIN)
-        allowed = self._settings.cors_origins
-        if origin is None or "*" in allowed or origin.lower() in {each.rstrip("/").lower() for each in allowed}:
-            return
-        hosts = {head.get(headers.HOST), head.get(headers.FORWARDED_HOST)}
-        if self._settings.public_url is not None:
-            hosts.add(urlsplit(self._settings.public_url).netloc)
-        if urlsplit(origin).netloc not in hosts:
-            raise ProblemError(
-                "not-permitted", "Pages of this origin may not watch. Allow it with --cors-origin if they should."
-            )
 
 
 def _asked(scope: Scope) -> tuple[tuple[Topic, ...], Place | None]:

@@ -64,24 +64,6 @@ class Taker(Protocol):
 class WebSocketProtocol(asyncio.Protocol):
     """To be given to uvicorn as `ws=`."""
 
-    __slots__ = (
-        "_accepted",
-        "_alive",
-        "_app",
-        "_config",
-        "_conn",
-        "_drained",
-        "_gone",
-        "_loop",
-        "_partial",
-        "_paused",
-        "_refusal",
-        "_request",
-        "_state",
-        "_taker",
-        "_transport",
-    )
-
     def __init__(
         self,
         config: Config,
@@ -272,7 +254,7 @@ class WebSocketProtocol(asyncio.Protocol):
     async def _send(self, message: Message) -> None:
         match message["type"]:
             case "websocket.accept":
-                self._accept()
+                self._accept(message.get("subprotocol"))
             case "websocket.close" if self._accepted:
                 self.close(message.get("code", 1000), message.get("reason") or "")
             case "websocket.close":
@@ -287,9 +269,12 @@ class WebSocketProtocol(asyncio.Protocol):
             case kind:
                 raise RuntimeError(f"This server sends no {kind}.")
 
-    def _accept(self) -> None:
+    def _accept(self, subprotocol: str | None) -> None:
         assert self._request is not None
-        self._respond(self._conn.accept(self._request))
+        response = self._conn.accept(self._request)
+        if subprotocol is not None and response.status_code == http.HTTPStatus.SWITCHING_PROTOCOLS:
+            response.headers["Sec-WebSocket-Protocol"] = subprotocol
+        self._respond(response)
 
     def _reject(self, status: int, fields: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
         if self._accepted or self._conn.state is not State.CONNECTING:

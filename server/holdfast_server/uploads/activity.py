@@ -28,9 +28,9 @@ class Arrival:
         self.size = size
         self._activity.stored(self._upload)
 
-    def stored(self, upload: Upload) -> None:
-        """All that had landed is stored."""
-        self.size = 0
+    def stored(self, upload: Upload, left: int = 0) -> None:
+        """All that had landed is stored, but for so many bytes."""
+        self.size = left
         self._upload = upload
         self._activity.stored(upload)
 
