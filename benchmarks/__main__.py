@@ -40,6 +40,7 @@ FAMILIES: Final = (
     "memory",
     "hashing",
     "latency",
+    "live",
 )
 RESULTS: Final = ROOT / "benchmarks" / "results"
 ROOM: Final = 4
