@@ -46,7 +46,8 @@ WATCHING: Final = 100
 NOTE: Final = (
     "Each message is of one upload and goes to every subscriber; `delivered` counts what arrived, a second; the delay "
     "is from the datagram that told the server to the bytes at the subscriber. `spread` is from the first delivery of "
-    "a message to its last. The subscribers are one process on the same two cores. `(events)` is over server-sent events."
+    "a message to its last. The subscribers are one process on the same two cores. `(events)` is over server-sent "
+    "events."
 )
 
 
