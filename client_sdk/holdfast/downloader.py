@@ -8,7 +8,6 @@ verified, by a rename.
 """
 
 import contextlib
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from anyio import to_thread
 from holdfast._transport import Incoming, Session
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, TargetExists, VerificationFailed
 from holdfast.journal import DownloadRecord, Journal, TransferLock, download_key
+from holdfast.ledger import bare
 from holdfast.outcome import DownloadResult, from_refusal, from_violation, gave_up
 from holdfast.planner import MIB, MOST_CONNECTIONS, Attempts, Backoff, Plan, Share
 from holdfast.progress import State as Stage
@@ -220,7 +220,7 @@ class Downloader:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(part.close)
         return DownloadResult(
-            url=self._url,
+            url=bare(self._url),
             path=target,
             size=self._tracker.accepted,
             digest=digest,
@@ -396,15 +396,17 @@ class Downloader:
         final = from_refusal(error, self._url) if isinstance(error, Refusal) else error
         if isinstance(error, Refusal) and error.reaction is Reaction.FAIL:
             raise final from error
+        self._tracker.failed(final)
         if not attempts.failed(self._progress):
             raise gave_up(final, attempts.failures, KEPT) from error
         self._tracker.retries += 1
         told = error.retry_after if isinstance(error, Refusal) else None
-        if isinstance(error, Refusal) and error.throttled:
+        throttled = isinstance(error, Refusal) and error.throttled
+        if isinstance(error, Refusal) and throttled:
             self._session.limiter.throttled(retry_after=told, crowded=error.status == 429)
-        delay = self._backoff.delay(attempts.failures, random.random(), told)  # noqa: S311 - jitter
+        delay = self._session.limiter.after_failure(self._backoff, attempts.failures, told, throttled=throttled)
         self._tracker.enter(Stage.IN_PROGRESS, f"{final.message}; again in {delay:.1f} s")
-        await anyio.sleep(delay)
+        await self._session.clock.sleep(delay)
 
     def _attempts(self) -> Attempts:
         return Attempts(self._job.max_attempts, self._progress)
