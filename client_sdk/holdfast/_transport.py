@@ -2,7 +2,8 @@
 
 Rule of this file: it alone knows httpx. HTTP/1.1 only: bulk bytes over one HTTP/2 connection wait for each other's
 flow control. No redirect is followed, no answer is kept in memory beyond 64 KiB (but downloads, which are streamed),
-and each wait has its limit: for a connection, for the next bytes to move, for the answer.
+and each wait has its limit: for a connection, for the next bytes to move, for the answer. The body of a long answer
+goes from the socket straight to where it belongs, if the connection is one of _wire.py.
 Headers that the caller gave, and credentials, go to the origin that they are for and to no other. What httpx is told of
 a URL, and may log, has no query.
 """
@@ -11,16 +12,19 @@ import os
 import socket
 import ssl
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import anyio
+import httpcore
 import httpx
+from anyio import to_thread
 
+from holdfast._wire import Network, Sink, Wire
 from holdfast.clock import SYSTEM, Clock
 from holdfast.credentials import Key, Keyring, Login
 from holdfast.errors import BrokenProtocol, ConnectionFailed, Stalled, UsageError
@@ -33,7 +37,10 @@ from holdfast_protocol.messages import Headers, Request, Response
 
 PIECE: Final = 256 * 1024
 """Bytes handed to the connection at once. The stall timeout counts for each of them."""
-READ_PIECE: Final = 256 * 1024
+READ_PIECE: Final = 1024 * 1024
+"""Bytes of an answer that are handed on at once, if so many are there."""
+LEND: Final = 4 * 1024 * 1024
+"""Bytes of a body from which on it is read from the socket itself; a connection is not used again after that."""
 LARGEST_ERROR: Final = 64 * 1024
 _LEGAL: Final = "!$%&'()*+,-./:;=?@_~[]"
 """What may stand in a path and a query as it is; a percent sign is taken for the begin of an escape."""
@@ -68,15 +75,62 @@ said."""
 
 
 class Incoming:
-    """An answer whose body is read as it comes."""
+    """An answer whose body is read as it comes. `stall` is for how many seconds it may stand still."""
 
-    def __init__(self, response: httpx.Response) -> None:
+    def __init__(self, response: httpx.Response, stall: float) -> None:
         self._response = response
+        self._stall = stall
         self.status = response.status_code
         self.headers = Headers(response.headers.multi_items())
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it came over the wire, in pieces of about 256 KiB.
+    async def carry(self, sink: Sink, wanted: Callable[[], int], *, decode: bool = False) -> AsyncIterator[int]:
+        """Bring the body to `sink`, which is called in a worker thread, in order; gives the bytes of each time.
+
+        `wanted` says how many may come now, each time anew; with 0 it ends. `decode` takes off a content coding. Raises
+        ConnectionFailed, after all that came, BrokenProtocol, and what `sink` raises.
+        """
+        length = self.headers.get(names.CONTENT_LENGTH)
+        wire = self._response.extensions.get("network_stream")
+        plain = decode or names.TRANSFER_ENCODING in self.headers or length is None or not length.isdigit()
+        if isinstance(wire, Wire) and wire.at_body and not plain and length is not None and int(length) >= LEND:
+            carried = self._lent(wire, int(length), sink, wanted)
+        else:
+            carried = self._plain(sink, wanted, decode=decode)
+        async with aclosing(carried):
+            async for count in carried:
+                yield count
+
+    async def _lent(self, wire: Wire, length: int, sink: Sink, wanted: Callable[[], int]) -> AsyncGenerator[int, None]:
+        at = 0
+        while at < length and (most := wanted()):
+            try:
+                count = await wire.carry(sink, at, min(most, length - at), self._stall)
+            except (httpcore.NetworkError, httpcore.TimeoutException) as error:
+                kind = httpx.ReadTimeout if isinstance(error, httpcore.TimeoutException) else httpx.ReadError
+                raise _connection_error(kind(str(error)), self._response.request) from error
+            if not count:
+                where = _where(self._response.request)
+                raise ConnectionFailed(f"{where} ended the answer after {at} of {length} bytes")
+            at += count
+            yield count
+
+    async def _plain(self, sink: Sink, wanted: Callable[[], int], *, decode: bool) -> AsyncGenerator[int, None]:
+        at = 0
+        async with aclosing(self.pieces(decode=decode)) as pieces:
+            async for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    most = wanted()
+                    if not most:
+                        return
+                    await to_thread.run_sync(sink, at, view[:most])
+                    count = min(most, len(view))
+                    at += count
+                    view = view[most:]
+                    yield count
+
+    async def pieces(self, *, decode: bool = False) -> AsyncGenerator[bytes, None]:
+        """The body as it came over the wire, or decoded, in pieces of about 1 MiB.
 
         Raises ConnectionFailed, after all that came.
         """
@@ -84,7 +138,7 @@ class Incoming:
         size = 0
         failure: Exception | None = None
         try:
-            async for part in self._response.aiter_raw():
+            async for part in self._response.aiter_bytes() if decode else self._response.aiter_raw():
                 parts.append(part)
                 size += len(part)
                 if size >= READ_PIECE:
@@ -101,10 +155,11 @@ class Incoming:
     async def answer(self) -> Response:
         """The whole as a value; of the body at most 64 KiB."""
         body = bytearray()
-        async for piece in self.pieces():
-            body += piece
-            if len(body) >= LARGEST_ERROR:
-                break
+        async with aclosing(self.pieces()) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) >= LARGEST_ERROR:
+                    break
         return Response(self.status, self.headers, bytes(body[:LARGEST_ERROR]))
 
 
@@ -139,8 +194,11 @@ class Transport:
         times = self.timeouts
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20)
         context = _context(verify)
-        try:
-            self._client = httpx.AsyncClient(
+        # A proxy needs httpx's own set-up; what is set up here is not worth losing that.
+        direct = proxy is None and not urllib.request.getproxies()
+
+        def client(transport: httpx.AsyncHTTPTransport | None) -> httpx.AsyncClient:
+            return httpx.AsyncClient(
                 http1=True,
                 http2=False,
                 verify=context,
@@ -149,20 +207,26 @@ class Transport:
                 follow_redirects=False,
                 timeout=httpx.Timeout(times.stall, connect=times.connect, pool=None),
                 # What is stored is what is wanted, not a form of it that was made for the way.
-                headers={"User-Agent": "holdfast", "Accept-Encoding": "identity"},
-                # A proxy needs httpx's own set-up; the option is not worth losing that.
-                transport=None if proxy is not None or urllib.request.getproxies() else _direct(context, limits),
+                headers={"User-Agent": "holdfast", names.ACCEPT_ENCODING: "identity"},
+                transport=transport,
             )
+
+        try:
+            self._clients: dict[Direction, httpx.AsyncClient] = {
+                "up": client(_direct(context, limits) if direct else None),
+                "down": client(_Lending(context, limits) if direct else None),
+            }
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             raise UsageError(f"the proxy cannot be used: {error}") from error
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        for client in self._clients.values():
+            await client.aclose()
 
     def session(self, url: str, extra: Mapping[str, str] | None = None, direction: Direction = "up") -> "Session":
         """A session for the server of `url`, with header fields for it. Raises UsageError for a bad URL."""
         return Session(
-            self._client,
+            self._clients[direction],
             self.timeouts,
             url,
             extra or {},
@@ -255,7 +319,7 @@ class Session:
             if response.status_code in (401, 403) and key is not None and key.renewable:
                 await response.aclose()
                 response = await self._renewed(request, key, shown, content, read)
-            yield Incoming(response)
+            yield Incoming(response, self._timeouts.stall)
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
@@ -269,7 +333,7 @@ class Session:
         if response.status_code not in (401, 403):
             return response
         try:
-            refusal = protocol.refused(await Incoming(response).answer(), self.clock.time())
+            refusal = protocol.refused(await Incoming(response, self._timeouts.stall).answer(), self.clock.time())
         finally:
             await response.aclose()
         error = from_refusal(refusal, request.url)
@@ -309,9 +373,11 @@ class Session:
             raise UsageError(f"{request.url} is not a URL that can be asked: {error}") from error
 
 
-def _context(verify: Verify) -> ssl.SSLContext | bool:
-    if isinstance(verify, bool | ssl.SSLContext):
+def _context(verify: Verify) -> ssl.SSLContext:
+    if isinstance(verify, ssl.SSLContext):
         return verify
+    if isinstance(verify, bool):
+        return httpx.create_ssl_context(verify=verify)
     try:
         return ssl.create_default_context(cafile=os.fspath(verify))
     except OSError as error:
@@ -321,13 +387,28 @@ def _context(verify: Verify) -> ssl.SSLContext | bool:
         ) from error
 
 
-def _direct(verify: ssl.SSLContext | bool, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
+def _direct(verify: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
     options: list[tuple[int, int, int]] = []
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         # Without it megabytes wait in the kernel: the count of bytes sent runs ahead of the wire, and the time
         # until they are gone is taken for time without an answer.
         options.append((socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PIECE))
     return httpx.AsyncHTTPTransport(verify=verify, http1=True, http2=False, limits=limits, socket_options=options)
+
+
+class _Lending(httpx.AsyncHTTPTransport):
+    """Its connections are those of _wire.py."""
+
+    def __init__(self, verify: ssl.SSLContext, limits: httpx.Limits) -> None:
+        super().__init__(verify=verify, limits=limits)
+        # httpx has no argument for it. A version that keeps its connections elsewhere is none the worse for this line.
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=verify,
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            network_backend=Network(),
+        )
 
 
 async def _outgoing(
@@ -374,9 +455,13 @@ def _origin(url: str) -> Origin:
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
+def _where(request: httpx.Request) -> str:
+    return f"{request.url.host}:{request.url.port or {'http': 80}.get(request.url.scheme, 443)}"
+
+
 def _connection_error(error: httpx.HTTPError, request: httpx.Request) -> ConnectionFailed | BrokenProtocol:
     """Ours for one of httpx's."""
-    where = f"{request.url.host}:{request.url.port or {'http': 80}.get(request.url.scheme, 443)}"
+    where = _where(request)
     reason = str(error) or type(error).__name__
     match error:
         case httpx.ConnectTimeout():

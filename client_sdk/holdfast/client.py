@@ -5,7 +5,7 @@ the `async with` of an AsyncClient, and whatever was started in it has ended whe
 """
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from holdfast.outcome import DownloadResult, UploadResult
 from holdfast.planner import MAX_CONCURRENCY, RateLimit, Share
 from holdfast.progress import Tracker
 from holdfast.queue import TransferQueue
+from holdfast.remotes import remote_of
 from holdfast.repeating import Manner, digest_of, download_asked, upload_asked
 from holdfast.sending import Dialect, OnChange, UploadJob
 from holdfast.sources import UploadSource, recognize
@@ -245,6 +246,7 @@ class AsyncClient:
         folder: PathLike | None = None,
         segments: int | None = None,
         checksum: Digest | None = None,
+        mirrors: Sequence[str] = (),
         overwrite: bool = False,
         priority: int = 0,
         limit_rate: float | None = None,
@@ -252,8 +254,10 @@ class AsyncClient:
     ) -> Transfer[DownloadResult]:
         """Start receiving a file into `path`, or into `folder` under the name that the server gives.
 
-        `segments` is how many connections to use, 1 to 64. `checksum` is what the file must have, beside what the
-        server says. Returns at once. Raises UsageError for arguments that make no sense.
+        URLs are those of HTTP, and of FTP with the extra `ftp`. `segments` is how many connections to use, 1 to 64, to
+        each server; None leaves it to the client. `checksum` is what the file must have, beside what the server says.
+        `mirrors` are further URLs of the same file, which are used at the same time. Returns at once. Raises UsageError
+        for arguments that make no sense.
         """
         if segments is not None and not 1 <= segments <= MAX_CONCURRENCY:
             raise UsageError(f"segments must be 1 to {MAX_CONCURRENCY}, not {segments}")
@@ -273,17 +277,18 @@ class AsyncClient:
             checksum=checksum,
             overwrite=overwrite,
             max_attempts=max_attempts,
+            mirrors=tuple(mirrors),
         )
         transport, journal = self._ready()
-        session = transport.session(url, self._headers, "down")
+        remotes = [remote_of(each, transport, self._headers) for each in (url, *mirrors)]
         asked = download_asked(job, self._manner(priority, limit_rate))
         tracker, limit, share = self._shared(priority, limit_rate)
-        downloader = Downloader(replace(job, id=asked.id), session, journal, tracker, share)
+        downloader = Downloader(replace(job, id=asked.id), remotes, journal, tracker, share)
 
         def received(row: Row) -> DownloadResult:
             tracker.accepted = row.size or 0
             return DownloadResult(
-                url=bare(session.endpoint),
+                url=bare(remotes[0].url),
                 path=Path(row.result or row.target),
                 size=row.size or 0,
                 digest=digest_of(row.digest) if row.digest is not None else None,
@@ -298,7 +303,7 @@ class AsyncClient:
         work = self._followed(tracker, downloader.run, received)
         transfer = Transfer(
             "download",
-            bare(session.endpoint),
+            bare(remotes[0].url),
             tracker,
             work,
             share=share,

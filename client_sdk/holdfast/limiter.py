@@ -74,7 +74,7 @@ class Limiter:
     """The connections to one origin in one direction, some of those of `crowd`. Belongs to one event loop."""
 
     def __init__(self, clock: Clock, ceiling: int | None = None, crowd: Crowd | None = None) -> None:
-        self._clock = clock
+        self.clock = clock
         self._crowd = crowd or Crowd()
         self._crowd.limiters.append(self)
         self.controller = Controller(clock.monotonic(), ceiling=ceiling)
@@ -103,8 +103,8 @@ class Limiter:
                     self._leave(share)
                 raise
         try:
-            while (pause := self.controller.pause(self._clock.monotonic())) > 0:
-                await self._clock.sleep(pause)
+            while (pause := self.controller.pause(self.clock.monotonic())) > 0:
+                await self.clock.sleep(pause)
             yield
         finally:
             self._leave(share)
@@ -114,35 +114,45 @@ class Limiter:
         tickets = share.book(size)
         while (wait := share.wait(tickets)) > 0:
             self.controller.held()
-            await self._clock.sleep(min(wait, LOOK))
+            await self.clock.sleep(min(wait, LOOK))
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
         """Bytes of a chunk are on their way in the block."""
-        self.controller.began(self._clock.monotonic())
+        self.controller.began(self.clock.monotonic())
         try:
             yield
         finally:
-            self.controller.ended(self._clock.monotonic())
+            self.controller.ended(self.clock.monotonic())
 
     @contextmanager
     def hungry(self) -> Iterator[None]:
         """In the block a connection waits for bytes to be read that it could send."""
-        self.controller.hungry(self._clock.monotonic())
+        self.controller.hungry(self.clock.monotonic())
         try:
             yield
         finally:
-            self.controller.fed(self._clock.monotonic())
+            self.controller.fed(self.clock.monotonic())
+
+    def surplus(self, share: Share, fixed: int | None = None) -> bool:
+        """A transfer should give up one of its connections: there are too many, or somebody waits who goes before it.
+
+        For those who hold a connection for long.
+        """
+        if self._used > max(self.controller.connections, fixed or 0):
+            return True
+        mine = (share.priority, self._holds[share] - 1)
+        return any((each.share.priority, self._holds.get(each.share, 0)) < mine for each in self._waiting)
 
     def moved(self, size: int) -> None:
         """See `Controller.moved`."""
-        self.controller.moved(size, self._clock.monotonic())
+        self.controller.moved(size, self.clock.monotonic())
         if self._waiting:
             self._crowd.admit()
 
     def accepted(self, size: int, seconds: float, overhead: float) -> None:
         """See `Controller.accepted`."""
-        self.controller.accepted(size, seconds, overhead, self._clock.monotonic())
+        self.controller.accepted(size, seconds, overhead, self.clock.monotonic())
         BUDGET.succeeded()
         if self._waiting:
             self._crowd.admit()
@@ -150,13 +160,13 @@ class Limiter:
     def throttled(self, *, retry_after: float | None, crowded: bool) -> None:
         """See `Controller.throttled`."""
         jitter = random.random()  # noqa: S311
-        self.controller.throttled(self._clock.monotonic(), jitter, retry_after=retry_after, crowded=crowded)
+        self.controller.throttled(self.clock.monotonic(), jitter, retry_after=retry_after, crowded=crowded)
 
     def after_failure(self, backoff: Backoff, failures: int, retry_after: float | None, *, throttled: bool) -> float:
         """Seconds to wait before something is tried again: what the failure asks for, and what the process can
         afford."""
         delay = backoff.delay(failures, random.random(), retry_after)  # noqa: S311 - jitter
-        return max(delay, BUDGET.spend(self._clock.monotonic(), throttled=throttled))
+        return max(delay, BUDGET.spend(self.clock.monotonic(), throttled=throttled))
 
     @property
     def first(self) -> _Waiter | None:

@@ -6,7 +6,7 @@ it would be another one.
 """
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,13 +63,16 @@ def download_asked(job: DownloadJob, manner: Manner) -> Asked:
     call = {
         "url": bare(job.url),
         "path" if job.path is not None else "folder": str(place),
+        "mirrors": [bare(each) for each in job.mirrors],
         "segments": job.segments,
         "checksum": f"{job.checksum.algorithm}={job.checksum.hex}" if job.checksum is not None else None,
         "overwrite": job.overwrite,
         "max_attempts": job.max_attempts,
     }
     id_ = transfer_id("download", job.url, str(place), job.path is None)
-    return Asked(id_, "download", bare(job.url), shown(place), manner.priority, _options(call, job.url, manner))
+    return Asked(
+        id_, "download", bare(job.url), shown(place), manner.priority, _options(call, job.url, manner, job.mirrors)
+    )
 
 
 def lacking(row: Row, headers: Collection[str]) -> str | None:
@@ -104,13 +107,13 @@ def digest_of(said: str) -> Digest:
     return Digest(algorithm, bytes.fromhex(digits))
 
 
-def _options(call: dict[str, Any], url: str, manner: Manner) -> dict[str, Any]:
-    parts = urlsplit(url)
-    needed = {*manner.headers} | ({names.AUTHORIZATION} if parts.username is not None else set())
+def _options(call: dict[str, Any], url: str, manner: Manner, others: Sequence[str] = ()) -> dict[str, Any]:
+    parts = [urlsplit(each) for each in (url, *others)]
+    named = any(each.username is not None for each in parts)
     return {
         "call": call,
-        "headers": sorted(needed),
-        "query": bool(parts.query),
+        "headers": sorted({*manner.headers} | ({names.AUTHORIZATION} if named else set())),
+        "query": any(each.query for each in parts),
         "override_method": manner.override_method,
         "limit_rate": manner.limit_rate,
     }

@@ -230,8 +230,8 @@ class FileSource(Source):
 class BytesSource(Source):
     """Bytes in memory."""
 
-    def __init__(self, data: bytes | bytearray | memoryview, name: str) -> None:
-        self._view = memoryview(data).cast("B")
+    def __init__(self, data: memoryview, name: str) -> None:
+        self._view = data
         self._name = name
         whole = hashlib.sha256(self._view).hexdigest()
         self._fingerprint = Fingerprint("", self._view.nbytes, 0, 0, 0, whole)
@@ -317,7 +317,7 @@ def recognize(given: UploadSource, name: str | None = None) -> Given:
         path = Path(given)
         return Given(name or path.name, lambda: FileSource.open(path, name), path=path)
     if isinstance(given, bytes | bytearray | memoryview):
-        data = given
+        data = memoryview(given).cast("B")
         called = name or "bytes"
         return Given(called, lambda: BytesSource(data, called))
     if isinstance(given, io.TextIOBase):

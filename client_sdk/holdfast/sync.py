@@ -4,7 +4,7 @@ Rule of this file: it holds no logic of transfers. A call blocks its thread unti
 that arrives meanwhile, Ctrl-C among them, cancels the transfer, which can be continued later.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import TypeVar
@@ -105,6 +105,7 @@ class Client:
         folder: PathLike | None = None,
         segments: int | None = None,
         checksum: Digest | None = None,
+        mirrors: Sequence[str] = (),
         overwrite: bool = False,
         priority: int = 0,
         max_attempts: int = 10,
@@ -118,6 +119,7 @@ class Client:
                 folder=folder,
                 segments=segments,
                 checksum=checksum,
+                mirrors=mirrors,
                 overwrite=overwrite,
                 priority=priority,
                 max_attempts=max_attempts,
@@ -198,6 +200,7 @@ def download(
     folder: PathLike | None = None,
     segments: int | None = None,
     checksum: Digest | None = None,
+    mirrors: Sequence[str] = (),
     overwrite: bool = False,
     max_attempts: int = 10,
     progress: Watcher | None = None,
@@ -213,6 +216,7 @@ def download(
             folder=folder,
             segments=segments,
             checksum=checksum,
+            mirrors=mirrors,
             overwrite=overwrite,
             max_attempts=max_attempts,
             progress=progress,

@@ -9,7 +9,34 @@ from pathlib import Path
 
 from holdfast_server.storage.local import Durability
 
+KIB = 1024
 MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of the server anybody may take. A client is an address, of IPv6 a network of 64 bits; what is told of
+    clients and connections, each worker process counts for itself. Sizes in bytes, times in seconds, rates a second;
+    None: no limit.
+    """
+
+    max_connections: int | None = 10_000
+    """Connections at once; the last eighth of them is kept for clients that have few."""
+    client_connections: int | None = 1_000
+    """Connections of one client at once."""
+    client_requests: float | None = None
+    """Requests of one client a second; what it has not used in the last seconds it may use at once."""
+    client_rate: int | None = None
+    """Bytes a second that one client may send and fetch, over all of its connections."""
+    max_head: int = 128 * KIB
+    """Bytes of the head of a request, and of what follows a body (H-HEAD-1)."""
+    max_metadata: int = 16 * KIB
+    """Bytes of `Upload-Metadata`, as it came."""
+    min_speed: int = 128
+    """A request that sends or fetches fewer bytes a second, over 30 seconds of waiting for its client (or the stall
+    timeout, if that is shorter), is ended."""
+    max_request_time: float | None = 86400.0
+    """One request that sends or fetches for longer is ended; what it brought is kept, and it can be resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,5 +69,27 @@ class Settings:
     public_url: str | None = None
     """Where clients reach this server, without a slash at the end (`https://files.example.org`); the path of an upload
     follows it in `Location`. None: `Location` is the path alone."""
+    tokens: Path | None = None
+    """A file with hashes of tokens, as `holdfast token` writes it (`auth/tokens.py`)."""
+    jwt_keys: str | None = None
+    """A file with a JWK set, or its address; with it `jwt_issuer` and `jwt_audience` have to be said."""
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA", "Ed25519")
+    """The only ones that are taken."""
+    signing_key: Path | None = None
+    """A file with the keys of signed URLs, one a line; the first one signs (`auth/signing.py`)."""
+    authority: str | None = None
+    """`package.module:name` of a callable that finds the principal of a request (`auth/authority.py`)."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose `X-Forwarded-` fields are believed; `unix` for whoever comes over a Unix socket."""
     patience: float = 10.0
     """How long a completing request waits for the verification before it is answered 202."""
+    limits: Limits = Limits()
+    allow_extensions: tuple[str, ...] = ()
+    """Extensions of the files that are taken, in lower case and without the dot; all if empty."""
+    allow_types: tuple[str, ...] = ()
+    """Media types of the files that are taken, as `image/png` or `image/*`: by their names and by their first bytes;
+    all if empty."""
+    inline_types: tuple[str, ...] = ()
+    """Media types, as those above, of files that a browser may show and not only save."""

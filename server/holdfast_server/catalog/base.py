@@ -4,6 +4,7 @@
       Duplicate          an upload with this id is there already
       UnknownUpload      there is no upload with this id
       NoRoom             what is still to come would not fit
+      Spent              a grant has made as many uploads as it may
       NotReceiving       the upload takes no bytes (any more)
       WrongState         the upload is not in a state from which this change leads
       Unavailable        the store did not answer in time; the same call may work later
@@ -64,6 +65,15 @@ class NoRoom(CatalogError):  # noqa: N818
         self.free = free
 
 
+class Spent(CatalogError):  # noqa: N818
+    """The grant has made as many uploads as it may. `empty` is the oldest of them that has received nothing yet and
+    still may; None if there is none."""
+
+    def __init__(self, empty: str | None) -> None:
+        super().__init__("the grant is spent")
+        self.empty = empty
+
+
 class NotReceiving(CatalogError):  # noqa: N818
     """The upload is not in the state `receiving`. `upload` is what it is instead; None: it never was here."""
 
@@ -94,8 +104,8 @@ class Event:
     """One line of the event log: a fact about an upload.
 
     Every change of state is one; an upload that came in one piece, when it was made, was never `verifying`. `created`
-    has the data `state`, `length`, `name`, `parallel`; all others have `state`, `previous`, `received`, and `error` and
-    `error_detail` if there is an error.
+    has the data `state`, `length`, `name`, `parallel`, `owner`, `project`; all others have `state`, `previous`,
+    `received`, and `error` and `error_detail` if there is an error.
     """
 
     seq: int
@@ -104,6 +114,15 @@ class Event:
     type: str
     at: float
     data: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """An upload is made by a grant: the one of that name, which may make `most`, and is of no use after `until`."""
+
+    grant: str
+    most: int
+    until: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +157,9 @@ class Catalog(Protocol):
     Any call may raise OSError, `Unavailable`, or `anyio.ClosedResourceError` after `aclose`.
     """
 
-    async def create(self, upload: Upload, *, room: int | None, parts: Sequence[str] = ()) -> None:
+    async def create(
+        self, upload: Upload, *, room: int | None, parts: Sequence[str] = (), use: Use | None = None
+    ) -> None:
         """Add an upload (with nothing stored yet: `prefix` and `received` are 0) and the event `created`.
 
         One that came in one piece may be added when it is complete: with all of its bytes, and the event `complete`
@@ -148,9 +169,17 @@ class Catalog(Protocol):
 
         `room` is how many bytes there are for it and for all that the receiving uploads still have coming;
         this is counted in the same transaction (T-CREATE-2). None: it is not counted. One of length 0 always
-        fits, and so does one whose length is not known. Raises NoRoom, Duplicate; ValueError if the upload claims
-        to have bytes and is not complete.
+        fits, and so does one whose length is not known.
+
+        `use` is the grant that it is made by; the uploads that it has made are counted in the same transaction, but for
+        those that were removed without having received a byte. Raises Spent if it is one too many.
+
+        Raises NoRoom, Duplicate; ValueError if the upload claims to have bytes and is not complete.
         """
+        ...
+
+    async def release(self, upload_id: str) -> None:
+        """Forget by which grant an upload was made, so that it may make another one."""
         ...
 
     async def set_length(
@@ -178,11 +207,20 @@ class Catalog(Protocol):
         """The upload as it is at this moment, tombstones too; None if there is none."""
         ...
 
-    async def list(self, *, state: State | None = None, before: tuple[float, str] | None = None, limit: int) -> Uploads:
+    async def list(
+        self,
+        *,
+        state: State | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int,
+        owner: str | None = None,
+        projects: Sequence[str] | None = None,
+    ) -> Uploads:
         """At most `limit` uploads, newest first.
 
         With `state` those in that state, without it all but tombstones. `before` is `(created, id)` of the
-        last one of the page before.
+        last one of the page before. With `owner` or `projects` those that are of this owner or in one of these
+        projects; this reads no more than `limit` uploads for each of them, whatever others have.
         """
         ...
 
@@ -293,7 +331,8 @@ class Catalog(Protocol):
         ...
 
     async def purge(self, before: float) -> int:
-        """Forget tombstones not updated since `before`, and fences as old; the number of the uploads. Events stay."""
+        """Forget tombstones not updated since `before`, fences as old, and grants that were over by then; the number of
+        the uploads. Events stay."""
         ...
 
     async def aclose(self) -> None:

@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.server import LONGEST
-from holdfast_server.catalog import rows, stored
+from holdfast_server.catalog import grants, rows, stored
 from holdfast_server.catalog.base import (
     TOMBSTONES,
     Durability,
@@ -30,6 +30,7 @@ from holdfast_server.catalog.base import (
     Ranges,
     Standing,
     Uploads,
+    Use,
     WrongState,
 )
 from holdfast_server.catalog.committer import Committer
@@ -92,7 +93,9 @@ class SqliteCatalog:
         # Last, as the last connection to close folds the log back into the file.
         self._committer.join()
 
-    async def create(self, upload: Upload, *, room: int | None, parts: Sequence[str] = ()) -> None:
+    async def create(
+        self, upload: Upload, *, room: int | None, parts: Sequence[str] = (), use: Use | None = None
+    ) -> None:
         places = list(enumerate(parts))
         complete = upload.state is State.COMPLETE
         if upload.prefix != upload.received or upload.received != (upload.length if complete else 0):
@@ -101,6 +104,8 @@ class SqliteCatalog:
         def operation(connection: sqlite3.Connection) -> None:
             if room is not None and upload.length:
                 _check_room(connection, upload.length, room)
+            if use is not None:
+                grants.use(connection, use, upload.id)
             key = rows.insert(connection, upload)
             connection.executemany(
                 "INSERT INTO part (final, place, part) VALUES (?, ?, ?)", [(key, *each) for each in places]
@@ -110,6 +115,8 @@ class SqliteCatalog:
                 "length": upload.length,
                 "name": upload.name,
                 "parallel": upload.parallel,
+                "owner": upload.owner,
+                "project": upload.project,
             }
             rows.append(connection, upload.id, "created", upload.created, data)
             if complete:
@@ -119,6 +126,9 @@ class SqliteCatalog:
                 rows.append(connection, upload.id, "complete", upload.created, data)
 
         await self._committer.submit(operation, final=complete)
+
+    async def release(self, upload_id: str) -> None:
+        await self._committer.submit(lambda connection: grants.release(connection, upload_id))
 
     async def set_length(
         self, upload_id: str, length: int, granule: int, *, room: int | None, now: float, expires: float | None
@@ -169,16 +179,36 @@ class SqliteCatalog:
         found = await self._readers.look(lambda connection: rows.find(connection, upload_id))
         return None if found is None else found[1]
 
-    async def list(self, *, state: State | None = None, before: tuple[float, str] | None = None, limit: int) -> Uploads:
+    async def list(
+        self,
+        *,
+        state: State | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int,
+        owner: str | None = None,
+        projects: Sequence[str] | None = None,
+    ) -> Uploads:
         # The words of the partial index, so that SQLite sees that it may use it.
         where = "state NOT IN ('expired', 'terminated')" if state is None else "state = :state"
         if before is not None:
             where += " AND (created, id) < (:created, :id)"
         created, last = before or (None, None)
-        return await self._uploads(
-            f"WHERE {where} ORDER BY created DESC, id DESC LIMIT :limit",
-            {"state": state, "created": created, "id": last, "limit": limit},
-        )
+        values = {"state": state, "created": created, "id": last, "limit": limit}
+        order = "ORDER BY created DESC, id DESC LIMIT :limit"
+        if owner is None and projects is None:
+            return await self._uploads(f"WHERE {where} {order}", values)
+
+        def query(connection: sqlite3.Connection) -> Uploads:
+            # Each by its index; with OR between them SQLite would walk through the uploads of everybody.
+            whose = [("owner", owner), *(("project", project) for project in projects or ())]
+            found = [
+                rows.select(connection, f"WHERE {column} = :whose AND {where} {order}", {**values, "whose": value})
+                for column, value in whose
+            ]
+            distinct = {upload.id: upload for some in found for upload in some}
+            return sorted(distinct.values(), key=lambda upload: (upload.created, upload.id), reverse=True)[:limit]
+
+        return await self._readers.run(query)
 
     async def unfinished(self) -> Uploads:
         return await self._uploads("WHERE state IN ('receiving', 'verifying') ORDER BY created, id", {})
@@ -350,7 +380,7 @@ class SqliteCatalog:
             key, upload = found
             return Standing(upload, fence, next(stored.between(connection, key, start, end, 1), None))
 
-        return await self._readers.run(query)
+        return await self._readers.look(lambda connection: within(connection, query))
 
     async def fence_head(self) -> int:
         return await self._readers.look(lambda connection: rows.head(connection, "fence"))
@@ -384,6 +414,7 @@ class SqliteCatalog:
     async def purge(self, before: float) -> int:
         def forget_fences(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM fence WHERE at < ?", (before,))
+            grants.purge(connection, before)
 
         def forget_some(connection: sqlite3.Connection) -> int:
             found = connection.execute(

@@ -1,15 +1,15 @@
 """A complete file, whole or in ranges.
 
 Rule of this file: RFC 9110 sections 13 (preconditions, in the order of 13.2.2) and 14 (ranges). The file is never
-shown by a browser as part of this site: it is an attachment, and its type is not guessed (D-GET-1).
+shown by a browser as part of this site: it is an attachment, and its type is not guessed (D-GET-1). One of a type that
+the operator has listed may be shown, in a sandbox in which nothing of it runs (D-INLINE-1).
 """
 
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Literal
 
-import anyio
 from starlette.types import Scope, Send
 
 from holdfast_protocol import fields, headers
@@ -17,7 +17,9 @@ from holdfast_protocol import server as rules
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http.answers import NOSNIFF, answer, head_of, start
+from holdfast_server.http.pace import Pace, pace_of
 from holdfast_server.storage.base import Reader
+from holdfast_server.uploads import types
 from holdfast_server.uploads.service import Uploads
 from holdfast_server.uploads.upload import Upload
 
@@ -25,6 +27,10 @@ SENDING: Final = "holdfast.response.socket"
 """The extension of a scope by which a server says that it lends the connection for a part of the answer's body:
 `await send(size, transmit)` calls `transmit` with a socket that does not block, and that sends so many bytes by it."""
 
+
+SAVED: Final = "default-src 'none'; sandbox"
+SHOWN: Final = "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; sandbox"
+"""What a browser itself needs to show a picture or a film, and nothing else: no script, no form, no other origin."""
 
 LAST: Final = 16 * 1024
 """Bytes that are never sent so; few enough for a server to take them without waiting."""
@@ -35,12 +41,14 @@ def entity_tag(upload: Upload) -> fields.EntityTag:
     return fields.EntityTag(upload.id, weak=False)
 
 
-def file_fields(upload: Upload) -> dict[str, str]:
-    """What is said of a complete file on GET and HEAD."""
+def file_fields(upload: Upload, inline_types: Collection[str]) -> dict[str, str]:
+    """What is said of a complete file on GET and HEAD. Files of `inline_types` may be shown."""
+    media = types.media_type(upload.name)
+    shown = bool(inline_types) and types.matches(media, inline_types)
     return {
-        headers.CONTENT_TYPE: headers.MEDIA_BYTES,
-        headers.CONTENT_DISPOSITION: fields.format_disposition(upload.name),
-        headers.CONTENT_SECURITY_POLICY: "default-src 'none'; sandbox",
+        headers.CONTENT_TYPE: media if shown else headers.MEDIA_BYTES,
+        headers.CONTENT_DISPOSITION: fields.format_disposition(upload.name, "inline" if shown else "attachment"),
+        headers.CONTENT_SECURITY_POLICY: SHOWN if shown else SAVED,
         headers.ACCEPT_RANGES: "bytes",
         headers.ETAG: str(entity_tag(upload)),
         headers.LAST_MODIFIED: fields.format_http_date(upload.updated),
@@ -54,8 +62,9 @@ async def download(
 ) -> None:
     """Answers a GET, with the fields `others` beside those of the file."""
     head = head_of(scope)
+    pace = pace_of(scope, uploads.settings)
     async with uploads.open(upload) as reader:
-        found = file_fields(upload) | dict(others or {})
+        found = file_fields(upload, uploads.settings.inline_types) | dict(others or {})
         _check_match(upload, head)
         if _is_known(upload, head):
             await answer(send, 304, found)
@@ -63,7 +72,7 @@ async def download(
         ranges = _ranges(upload, head)
         if ranges is None:
             await start(send, 200, {**found, headers.CONTENT_LENGTH: str(upload.reach)})
-            await _send(reader, 0, upload.reach, scope, send)
+            await _send(reader, 0, upload.reach, pace, scope, send)
             await send({"type": "http.response.body"})
         elif not ranges:
             raise ProblemError(
@@ -79,10 +88,10 @@ async def download(
             (first, end) = ranges[0]
             found[headers.CONTENT_RANGE] = fields.format_content_range(first, end, upload.reach)
             await start(send, 206, {**found, headers.CONTENT_LENGTH: str(end - first)})
-            await _send(reader, first, end, scope, send)
+            await _send(reader, first, end, pace, scope, send)
             await send({"type": "http.response.body"})
         else:
-            await _send_parts(reader, ranges, found, scope, send)
+            await _send_parts(reader, ranges, found, pace, scope, send)
 
 
 def _ranges(upload: Upload, head: Headers) -> Sequence[tuple[int, int]] | None:
@@ -118,7 +127,7 @@ def _tags(head: Headers, name: str) -> list[fields.EntityTag] | Literal["*"] | N
         raise error.as_problem() from None
 
 
-async def _send(reader: Reader, start_: int, end: int, scope: Scope, send: Send) -> None:
+async def _send(reader: Reader, start_: int, end: int, pace: Pace, scope: Scope, send: Send) -> None:
     """Bytes of the file: straight out of it into the connection, where the server lends that.
 
     The last ones take the plain way even then: who has them has the whole answer, and may send the next request before
@@ -133,17 +142,24 @@ async def _send(reader: Reader, start_: int, end: int, scope: Scope, send: Send)
             while position < tail:
                 count = await reader.send(connection, position, tail)
                 if not count:
-                    await anyio.wait_writable(connection)
+                    await pace.writable(connection)
+                await pace.passed(count)
                 position += count
 
         await lending["send"](tail - start_, transmit)
         start_ = tail
     async for data in reader.read(start_, end):
+        await pace.passed(len(data))
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 async def _send_parts(
-    reader: Reader, ranges: Sequence[tuple[int, int]], found: dict[str, str], scope: Scope, send: Send
+    reader: Reader,
+    ranges: Sequence[tuple[int, int]],
+    found: dict[str, str],
+    pace: Pace,
+    scope: Scope,
+    send: Send,
 ) -> None:
     """RFC 9110, section 14.6."""
     boundary = secrets.token_hex(16)
@@ -170,6 +186,6 @@ async def _send_parts(
     )
     for part, first, end in parts:
         await send({"type": "http.response.body", "body": part, "more_body": True})
-        await _send(reader, first, end, scope, send)
+        await _send(reader, first, end, pace, scope, send)
         await send({"type": "http.response.body", "body": b"\r\n", "more_body": True})
     await send({"type": "http.response.body", "body": closing})

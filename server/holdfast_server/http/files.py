@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
@@ -17,16 +18,26 @@ from holdfast_protocol import server as rules
 from holdfast_protocol.dialects import ietf
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
+from holdfast_server.auth.principal import STATE
+from holdfast_server.auth.principal import Scope as Right
 from holdfast_server.http import downloads
 from holdfast_server.http.answers import answer, arrived, head_of, not_allowed, trailers_of
 from holdfast_server.http.body import reading
 from holdfast_server.http.draft import DraftFiles
+from holdfast_server.http.guard import granted, limits_for, place_of, principal_of
+from holdfast_server.http.proxies import forwarded_host
 from holdfast_server.settings import Settings
 from holdfast_server.uploads.incoming import Incoming
 from holdfast_server.uploads.service import Cut, Uploads
 from holdfast_server.uploads.upload import State, Upload
 
 _METHODS = ("HEAD", "GET", "PATCH", "DELETE", "OPTIONS")
+_NEEDS: Final[Mapping[str, tuple[Right, ...]]] = {
+    "HEAD": STATE,
+    "GET": ("read",),
+    "PATCH": ("write",),
+    "DELETE": ("delete",),
+}
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -47,9 +58,7 @@ def _parts(scope: Scope, head: Headers, wanted: rules.Create, public_url: str | 
     """The ids of the parts of a final. Raises ProblemError 400 (T-CONCAT-3)."""
     if wanted.concat is None or wanted.concat.urls is None:
         return ()
-    hosts = [
-        host.strip() for name in (headers.HOST, headers.FORWARDED_HOST) for host in (head.get(name) or "").split(",")
-    ]
+    hosts = [host for host in (head.get(headers.HOST), forwarded_host(scope)) if host]
     if public_url is not None:
         hosts.append(urlsplit(public_url).netloc)
     try:
@@ -69,6 +78,7 @@ class Files:
     async def collection(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["method"]:
             case "POST":
+                principal_of(scope).require("create")
                 spoken = dialects.draft_spoken("POST", head_of(scope))
                 if spoken is not None:
                     await self._draft.create(spoken, scope, receive, send)
@@ -84,6 +94,9 @@ class Files:
         if method == "OPTIONS":
             await self._options(scope, send, _METHODS)
             return
+        who = principal_of(scope)
+        if method in _NEEDS:
+            who.require(*_NEEDS[method])
         found = upload_id(scope)
         spoken = dialects.draft_spoken(method, head_of(scope))
         if spoken is not None:
@@ -91,14 +104,14 @@ class Files:
             return
         match method:
             case "HEAD":
-                await self._head(found, send)
+                await self._head(found, scope, send)
             case "PATCH":
                 await self._patch(found, scope, receive, send)
             case "GET":
                 uploads = self._uploads()
-                await downloads.download(uploads, await uploads.find(found), scope, send)
+                await downloads.download(uploads, await uploads.find(who, found), scope, send)
             case "DELETE":
-                await self._uploads().terminate(found)
+                await self._uploads().terminate(who, found)
                 await answer(send, 204)
             case _:
                 raise not_allowed(_METHODS)
@@ -120,11 +133,13 @@ class Files:
 
     def _location(self, scope: Scope, upload: Upload) -> str:
         """T-CREATE-1: absolute only if the server was told where clients reach it, for it cannot know that itself."""
-        return (self._settings.public_url or "") + upload_url(scope, upload)
+        follow = principal_of(scope).follow
+        query = "" if follow is None else "?" + follow(upload)
+        return (self._settings.public_url or "") + upload_url(scope, upload) + query
 
     def _limits(self, scope: Scope) -> rules.Limits:
         """What is taken, by the server that this request came through."""
-        limits = self._uploads().limits
+        limits = limits_for(scope, self._uploads().limits)
         return limits if trailers_of(scope) is None else replace(limits, trailers=True)
 
     async def _options(self, scope: Scope, send: Send, methods: tuple[str, ...]) -> None:
@@ -135,25 +150,32 @@ class Files:
         uploads = self._uploads()
         head = head_of(scope)
         wanted = dialects.decide_create(head, self._limits(scope))
+        who = principal_of(scope)
+        wanted = granted(scope, wanted)
+        project = place_of(scope)
         parts = _parts(scope, head, wanted, self._settings.public_url)
         try:
-            upload = await uploads.create(wanted, lambda: self._body(scope, head, receive), parts, arrived(scope))
+            upload = await uploads.create(
+                who, wanted, lambda: self._body(scope, head, receive), parts, arrived(scope), project
+            )
         except Cut:
             return
         fields = rules.created_fields(upload, uploads.limits)
         await answer(send, 201, {headers.LOCATION: self._location(scope, upload), **fields})
 
-    async def _head(self, upload_id: str, send: Send) -> None:
+    async def _head(self, upload_id: str, scope: Scope, send: Send) -> None:
         uploads = self._uploads()
-        upload, missing = await uploads.state(upload_id, rules.MISSING_ON_HEAD)
+        upload, missing = await uploads.state(principal_of(scope), upload_id, rules.MISSING_ON_HEAD)
         fields = rules.state_fields(upload, missing.ranges, missing.more, uploads.limits)
         if upload.state is State.COMPLETE:
-            fields |= downloads.file_fields(upload) | {headers.CONTENT_LENGTH: str(upload.reach)}
+            fields |= downloads.file_fields(upload, self._settings.inline_types) | {
+                headers.CONTENT_LENGTH: str(upload.reach)
+            }
         await answer(send, 200, fields)
 
     async def _patch(self, upload_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         uploads = self._uploads()
-        upload = await uploads.find(upload_id)
+        upload = await uploads.find(principal_of(scope), upload_id)
         try:
             status, fields = await self._carry_out(uploads, upload, scope, receive)
         except Cut:
@@ -176,18 +198,18 @@ class Files:
                 if done is not None:
                     return 204, rules.progress_fields(done)
                 async with self._body(scope, head, receive) as body:
-                    upload = await uploads.append(upload, wanted, body)
+                    upload = await uploads.append(principal_of(scope), upload, wanted, body)
             case rules.StoreChunk() as wanted:
                 async with self._body(scope, head, receive) as body:
                     upload = await uploads.store_chunk(upload, wanted, body)
             case rules.StoreHole() as wanted:
                 upload = await uploads.store_hole(upload, wanted)
             case rules.Complete() as wanted:
-                upload = await uploads.complete(upload, wanted)
+                upload = await uploads.complete(principal_of(scope), upload, wanted)
                 return (204 if upload.state is State.COMPLETE else 202), rules.completed_fields(upload)
             case rules.Acknowledge():
                 pass
         return 204, rules.progress_fields(upload)
 
     def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[Incoming]:
-        return reading(scope, receive, self._settings.stall_timeout, rules.read_content_length(head))
+        return reading(scope, receive, self._settings, rules.read_content_length(head))

@@ -11,10 +11,11 @@ import anyio
 from holdfast_protocol import server as rules
 from holdfast_protocol.names import safe_name
 from holdfast_protocol.problem import ProblemError
-from holdfast_server.catalog.base import Catalog, NoRoom, WrongState
+from holdfast_server.auth.principal import Principal
+from holdfast_server.catalog.base import Catalog, NoRoom, Spent, Use, WrongState
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Reader, Storage
-from holdfast_server.uploads import append, chunk, hole, upkeep, whole
+from holdfast_server.uploads import append, chunk, hole, types, upkeep, whole
 from holdfast_server.uploads.append import Cut
 from holdfast_server.uploads.completion import Completion
 from holdfast_server.uploads.concatenation import Concatenation
@@ -40,7 +41,8 @@ class Missing:
 class Uploads:
     """The uploads of one data folder. Other processes may work on the same one.
 
-    Every method raises ProblemError for what cannot be done, and OSError when the disk fails.
+    Every method raises ProblemError for what cannot be done, and OSError when the disk fails. `who` is the one who
+    asks: for whoever does not see an upload there is none (A-OWNER-1). Scopes are looked at before, on the head.
     """
 
     def __init__(
@@ -52,12 +54,16 @@ class Uploads:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.settings = settings
         self._core = Core(catalog, storage, settings, now, monotonic)
         self._frontier = Frontier(self._core)
         self._writers = Writers(self._core, self._frontier)
         self._completion = Completion(self._core, self._writers, self._frontier)
         self.limits = rules.Limits(
-            min(settings.max_size or rules.LONGEST, rules.LONGEST), settings.max_chunk, settings.expire_after
+            min(settings.max_size or rules.LONGEST, rules.LONGEST),
+            settings.max_chunk,
+            settings.expire_after,
+            max_metadata=settings.limits.max_metadata,
         )
         self._concatenation = Concatenation(
             self._core, self._writers, self._frontier, self._completion, self.limits.max_size
@@ -69,6 +75,7 @@ class Uploads:
         """Recovers, then keeps the background work going: digests, completions, expiry, fences of others."""
         async with anyio.create_task_group() as tasks:
             self._frontier.start(tasks)
+            self._writers.start(tasks)
             self._completion.start(tasks)
             self._concatenation.start(tasks)
             await self._upkeep.recover()
@@ -85,19 +92,24 @@ class Uploads:
 
     async def create(
         self,
+        who: Principal,
         wanted: rules.Create,
         body: Callable[[], AbstractAsyncContextManager[Incoming]],
         parts: Sequence[str] = (),
         data: bytes = b"",
+        project: str | None = None,
     ) -> Upload:
         """Makes an upload, with the body that came with it, if one did. `body` is called only in that case, and not if
         `data`, the whole body where it is here already, will do.
 
-        `parts` are the ids of those that a final is put together from.
+        `parts` are the ids of those that a final is put together from. `project` is one that `who` may make uploads in.
         """
         self._check_open()
         core, now = self._core, self._core.now()
-        length = await self._concatenation.length(parts) if parts else wanted.length
+        name = safe_name(wanted.filename or "")
+        if wanted.concat is None or parts:  # parts are never published
+            types.check_name(core.settings, name)
+        length = await self._concatenation.length(parts, who) if parts else wanted.length
         upload = Upload(
             id=secrets.token_hex(16),
             state=State.RECEIVING,
@@ -106,18 +118,20 @@ class Uploads:
             granule=rules.granule(length or 0),
             concat=None if wanted.concat is None else wanted.concat.raw,
             metadata=wanted.metadata,
-            name=safe_name(wanted.filename or ""),
+            name=name,
             created=now,
             updated=now,
             expires=core.expiry(),
             expected=wanted.expected,
             wanted=wanted.wanted,
+            owner=who.owner,
+            project=project,
         )
-        if wanted.body is not None and whole.is_whole(upload, wanted.body, data):
+        if wanted.body is not None and who.grant is None and whole.is_whole(upload, wanted.body, data):
             return await whole.create(core, upload, wanted.body, data)
         room = None if core.settings.overcommit else core.free()
         try:
-            await core.catalog.create(upload, room=room, parts=parts)
+            await self._add(upload, room, parts, who)
         except NoRoom as error:
             raise no_space(error.needed, error.free) from None
         if upload.final:
@@ -125,35 +139,61 @@ class Uploads:
         if wanted.body is not None:
             try:
                 async with body() as incoming:
-                    return await self._append(upload, wanted.body, incoming)
-            except (ProblemError, Cut):
+                    return await self._append(who, upload, wanted.body, incoming)
+            except (ProblemError, Cut) as error:
                 # Nobody has learnt its URL, so nobody could go on with it (T-CREATE-4).
                 with anyio.CancelScope(shield=True):
-                    await self.terminate(upload.id)
+                    try:
+                        await self._terminate(upload.id)
+                    except ProblemError as problem:
+                        if who.grant is not None and problem.code == "not-found":  # given up for another one
+                            raise spent() from error
+                        raise
+                    if who.grant is not None:
+                        await core.catalog.release(upload.id)
                 raise
         if upload.length == 0 and not upload.parallel and not upload.partial:
             return await self._completion.complete(upload)
         return upload
 
-    async def find(self, upload_id: str) -> Upload:
-        """The upload as it is now. Raises ProblemError 404, 410."""
-        return await self._core.find(upload_id)
+    async def _add(self, upload: Upload, room: int | None, parts: Sequence[str], who: Principal) -> None:
+        """Writes a new upload down, and that it was made by a grant, if it was (A-SIGN-4)."""
+        use = None if who.grant is None else Use(who.grant.id, who.grant.uses, who.grant.expires)
+        try:
+            await self._core.catalog.create(upload, room=room, parts=parts, use=use)
+        except Spent as error:
+            if error.empty is None:
+                raise spent() from None
+            # The answer that told of that one may have been lost: whoever asks again gets another in its place.
+            with suppress(ProblemError):  # it has a byte by now, or somebody else has given it up
+                await upkeep.end(self._core, self._writers, error.empty, State.TERMINATED, only_empty=True)
+                await self._concatenation.part_changed(error.empty)
+            try:
+                await self._core.catalog.create(upload, room=room, parts=parts, use=use)
+            except Spent:
+                raise spent() from None
 
-    async def state(self, upload_id: str, limit: int) -> tuple[Upload, Missing]:
+    async def find(self, who: Principal, upload_id: str) -> Upload:
+        """The upload as it is now. Raises ProblemError 404, 410."""
+        return await self._core.find(upload_id, who)
+
+    async def state(self, who: Principal, upload_id: str, limit: int) -> tuple[Upload, Missing]:
         """The upload, what has arrived in stalled requests included, and the first `limit` ranges that it misses."""
+        if not who.sees_all:
+            await self._core.find(upload_id, who)
         await self._writers.flush(upload_id)
         upload = await self._core.find(upload_id)
         if upload.final:
             upload = await self._concatenation.settle(upload)
         return upload, await self.missing(upload, 0, limit)
 
-    async def settled(self, upload_id: str, gone: Callable[[], bool]) -> Upload:
+    async def settled(self, who: Principal, upload_id: str, gone: Callable[[], bool]) -> Upload:
         """The upload, after whoever was writing to it in order was ended, and what had arrived stored (I-HEAD-2).
 
         `gone` says whether the one who asks is not there any more: then nobody is ended.
         Raises ProblemError 404, 410, and 503 `range-busy`.
         """
-        upload = await self._core.find(upload_id)
+        upload = await self._core.find(upload_id, who)
         if upload.final:
             return await self._concatenation.settle(upload)
         if upload.state is State.RECEIVING:
@@ -177,14 +217,23 @@ class Uploads:
             return []
         return await self._core.catalog.stored(upload.id, after, upload.reach, limit)
 
-    async def list(self, state: State | None, before: tuple[float, str] | None, limit: int) -> Sequence[Upload]:
-        """Newest first; keyset paging by (created, id)."""
-        return await self._core.catalog.list(state=state, before=before, limit=limit)
+    async def list(
+        self, who: Principal, state: State | None, before: tuple[float, str] | None, limit: int
+    ) -> Sequence[Upload]:
+        """Those that `who` sees, newest first; keyset paging by (created, id)."""
+        catalog = self._core.catalog
+        if who.sees_all:
+            return await catalog.list(state=state, before=before, limit=limit)
+        if who.only is not None:
+            return []
+        return await catalog.list(
+            state=state, before=before, limit=limit, owner=who.owner, projects=tuple(who.projects)
+        )
 
-    async def append(self, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
+    async def append(self, who: Principal, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
         """Bytes in order. Completes the upload when the prefix reaches its length (C-MIX-2)."""
         self._check_open()
-        return await self._append(upload, wanted, body)
+        return await self._append(who, upload, wanted, body)
 
     async def append_whole(self, upload: Upload, wanted: rules.Append, data: bytes) -> Upload | None:
         """As `append`, with the whole body, where that is all of a small file. None if it is not: nothing was done."""
@@ -193,7 +242,7 @@ class Uploads:
             return None
         return await whole.append(self._core, upload, wanted, data)
 
-    async def _append(self, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
+    async def _append(self, who: Principal, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
         if upload.partial:
             async with self._changing(upload):
                 return await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
@@ -207,6 +256,7 @@ class Uploads:
         if wanted.completes is False or body.ending not in (None, Ending.WHOLE):
             return upload
         if upload.prefix == upload.length:
+            await _confirm(who)
             return await self._completion.complete(upload)
         if wanted.completes:
             assert upload.length is not None  # a body that completes says it by its end, if nothing else does
@@ -251,14 +301,18 @@ class Uploads:
                 with anyio.CancelScope(shield=True):
                     await self._concatenation.part_changed(upload.id)
 
-    async def complete(self, upload: Upload, wanted: rules.Complete) -> Upload:
+    async def complete(self, who: Principal, upload: Upload, wanted: rules.Complete) -> Upload:
         """Verifies and publishes; the upload may still be `verifying` when that takes long (P-COMPLETE-4)."""
         self._check_open()
+        await _confirm(who)
         return await self._completion.complete(upload, wanted.digests)
 
-    async def terminate(self, upload_id: str) -> None:
+    async def terminate(self, who: Principal, upload_id: str) -> None:
         """Ends an upload, its running requests first (T-DELETE-1)."""
-        await self._core.find(upload_id)
+        await self._core.find(upload_id, who)
+        await self._terminate(upload_id)
+
+    async def _terminate(self, upload_id: str) -> None:
         await upkeep.end(self._core, self._writers, upload_id, State.TERMINATED)
         await self._concatenation.part_changed(upload_id)
 
@@ -279,3 +333,14 @@ class Uploads:
             raise ProblemError(
                 "shutting-down", "The server is shutting down. Try again in a moment.", headers={"Retry-After": "1"}
             )
+
+
+async def _confirm(who: Principal) -> None:
+    """Before a file is published (A-AGAIN-1). Raises ProblemError 401."""
+    if who.confirm is not None:
+        await who.confirm()
+
+
+def spent() -> ProblemError:
+    """A-SIGN-4."""
+    return ProblemError("not-permitted", "This URL has made as many uploads as it may. Ask for a new one.")

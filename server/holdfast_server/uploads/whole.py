@@ -16,6 +16,7 @@ from holdfast_protocol import server as rules
 from holdfast_protocol.digest import Digest, hasher
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import CatalogError, NoRoom
+from holdfast_server.uploads import types
 from holdfast_server.uploads.completion import mismatch, publish, verified
 from holdfast_server.uploads.core import Core, is_full, no_space
 from holdfast_server.uploads.frontier import algorithms
@@ -40,9 +41,11 @@ def is_whole(upload: Upload, wanted: rules.Append, data: bytes) -> bool:
 async def create(core: Core, upload: Upload, wanted: rules.Append, data: bytes) -> Upload:
     """Adds a complete upload; `upload` is what it would be without its bytes.
 
-    Raises ProblemError: `checksum-mismatch`, `digest-mismatch`, `upload-digest-mismatch`, `insufficient-storage`.
+    Raises ProblemError: `checksum-mismatch`, `digest-mismatch`, `upload-digest-mismatch`, `type-not-allowed`,
+    `insufficient-storage`.
     """
     _check_body(upload, wanted, data)
+    types.check_bytes(core.settings, upload.name, data)
     found = _stored(upload, data)
     if not verified(found):
         raise mismatch(found)
@@ -91,7 +94,8 @@ async def _append(core: Core, upload_id: str, wanted: rules.Append, data: bytes)
     try:
         upload = core.receiving(await core.catalog.get(upload_id))
         found = _stored(upload, data)
-        if not (is_whole(upload, wanted, data) and verified(found)):
+        taken = types.takes(core.settings, upload.name, data)
+        if not (is_whole(upload, wanted, data) and verified(found) and taken):
             reservation.clear()
             return None
         upload = await core.catalog.commit(
