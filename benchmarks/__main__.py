@@ -41,6 +41,7 @@ FAMILIES: Final = (
     "hashing",
     "latency",
     "live",
+    "slow",
 )
 RESULTS: Final = ROOT / "benchmarks" / "results"
 ROOM: Final = 4

@@ -7,7 +7,6 @@ stream is one of server-sent events, so that it needs nothing but HTTP.
 
 import json
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, cast
@@ -16,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 import anyio
 
 from holdfast._transport import Incoming, Session
+from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, Stalled, UsageError
 from holdfast.outcome import from_refusal
 from holdfast_protocol import headers as names
@@ -129,6 +129,7 @@ class Watch:
         *,
         lost: Callable[[HoldfastError, float], None] | None = None,
         rand: Callable[[], float] = random.random,
+        clock: Clock = SYSTEM,
     ) -> None:
         self._session = session
         self._topics = topics
@@ -136,6 +137,7 @@ class Watch:
         self._max_attempts = max_attempts
         self._lost = lost
         self._rand = rand
+        self._clock = clock
         self._failures = 0
         self._synced = False
         self._silence = MOST_SILENCE
@@ -149,7 +151,7 @@ class Watch:
             try:
                 async with self._session.open(self._request(), patience=MOST_SILENCE) as incoming:
                     if incoming.status != 200:
-                        raise from_refusal(refused(await incoming.answer(), time.time()), self._session.endpoint)
+                        raise from_refusal(refused(await incoming.answer(), self._clock.time()), self._session.endpoint)
                     async for frame in self._frames(incoming):
                         for news in self._read(frame):
                             yield news
@@ -166,7 +168,7 @@ class Watch:
             wait = self._rand() * live.longest_wait(self._failures)
             if self._lost is not None:
                 self._lost(error, wait)
-            await anyio.sleep(wait)
+            await self._clock.sleep(wait)
 
     def _request(self) -> Request:
         query = urlencode([("topic", str(topic)) for topic in self._topics], quote_via=quote)

@@ -14,6 +14,7 @@ from holdfast_protocol.live import EVENTS_PATH, LIVE_PATH
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth import Authority
 from holdfast_server.auth.chain import authority_of
+from holdfast_server.catalog.base import Quota
 from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.http.api import Api
 from holdfast_server.http.envelope import Envelope
@@ -24,7 +25,7 @@ from holdfast_server.http.proxies import Proxies
 from holdfast_server.http.rationing import Rationing
 from holdfast_server.live.history import History
 from holdfast_server.live.hub import Hub
-from holdfast_server.settings import Settings
+from holdfast_server.settings import Limits, Settings
 from holdfast_server.storage.local import LocalStorage
 from holdfast_server.storage.neighbours import Neighbours
 from holdfast_server.uploads.service import Uploads
@@ -70,7 +71,9 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         settings.data.mkdir(parents=True, exist_ok=True)
         storage = LocalStorage(settings.data, settings.durability)
-        async with open_sqlite(settings.data / "catalog.sqlite", durability=settings.durability) as catalog:
+        async with open_sqlite(
+            settings.data / "catalog.sqlite", durability=settings.durability, quota=_quota(settings.limits)
+        ) as catalog:
             uploads = Uploads(catalog, storage, settings)
             neighbours = Neighbours(settings.data / "live", time.monotonic)
             with neighbours.there():
@@ -122,6 +125,10 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
 
     app.state.stop = stop
     return app
+
+
+def _quota(limits: Limits) -> Quota:
+    return Quota(limits.max_uploads, limits.max_stored, limits.owner_uploads, limits.owner_stored)
 
 
 class _Application(Starlette):

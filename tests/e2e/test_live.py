@@ -221,7 +221,7 @@ def test_who_comes_again_gets_what_was_missed(server: ServerProcess, speaker: Sp
         middle = answer[2]
     text = f"{place['epoch']}-{middle['offset']}"
     for options in ({"headers": {"Last-Event-ID": text}}, {"query": f"&since={text}"}):
-        with events(server.url, "project:again", **options) as found:  # type: ignore[arg-type]
+        with events(server.url, "project:again", **options) as found:
             answer = found.until(is_type("synced"))
             told = [f for f in answer if f["type"] == "status"]
             assert [(f["task_id"], f["payload"]["event"]) for f in told] == want[2:]

@@ -134,7 +134,7 @@ def test_under_a_server_that_knows_nothing_of_us(tmp_path: Path, rng: random.Ran
 
 @pytest.mark.parametrize("road", ROADS)
 def test_a_browser_brings_its_credential_as_a_subprotocol(tmp_path: Path, road: str) -> None:
-    offered = {"subprotocols": ["holdfast", "bearer.operator"]}
+    offered: dict[str, Any] = {"subprotocols": ["holdfast", "bearer.operator"]}
     with served(create_app(Settings(data=tmp_path), authority), road) as url, watching(url, **offered) as found:
         assert found.socket is not None
         assert found.socket.subprotocol == "holdfast"

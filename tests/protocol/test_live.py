@@ -10,6 +10,7 @@ from holdfast_protocol import live
 from holdfast_protocol.live import EventStream, Kind, Message, MessageError, Place, Topic
 
 NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=256)
+LINES = st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1)
 ID = "0123456789abcdef" * 2
 
 
@@ -88,7 +89,7 @@ def test_waits_double_up_to_twenty_seconds() -> None:
 
 
 @pytest.mark.rule("L-SSE-1")
-@given(st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=("Cs",)), min_size=1)), st.data())
+@given(st.lists(LINES), st.data())
 def test_a_stream_is_read_however_it_is_cut(texts: list[str], data: st.DataObject) -> None:
     end = data.draw(st.sampled_from(["\n", "\r\n", "\r"]))
     lines = [f"event: x{end}id: 5c-1{end}: a comment{end}data: {text}{end}{end}" for text in texts]
