@@ -181,6 +181,7 @@ class Watch:
         stream = live.EventStream()
         parts = aiter(incoming.parts())
         while True:
+            part: bytes | None = None
             with anyio.move_on_after(self._silence) as waiting:
                 part = await anext(parts, None)
             if waiting.cancelled_caught:

@@ -234,7 +234,8 @@ class WebSocketProtocol(asyncio.Protocol):
 
     async def _run(self, scope: Scope) -> None:
         try:
-            await self._config.loaded_app(scope, self._receive, self._send)
+            app: Any = self._config.loaded_app  # uvicorn has types of its own for the same things
+            await app(scope, self._receive, self._send)
         except Exception:
             logger.exception("the WebSocket of %s failed", scope["path"])
             if self._accepted:

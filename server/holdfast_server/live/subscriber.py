@@ -40,7 +40,7 @@ class Outlet(Protocol):
         """Would `write` take something now?"""
         ...
 
-    def write(self, frames: Sequence[Frame]) -> None:
+    def write(self, told: Sequence[Frame]) -> None:
         """Does not block. Only while `writable`."""
         ...
 
