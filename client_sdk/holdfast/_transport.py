@@ -164,6 +164,7 @@ class Transport:
         ceilings: Mapping[str, int] | None = None,
     ) -> None:
         self.timeouts = timeouts or Timeouts()
+        self.verify = verify
         self._override_method = override_method
         self._asking = anyio.Lock()
         self.limiters = Limiters(time.monotonic, ceilings)

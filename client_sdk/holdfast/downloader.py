@@ -169,7 +169,7 @@ class Downloader:
                         answer = await trial.enter_async_context(remote.first())
                         stack.push_async_callback(trial.pop_all().aclose)
                     break
-                except (ConnectionFailed, Refusal, BrokenProtocol) as error:
+                except (HoldfastError, Refusal) as error:
                     if len(remotes) > 1 and _is_final(error):
                         remotes.pop(0)
                         continue
@@ -495,9 +495,7 @@ class Downloader:
         limiter.moved(count)
         self._tracker.go_on()
 
-    async def _recover(
-        self, error: ConnectionFailed | Refusal | BrokenProtocol, attempts: Attempts, limiter: Limiter
-    ) -> None:
+    async def _recover(self, error: HoldfastError | Refusal, attempts: Attempts, limiter: Limiter) -> None:
         """Wait until it may go better. Raises if it will not, or has not for too long."""
         final = from_refusal(error, self._url) if isinstance(error, Refusal) else error
         if _is_final(error):
@@ -516,9 +514,9 @@ class Downloader:
         return Attempts(self._job.max_attempts, self._progress)
 
 
-def _is_final(error: ConnectionFailed | Refusal | BrokenProtocol) -> bool:
+def _is_final(error: HoldfastError | Refusal) -> bool:
     """Another attempt at that server will not help."""
-    return isinstance(error, BrokenProtocol) or (isinstance(error, Refusal) and error.reaction is Reaction.FAIL)
+    return error.reaction is Reaction.FAIL if isinstance(error, Refusal) else not isinstance(error, ConnectionFailed)
 
 
 def _check_free(target: Path, *, overwrite: bool) -> None:
