@@ -32,8 +32,8 @@ from holdfast.outcome import DownloadResult, from_refusal, gave_up
 from holdfast.planner import MOST_CONNECTIONS, Attempts, Backoff, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
-from holdfast.remote import Answer, OtherVersion, Remote, Version, same_file
-from holdfast.segments import LEAST, Segment, Segments
+from holdfast.remote import Answer, OtherVersion, Remote, Since, Version, same_file
+from holdfast.segments import LEAST, SLICE, Segment, Segments
 from holdfast.targets import PartFile, check_room
 from holdfast.verification import Proof, Said
 from holdfast_protocol.client import Reaction, Refusal
@@ -41,8 +41,6 @@ from holdfast_protocol.digest import Digest
 from holdfast_protocol.messages import Span
 from holdfast_protocol.ranges import RangeSet
 
-SLICE: Final = 4 * 1024 * 1024
-"""Bytes after which, at the latest, it is looked what else is wanted."""
 LOOK: Final = 0.25
 """Seconds after which a connection without work looks whether somebody is slow."""
 HOLD: Final = 2.0
@@ -145,8 +143,9 @@ class Downloader:
         attempts = self._attempts()
         changes = self._attempts()
         while True:
+            since = await to_thread.run_sync(self._since)
             try:
-                async with self._first(attempts) as (source, answer, release):
+                async with self._first(attempts, since) as (source, answer, release):
                     return await self._locked(source, answer, release, attempts)
             except _Again:
                 self._tracker.accepted = 0
@@ -157,8 +156,22 @@ class Downloader:
                 self._tracker.accepted = 0
                 self._tracker.enter(Stage.STARTING, f"{self._url} changed; it is received anew")
 
+    def _since(self) -> Since | None:
+        """Where to go on, if an earlier call has left something. Blocks."""
+        job = self._job
+        path = None if job.path is None else str(job.path.absolute())
+        found = self._journal.left_of(self._url, str((job.folder or Path()).absolute()), path)
+        if found is None:
+            return None
+        record, marked = found
+        have = RangeSet((span.start, span.end) for span in (*record.spans, *marked))
+        gap = next(have.missing(0, record.size), None) if record.size else None
+        return Since(gap[0], record.pin) if gap is not None and Path(record.part).exists() else None
+
     @asynccontextmanager
-    async def _first(self, attempts: Attempts) -> AsyncIterator[tuple[_Source, Answer, AsyncExitStack]]:
+    async def _first(
+        self, attempts: Attempts, since: Since | None
+    ) -> AsyncIterator[tuple[_Source, Answer, AsyncExitStack]]:
         """The first answer of the first server that gives one, and what ends it."""
         remotes = list(self._remotes)
         async with AsyncExitStack() as stack:
@@ -166,7 +179,7 @@ class Downloader:
                 remote = remotes[0]
                 try:
                     async with AsyncExitStack() as trial:
-                        answer = await trial.enter_async_context(remote.first())
+                        answer = await trial.enter_async_context(remote.first(since))
                         stack.push_async_callback(trial.pop_all().aclose)
                     break
                 except (HoldfastError, Refusal) as error:

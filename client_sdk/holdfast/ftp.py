@@ -28,7 +28,7 @@ from holdfast._transport import Timeouts
 from holdfast._wire import Sink
 from holdfast.errors import ConnectionFailed, HoldfastError, NotAuthorized, Stalled, UploadGone, UsageError
 from holdfast.limiter import Limiter, Limiters
-from holdfast.remote import Answer, OtherVersion, Version, Wanted
+from holdfast.remote import Answer, OtherVersion, Since, Version, Wanted
 from holdfast_protocol.client import Reaction, Refusal
 from holdfast_protocol.messages import Span
 from holdfast_protocol.names import safe_name
@@ -109,11 +109,12 @@ class FtpRemote:
         self._let_in = False
 
     @asynccontextmanager
-    async def first(self) -> AsyncIterator[Answer]:
+    async def first(self, since: Since | None = None) -> AsyncIterator[Answer]:
         """See Remote."""
         async with self._connection() as client:
             version = await self._version(client)
-            answer = await self._retrieve(client, version, 0)
+            same = since is not None and since.pin == version.pin
+            answer = await self._retrieve(client, version, since.start if since is not None and same else 0)
             with closing(answer):
                 yield answer
 
