@@ -331,7 +331,7 @@ class Journal:
         return DownloadRecord(key, url, path, part, size, pin, digest, have)
 
     def left_of(self, url: str, folder: str, path: str | None) -> tuple[DownloadRecord, tuple[Span, ...]] | None:
-        """What an earlier call has left of a URL in a folder, or at a path: the record, and what its process has marked.
+        """What an earlier call has left of a URL in a folder, or at a path: the record, and what it has marked since.
 
         None if there is nothing, or more than one in that folder. Who goes on with it has to get the lock yet.
         """

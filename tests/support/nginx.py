@@ -29,6 +29,7 @@ http {{
     uwsgi_temp_path {home}/uwsgi;
     scgi_temp_path {home}/scgi;
     types {{ text/css css; }}
+    limit_conn_zone $binary_remote_addr zone=each:64k;
     gzip_types *;
     gzip_min_length 1;
     gzip_http_version 1.0;
