@@ -125,26 +125,26 @@ def published(speaker: Speaker, content: bytes) -> str:
 
 
 @pytest.mark.anyio
-@pytest.mark.parametrize("how", ["deleted", "killed and started anew"])
+@pytest.mark.parametrize("how", ["deleted", "expired", "killed and started anew"])
 async def test_ours_loses_the_file_in_the_middle(
     tmp_path: Path, start_server: StartServer, connect: Connect, content: bytes, how: str
 ) -> None:
     """What is gone is said to be gone, unless all of it was on its way; a server that comes back is gone on with."""
-    server = start_server()
+    server = start_server(*(["--expire-finished", "2"] if how == "expired" else []))
     with Speaker(server.url) as speaker:
         upload = published(speaker, content)
         async with connect() as client:
-            transfer = client.download(upload, tmp_path / "x", limit_rate=8 * MIB, segments=2)
+            transfer = client.download(upload, tmp_path / "x", limit_rate=6 * MIB, segments=2)
             acted = False
             async for progress in transfer:
                 if progress.accepted > 4 * MIB and not acted:
                     acted = True
                     if how == "deleted":
                         assert speaker.delete(upload).status == 204
-                    else:
+                    elif how != "expired":
                         server.restart()
             state = await transfer.wait()
-            if how == "deleted" and state is holdfast.State.FAILED:
+            if how in ("deleted", "expired") and state is holdfast.State.FAILED:
                 with pytest.raises(holdfast.UploadGone):
                     await transfer
                 assert not (tmp_path / "x").exists()
