@@ -7,8 +7,9 @@
 
 Rule of this file: bytes are passed on in order and unchanged. What goes up (or, for downloads, what comes down) leaves
 at the pace of the link and arrives half a round trip later; the delay takes nothing from the rate, because what is on
-its way is kept beside. A connection takes a round trip to be made. Nothing is lost and nothing starts slowly: it is no model of TCP, but of a path where one
-connection does not get all there is. What is refused is answered by the link in HTTP and never reaches the server.
+its way is kept beside. A connection takes a round trip to be made. Nothing is lost and nothing starts slowly: it is no
+model of TCP, but of a path where one connection does not get all there is. What is refused is answered by the link in
+HTTP and never reaches the server.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ _FINAL: Final = re.compile(rb"HTTP/1\.1 [2-5]")
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a link is like. Rates are in bytes a second in the direction that has a pace, times in seconds, sizes in bytes."""
+    """What a link is like. Rates are in bytes a second in the direction with a pace, times in seconds, sizes in bytes."""
 
     round_trip: float = 0.0
     each: float | None = None

@@ -99,12 +99,12 @@ def login_for(place: Place, environment: Mapping[str, str]) -> Login:
 class FtpRemote:
     """See Remote."""
 
-    def __init__(self, url: str, limiters: Limiters, timeouts: Timeouts, verify: ssl.SSLContext | bool) -> None:
+    def __init__(self, url: str, limiters: Limiters, timeouts: Timeouts, tls: ssl.SSLContext | None) -> None:
         self._place = parse_url(url)
         self.url = self._place.url
         self.limiter: Limiter = limiters.of(("ftp", self._place.host, self._place.port), "down")
         self._timeouts = timeouts
-        self._verify = verify
+        self._tls = tls
         self._login: Login | None = None
         self._let_in = False
 
@@ -159,9 +159,7 @@ class FtpRemote:
         place = self._place
         if self._login is None:
             self._login = await to_thread.run_sync(login_for, place, os.environ)
-        context: ssl.SSLContext | None = None
-        if place.secure:
-            context = self._context()
+        context = self._tls
         client = aioftp.Client(
             socket_timeout=self._timeouts.stall,
             connection_timeout=self._timeouts.connect,
@@ -178,15 +176,6 @@ class FtpRemote:
             yield client
         finally:
             client.close()
-
-    def _context(self) -> ssl.SSLContext:
-        if isinstance(self._verify, ssl.SSLContext):
-            return self._verify
-        context = ssl.create_default_context()
-        if not self._verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        return context
 
     async def _version(self, client: aioftp.Client) -> Version:
         size = await self._ask(client, "SIZE", r"(\d{1,18})")

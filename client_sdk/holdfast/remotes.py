@@ -14,7 +14,8 @@ from holdfast.remote import Remote
 
 def remote_of(url: str, transport: Transport, headers: Mapping[str, str]) -> Remote:
     """The file at `url`; `headers` are for its origin. Raises UsageError for what is no URL of a file."""
-    if urlsplit(url).scheme.lower() not in ("ftp", "ftps"):
+    scheme = urlsplit(url).scheme.lower()
+    if scheme not in ("ftp", "ftps"):
         return HttpRemote(transport.session(url, headers, "down"))
     try:
         from holdfast.ftp import FtpRemote
@@ -22,4 +23,4 @@ def remote_of(url: str, transport: Transport, headers: Mapping[str, str]) -> Rem
         raise UsageError(
             f'FTP needs the package aioftp, which is not installed ({error}); run: pip install "holdfast[ftp]"'
         ) from error
-    return FtpRemote(url, transport.limiters, transport.timeouts, transport.verify)
+    return FtpRemote(url, transport.limiters, transport.timeouts, transport.tls() if scheme == "ftps" else None)

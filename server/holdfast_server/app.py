@@ -11,12 +11,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth import Authority
+from holdfast_server.auth.chain import authority_of
 from holdfast_server.catalog.base import Quota
 from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.http.api import Api
 from holdfast_server.http.envelope import Envelope
 from holdfast_server.http.files import Files
 from holdfast_server.http.guard import Guard
+from holdfast_server.http.proxies import Proxies
 from holdfast_server.http.rationing import Rationing
 from holdfast_server.settings import Limits, Settings
 from holdfast_server.storage.local import LocalStorage
@@ -40,8 +42,9 @@ class _Site:
 def create_app(settings: Settings | str | os.PathLike[str], authority: Authority | None = None) -> Starlette:
     """The application over one data folder: `Settings`, or just the folder.
 
-    `authority` says who has sent a request; without one everybody may do everything, and whoever carries the
-    application has to see to that.
+    `authority` says who has sent a request, where the settings name no other one that does. Without any everybody
+    may do everything, and whoever carries the application has to see to that. Raises OSError, ValueError and
+    ImportError if what the settings say of credentials cannot be used.
 
     Nothing is opened before its lifespan starts. Mounted in another application, that one's lifespan has to enter
     ours: `async with uploads_app.router.lifespan_context(uploads_app)`. `app.state.stop()` tells it that the process
@@ -49,6 +52,7 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
     """
     if not isinstance(settings, Settings):
         settings = Settings(data=Path(settings))
+    asked = authority_of(settings, authority)
     site = _Site()
 
     @asynccontextmanager
@@ -81,7 +85,7 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
         lifespan=lifespan,
     )
     app.settings = settings
-    app.authority = authority
+    app.authority = asked
     app.router.redirect_slashes = False
 
     async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,9 +116,13 @@ class _Application(Starlette):
 
     def build_middleware_stack(self) -> ASGIApp:
         limits = self.settings.limits
-        guard: ASGIApp = Guard(self.router, self.authority)
-        rationing = Rationing(guard, limits.client_requests, limits.client_rate)
-        return Envelope(rationing if rationing.bounds else guard, limits.max_head, self.settings.cors_origins)
+        inner: ASGIApp = Guard(self.router, self.authority, self.settings.cors_origins)
+        rationing = Rationing(inner, limits.client_requests, limits.client_rate)
+        if rationing.bounds:
+            inner = rationing
+        if self.settings.trusted_proxies:
+            inner = Proxies(inner, self.settings.trusted_proxies)
+        return Envelope(inner, limits.max_head, self.settings.cors_origins)
 
 
 class _Endpoint:

@@ -5,8 +5,10 @@ else from `HOLDFAST_<NAME>`, else from the file given with `--config`, else from
 """
 
 import dataclasses
+import errno
 import functools
 import gc
+import ipaddress
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -14,6 +16,7 @@ import re
 import resource
 import signal
 import socket
+import ssl
 import sys
 import threading
 import tomllib
@@ -30,7 +33,9 @@ from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from holdfast_server.app import create_app
+from holdfast_server.auth.chain import authority_of
 from holdfast_server.http.doors import Doors
+from holdfast_server.http.proxies import networks
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
 from holdfast_server.settings import Limits, Settings
 from holdfast_server.storage.local import Durability
@@ -220,14 +225,70 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
 @click.option("--owner-stored", type=Size(), help="Bytes of all uploads of one owner.  [default: any number]")
 @click.option("--min-speed", default="128", type=Size(), help="End requests that send or fetch less a second.")
 @click.option("--max-request-time", default="1d", type=Duration(), help="End requests that take longer.")
-def serve(host: str, port: int, workers: int, **values: Any) -> None:
+@click.option(
+    "--tokens",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file of tokens, as holdfast token makes it; only who has one may do anything.",
+)
+@click.option("--jwt-keys", help="Keys to verify JWTs with: a file with a JWK set, or its https:// address.")
+@click.option("--jwt-issuer", help="The issuer (iss) that JWTs have to have.")
+@click.option("--jwt-audience", help="The audience (aud) that JWTs have to have.")
+@click.option(
+    "--jwt-algorithm",
+    "jwt_algorithms",
+    multiple=True,
+    default=_DEFAULT["jwt_algorithms"],
+    help="An algorithm that JWTs may be signed with. Can be given several times.",
+)
+@click.option(
+    "--signing-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file with the keys of signed URLs, one a line, as of openssl rand -hex 32; the first one signs.",
+)
+@click.option("--authority", help="A Python callable that says who sends a request, as package.module:name.")
+@click.option(
+    "--allow-everyone",
+    is_flag=True,
+    help="Listen on other addresses than those of this machine although nobody has to say who he is: whoever reaches "
+    "the server may upload, read and delete everything.",
+)
+@click.option(
+    "--trusted-proxy",
+    "trusted_proxies",
+    multiple=True,
+    help="A proxy whose X-Forwarded- fields are believed: address, network, or unix. Can be given several times.",
+)
+@click.option(
+    "--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="Speak TLS, with this certificate chain (PEM)."
+)
+@click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="The key of it (PEM).")
+@click.option(
+    "--unix", type=click.Path(dir_okay=False, path_type=Path), help="Listen on this Unix socket instead of a port."
+)
+def serve(
+    host: str,
+    port: int,
+    workers: int,
+    allow_everyone: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    unix: Path | None,
+    **values: Any,
+) -> None:
     """Run the upload server."""
     settings = _settings(values)
+    _check_credentials(settings, None if unix else host, allow_everyone)
+    _check_tls(tls_cert, tls_key)
     try:
-        listener = _bind((host, port))
+        listener = _bind((host, port)) if unix is None else _bind_unix(unix)
     except OSError as error:
-        raise click.ClickException(f"Cannot listen on {host} port {port}: {error.strerror}.") from None
-    url = "http://{}:{}".format(f"[{host}]" if ":" in host else host, listener.getsockname()[1])
+        where = f"{host} port {port}" if unix is None else unix
+        raise click.ClickException(f"Cannot listen on {where}: {error.strerror or error}.") from None
+    if unix is None:
+        scheme = "http" if tls_cert is None else "https"
+        url = "{}://{}:{}".format(scheme, f"[{host}]" if ":" in host else host, listener.getsockname()[1])
+    else:
+        url = f"unix:{unix}"
     config = uvicorn.Config(
         functools.partial(_served, settings),
         factory=True,
@@ -250,7 +311,18 @@ def serve(host: str, port: int, workers: int, **values: Any) -> None:
         backlog=_BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.grace)),
+        ssl_certfile=tls_cert,
+        ssl_keyfile=tls_key,
     )
+    if unix is not None:
+        listener.listen(_BACKLOG)
+        _tell(url)
+        if workers > 1:
+            Multiprocess(config, sockets=[listener]).run()
+        else:
+            uvicorn.Server(config).run(sockets=[listener])
+        unix.unlink(missing_ok=True)
+        return
     if workers > 1:
         port_of_all = _Port(listener)
         threading.Thread(target=port_of_all.tell, args=(url, workers), name="tell", daemon=True).start()
@@ -262,6 +334,37 @@ def serve(host: str, port: int, workers: int, **values: Any) -> None:
     server.run(sockets=[listener])
     if not server.started:
         raise SystemExit(1)
+
+
+def _check_credentials(settings: Settings, host: str | None, allow_everyone: bool) -> None:
+    """That what the settings say of them can be used, and that somebody asks for them where strangers may come."""
+    try:
+        asked = authority_of(settings) is not None
+        networks(settings.trusted_proxies)
+    except (OSError, ValueError, ImportError) as error:
+        raise click.ClickException(f"Cannot start: {error}.") from None
+    if not (asked or allow_everyone or host is None or _is_loopback(host)):
+        raise click.UsageError(
+            f"Whoever reaches {host} could upload, read and delete everything, because nobody has to say who he is. "
+            "Give --tokens, --jwt-keys, --signing-key or --authority; or, if that is what you want, --allow-everyone."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_tls(certificate: Path | None, key: Path | None) -> None:
+    if certificate is None and key is not None:
+        raise click.UsageError("--tls-key needs --tls-cert.")
+    if certificate is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"Cannot use {certificate} and its key for TLS: {error}.") from None
 
 
 def _connections(wanted: int | None) -> int:
@@ -368,6 +471,31 @@ def _listen_too(address: tuple[str, int], listening: Connection) -> socket.socke
     listener.listen(_BACKLOG)
     listening.send_bytes(b"1")
     return listener
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """For its owner and group. A socket that a server has left behind is taken away; a living one is not."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            bound.connect(str(path))
+        except FileNotFoundError:
+            pass
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise OSError(errno.EADDRINUSE, "a server listens there")
+        bound.close()
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o117)
+        try:
+            bound.bind(str(path))
+        finally:
+            os.umask(before)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def _bind(address: tuple[str, int], *, shared: bool = False) -> socket.socket:

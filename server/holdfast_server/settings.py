@@ -77,6 +77,20 @@ class Settings:
     public_url: str | None = None
     """Where clients reach this server, without a slash at the end (`https://files.example.org`); the path of an upload
     follows it in `Location`. None: `Location` is the path alone."""
+    tokens: Path | None = None
+    """A file with hashes of tokens, as `holdfast token` writes it (`auth/tokens.py`)."""
+    jwt_keys: str | None = None
+    """A file with a JWK set, or its address; with it `jwt_issuer` and `jwt_audience` have to be said."""
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_algorithms: tuple[str, ...] = ("RS256", "ES256", "EdDSA", "Ed25519")
+    """The only ones that are taken."""
+    signing_key: Path | None = None
+    """A file with the keys of signed URLs, one a line; the first one signs (`auth/signing.py`)."""
+    authority: str | None = None
+    """`package.module:name` of a callable that finds the principal of a request (`auth/authority.py`)."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks whose `X-Forwarded-` fields are believed; `unix` for whoever comes over a Unix socket."""
     patience: float = 10.0
     """How long a completing request waits for the verification before it is answered 202."""
     limits: Limits = Limits()

@@ -17,7 +17,7 @@ from holdfast.cli.transfers import transfers
 from holdfast.cli.upload import upload
 
 ENTRY_POINTS: Final = "holdfast.commands"
-_EXTRAS: Final = {"serve": "server", "watch": "server"}
+_EXTRAS: Final = {"serve": "server", "sign": "server", "token": "server", "watch": "server"}
 """Commands of other packages, and the extra that brings what they need."""
 
 

@@ -4,6 +4,7 @@
       Duplicate          an upload with this id is there already
       UnknownUpload      there is no upload with this id
       NoRoom             what is still to come would not fit
+      Spent              a grant has made as many uploads as it may
         OverQuota        it would be more than an owner, or all together, may have
       NotReceiving       the upload takes no bytes (any more)
       WrongState         the upload is not in a state from which this change leads
@@ -63,6 +64,15 @@ class NoRoom(CatalogError):  # noqa: N818
         super().__init__(f"{needed} bytes are needed and {free} are free")
         self.needed = needed
         self.free = free
+
+
+class Spent(CatalogError):  # noqa: N818
+    """The grant has made as many uploads as it may. `empty` is the oldest of them that has received nothing yet and
+    still may; None if there is none."""
+
+    def __init__(self, empty: str | None) -> None:
+        super().__init__("the grant is spent")
+        self.empty = empty
 
 
 class OverQuota(NoRoom):
@@ -138,6 +148,15 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """An upload is made by a grant: the one of that name, which may make `most`, and is of no use after `until`."""
+
+    grant: str
+    most: int
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Fence:
     """A request to whoever writes to `[start, end)` of an upload to stop. Numbered apart from the events."""
 
@@ -169,7 +188,9 @@ class Catalog(Protocol):
     Any call may raise OSError, `Unavailable`, or `anyio.ClosedResourceError` after `aclose`.
     """
 
-    async def create(self, upload: Upload, *, room: int | None, parts: Sequence[str] = ()) -> None:
+    async def create(
+        self, upload: Upload, *, room: int | None, parts: Sequence[str] = (), use: Use | None = None
+    ) -> None:
         """Add an upload (with nothing stored yet: `prefix` and `received` are 0) and the event `created`.
 
         One that came in one piece may be added when it is complete: with all of its bytes, and the event `complete`
@@ -179,9 +200,17 @@ class Catalog(Protocol):
 
         `room` is how many bytes there are for it and for all that the receiving uploads still have coming;
         this is counted in the same transaction (T-CREATE-2). None: it is not counted. One of length 0 always
-        fits, and so does one whose length is not known. Raises NoRoom, OverQuota, Duplicate; ValueError if the upload
-        claims to have bytes and is not complete.
+        fits, and so does one whose length is not known.
+
+        `use` is the grant that it is made by; the uploads that it has made are counted in the same transaction, but for
+        those that were removed without having received a byte. Raises Spent if it is one too many.
+
+        Raises NoRoom, OverQuota, Duplicate; ValueError if the upload claims to have bytes and is not complete.
         """
+        ...
+
+    async def release(self, upload_id: str) -> None:
+        """Forget by which grant an upload was made, so that it may make another one."""
         ...
 
     async def set_length(
@@ -344,7 +373,8 @@ class Catalog(Protocol):
         ...
 
     async def purge(self, before: float) -> int:
-        """Forget tombstones not updated since `before`, and fences as old; the number of the uploads. Events stay."""
+        """Forget tombstones not updated since `before`, fences as old, and grants that were over by then; the number of
+        the uploads. Events stay."""
         ...
 
     async def aclose(self) -> None:

@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.server import LONGEST
-from holdfast_server.catalog import quotas, rows, stored
+from holdfast_server.catalog import grants, quotas, rows, stored
 from holdfast_server.catalog.base import (
     TOMBSTONES,
     UNBOUNDED,
@@ -32,6 +32,7 @@ from holdfast_server.catalog.base import (
     Ranges,
     Standing,
     Uploads,
+    Use,
     WrongState,
 )
 from holdfast_server.catalog.committer import Committer
@@ -104,7 +105,9 @@ class SqliteCatalog:
         # Last, as the last connection to close folds the log back into the file.
         self._committer.join()
 
-    async def create(self, upload: Upload, *, room: int | None, parts: Sequence[str] = ()) -> None:
+    async def create(
+        self, upload: Upload, *, room: int | None, parts: Sequence[str] = (), use: Use | None = None
+    ) -> None:
         places = list(enumerate(parts))
         complete = upload.state is State.COMPLETE
         if upload.prefix != upload.received or upload.received != (upload.length if complete else 0):
@@ -113,6 +116,8 @@ class SqliteCatalog:
         def operation(connection: sqlite3.Connection) -> None:
             if room is not None and upload.length:
                 _check_room(connection, upload.length, room)
+            if use is not None:
+                grants.use(connection, use, upload.id)
             quotas.check(connection, self._quota, upload.owner, 0 if complete else 1, upload.length or 0)
             key = rows.insert(connection, upload)
             connection.executemany(
@@ -134,6 +139,9 @@ class SqliteCatalog:
                 rows.append(connection, upload.id, "complete", upload.created, data)
 
         await self._committer.submit(operation, final=complete)
+
+    async def release(self, upload_id: str) -> None:
+        await self._committer.submit(lambda connection: grants.release(connection, upload_id))
 
     async def set_length(
         self, upload_id: str, length: int, granule: int, *, room: int | None, now: float, expires: float | None
@@ -394,7 +402,7 @@ class SqliteCatalog:
             key, upload = found
             return Standing(upload, fence, next(stored.between(connection, key, start, end, 1), None))
 
-        return await self._readers.run(query)
+        return await self._readers.look(lambda connection: within(connection, query))
 
     async def fence_head(self) -> int:
         return await self._readers.look(lambda connection: rows.head(connection, "fence"))
@@ -428,6 +436,7 @@ class SqliteCatalog:
     async def purge(self, before: float) -> int:
         def forget_fences(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM fence WHERE at < ?", (before,))
+            grants.purge(connection, before)
 
         def forget_some(connection: sqlite3.Connection) -> int:
             found = connection.execute(

@@ -12,7 +12,7 @@ from holdfast_protocol import server as rules
 from holdfast_protocol.names import safe_name
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import Principal
-from holdfast_server.catalog.base import Catalog, NoRoom, WrongState
+from holdfast_server.catalog.base import Catalog, NoRoom, Spent, Use, WrongState
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Reader, Storage
 from holdfast_server.uploads import append, chunk, hole, types, upkeep, whole
@@ -75,6 +75,7 @@ class Uploads:
         """Recovers, then keeps the background work going: digests, completions, expiry, fences of others."""
         async with anyio.create_task_group() as tasks:
             self._frontier.start(tasks)
+            self._writers.start(tasks)
             self._completion.start(tasks)
             self._concatenation.start(tasks)
             await self._upkeep.recover()
@@ -126,11 +127,11 @@ class Uploads:
             owner=who.owner,
             project=project,
         )
-        if wanted.body is not None and whole.is_whole(upload, wanted.body, data):
+        if wanted.body is not None and who.grant is None and whole.is_whole(upload, wanted.body, data):
             return await whole.create(core, upload, wanted.body, data)
         room = None if core.settings.overcommit else core.free()
         try:
-            await core.catalog.create(upload, room=room, parts=parts)
+            await self._add(upload, room, parts, who)
         except NoRoom as error:
             raise no_room(error) from None
         if upload.final:
@@ -138,15 +139,39 @@ class Uploads:
         if wanted.body is not None:
             try:
                 async with body() as incoming:
-                    return await self._append(upload, wanted.body, incoming)
-            except (ProblemError, Cut):
+                    return await self._append(who, upload, wanted.body, incoming)
+            except (ProblemError, Cut) as error:
                 # Nobody has learnt its URL, so nobody could go on with it (T-CREATE-4).
                 with anyio.CancelScope(shield=True):
-                    await self._terminate(upload.id)
+                    try:
+                        await self._terminate(upload.id)
+                    except ProblemError as problem:
+                        if who.grant is not None and problem.code == "not-found":  # given up for another one
+                            raise spent() from error
+                        raise
+                    if who.grant is not None:
+                        await core.catalog.release(upload.id)
                 raise
         if upload.length == 0 and not upload.parallel and not upload.partial:
             return await self._completion.complete(upload)
         return upload
+
+    async def _add(self, upload: Upload, room: int | None, parts: Sequence[str], who: Principal) -> None:
+        """Writes a new upload down, and that it was made by a grant, if it was (A-SIGN-4)."""
+        use = None if who.grant is None else Use(who.grant.id, who.grant.uses, who.grant.expires)
+        try:
+            await self._core.catalog.create(upload, room=room, parts=parts, use=use)
+        except Spent as error:
+            if error.empty is None:
+                raise spent() from None
+            # The answer that told of that one may have been lost: whoever asks again gets another in its place.
+            with suppress(ProblemError):  # it has a byte by now, or somebody else has given it up
+                await upkeep.end(self._core, self._writers, error.empty, State.TERMINATED, only_empty=True)
+                await self._concatenation.part_changed(error.empty)
+            try:
+                await self._core.catalog.create(upload, room=room, parts=parts, use=use)
+            except Spent:
+                raise spent() from None
 
     async def find(self, who: Principal, upload_id: str) -> Upload:
         """The upload as it is now. Raises ProblemError 404, 410."""
@@ -205,10 +230,10 @@ class Uploads:
             state=state, before=before, limit=limit, owner=who.owner, projects=tuple(who.projects)
         )
 
-    async def append(self, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
+    async def append(self, who: Principal, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
         """Bytes in order. Completes the upload when the prefix reaches its length (C-MIX-2)."""
         self._check_open()
-        return await self._append(upload, wanted, body)
+        return await self._append(who, upload, wanted, body)
 
     async def append_whole(self, upload: Upload, wanted: rules.Append, data: bytes) -> Upload | None:
         """As `append`, with the whole body, where that is all of a small file. None if it is not: nothing was done."""
@@ -217,7 +242,7 @@ class Uploads:
             return None
         return await whole.append(self._core, upload, wanted, data)
 
-    async def _append(self, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
+    async def _append(self, who: Principal, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
         if upload.partial:
             async with self._changing(upload):
                 return await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
@@ -231,6 +256,7 @@ class Uploads:
         if wanted.completes is False or body.ending not in (None, Ending.WHOLE):
             return upload
         if upload.prefix == upload.length:
+            await _confirm(who)
             return await self._completion.complete(upload)
         if wanted.completes:
             assert upload.length is not None  # a body that completes says it by its end, if nothing else does
@@ -275,9 +301,10 @@ class Uploads:
                 with anyio.CancelScope(shield=True):
                     await self._concatenation.part_changed(upload.id)
 
-    async def complete(self, upload: Upload, wanted: rules.Complete) -> Upload:
+    async def complete(self, who: Principal, upload: Upload, wanted: rules.Complete) -> Upload:
         """Verifies and publishes; the upload may still be `verifying` when that takes long (P-COMPLETE-4)."""
         self._check_open()
+        await _confirm(who)
         return await self._completion.complete(upload, wanted.digests)
 
     async def terminate(self, who: Principal, upload_id: str) -> None:
@@ -306,3 +333,14 @@ class Uploads:
             raise ProblemError(
                 "shutting-down", "The server is shutting down. Try again in a moment.", headers={"Retry-After": "1"}
             )
+
+
+async def _confirm(who: Principal) -> None:
+    """Before a file is published (A-AGAIN-1). Raises ProblemError 401."""
+    if who.confirm is not None:
+        await who.confirm()
+
+
+def spent() -> ProblemError:
+    """A-SIGN-4."""
+    return ProblemError("not-permitted", "This URL has made as many uploads as it may. Ask for a new one.")
