@@ -40,6 +40,7 @@ FAMILIES: Final = (
     "memory",
     "hashing",
     "latency",
+    "live",
     "slow",
 )
 RESULTS: Final = ROOT / "benchmarks" / "results"
