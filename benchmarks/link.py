@@ -54,7 +54,7 @@ _FINAL: Final = re.compile(rb"HTTP/1\.1 [2-5]")
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a link is like. Rates are in bytes a second in the direction with a pace, times in seconds, sizes in bytes."""
+    """What a link is like. Rates: bytes a second in the direction with a pace; times in seconds, sizes in bytes."""
 
     round_trip: float = 0.0
     each: float | None = None
