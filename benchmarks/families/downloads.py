@@ -113,8 +113,8 @@ def _compare(bench: Bench, report: Report, target: Path) -> None:
         parts = {}
         for index, size in enumerate((large, small), start=1):
             source = str(bench.source(size))
-            load(server, "puts", collection=f"/{index}/", source=source, size=size, count=1)
-            parts[size] = f"/{index}/0"
+            load(server, "puts", collection=f"/{index}-", source=source, size=size, count=1)
+            parts[size] = f"/{index}-0"
         for case, row in bench.turns(list(clients), ["loopback", "link"]):
             table = far if case == "link" else near
             if not bench.wanted(table, "", row):
