@@ -335,6 +335,7 @@ class Downloader:
         if not run.segments.begins_at(answer.start):
             await release.aclose()
             given = None
+        self._tracker.parts = run.segments.parts
         async with anyio.create_task_group() as group:
             run.scope = group.cancel_scope
             self._staff(run, run.sources[0], group, given, release)
@@ -342,6 +343,7 @@ class Downloader:
                 if remote is not run.sources[0].remote:
                     run.joining += 1
                     group.start_soon(self._join, run, remote, proof, group)
+        self._tracker.parts = tuple
         if run.segments.left:
             troubles = [each.trouble for each in run.sources if each.trouble is not None]
             # That the file has changed is what there is an answer to: to begin anew.
@@ -442,6 +444,7 @@ class Downloader:
         if isinstance(trouble, Refusal) or (trouble is not None and not came):
             await self._recover(trouble, attempts, limiter)
         elif trouble is not None:
+            self._tracker.failed(trouble)
             self._tracker.retries += 1
 
     @asynccontextmanager

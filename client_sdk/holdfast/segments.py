@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from holdfast.progress import Part
 from holdfast_protocol.messages import Span
 
 GRANULE: Final = 64 * 1024
@@ -74,6 +75,10 @@ class Segments:
     def free(self) -> int:
         """Bytes that nobody fetches."""
         return sum(span.length for span in self._free)
+
+    def parts(self) -> tuple[Part, ...]:
+        """What connections have before them, in the order of the file."""
+        return tuple(sorted(Part(each.start, min(each.at, each.end), each.end) for each in self.taken))
 
     def begins_at(self, offset: int) -> bool:
         """The first byte that nobody fetches is there."""
