@@ -27,6 +27,7 @@ RUN: Final = 64
 """So many frames are written without waiting for more."""
 PAGE: Final = 200
 """Events that are read at a time."""
+SOON: Final = 0.002
 PATIENCE: Final = 30.0
 """Seconds for which one that recovers may not read."""
 MOST_STATES: Final = 1000
@@ -210,6 +211,8 @@ class Subscriber:
         told |= {"recovered": recovered, "epoch": hub.epoch, "offset": begin}
         if reason is not None:
             told["reason"] = reason
+        while begin > hub.offset and not self._closed:
+            await anyio.sleep(SOON)  # it was told more by another process than this one has read
         self._answer("subscribed", message, told)
         after = await self._replay(new, begin)
         more = await self._tell_state(new)
