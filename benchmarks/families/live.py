@@ -43,6 +43,8 @@ PER_SAMPLE: Final = KIB
 EACH: Final = 100
 STREAMS: Final = 8
 WATCHING: Final = 100
+BESIDE: Final = {"nobody watches": 0, f"{WATCHING} watch all of it": WATCHING}
+"""How many watch."""
 NOTE: Final = (
     "Each message is of one upload and goes to every subscriber; `delivered` counts what arrived, a second; the delay "
     "is from the datagram that told the server to the bytes at the subscriber. `spread` is from the first delivery of "
@@ -179,7 +181,7 @@ def _waiting(job: dict[str, Any]) -> Iterator[None]:
 
 def _beside(bench: Bench, report: Report) -> None:
     """Uploads while nobody and while many watch them."""
-    rows = {"nobody watches": 0, f"{WATCHING} watch all of it": WATCHING}
+    rows = BESIDE
     table = Table(
         "live-beside",
         f"{STREAMS} uploads at once, watched",
