@@ -219,7 +219,7 @@ async def _fill(catalog: Path, uploads: list[str], each: int) -> None:
 
 
 def _history(bench: Bench, report: Report) -> None:
-    peer = holdfast("os").with_options("--history-keep", "never")
+    peer = holdfast("os").with_options("--history-keep", "never", "--overcommit")
     count = max(EACH, min(1_000_000, bench.size // PER_SAMPLE))
     measures = (more("p50", "median", "ms", plotted=True), more("p99", "p99", "ms"), more("max", "slowest", "ms"))
     title = f"GET of the history of an upload, {count:,} samples in the catalog"
