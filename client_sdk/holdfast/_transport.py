@@ -30,7 +30,10 @@ from holdfast_protocol import headers as names
 from holdfast_protocol.messages import Headers, Request, Response
 
 PIECE: Final = 256 * 1024
-"""Bytes handed to the connection at once. The stall timeout counts for each of them."""
+LARGEST_PIECE: Final = 2 * 1024 * 1024
+"""Bytes handed to the connection at once, and what that grows to where a piece is gone in no time."""
+NO_TIME: Final = 0.01
+"""Seconds."""
 READ_PIECE: Final = 1024 * 1024
 """Bytes of an answer that are handed on at once, if so many are there."""
 LEND: Final = 4 * 1024 * 1024
@@ -174,32 +177,25 @@ class Transport:
         # A proxy of the environment needs httpx's own set-up; what is set up here is not worth losing that.
         direct = not urllib.request.getproxies()
 
-        def client(transport: httpx.AsyncHTTPTransport | None) -> httpx.AsyncClient:
-            return httpx.AsyncClient(
-                http1=True,
-                http2=False,
-                verify=context,
-                limits=limits,
-                follow_redirects=False,
-                timeout=httpx.Timeout(times.stall, connect=times.connect, pool=None),
-                # What is stored is what is wanted, not a form of it that was made for the way.
-                headers={"User-Agent": "holdfast", names.ACCEPT_ENCODING: "identity"},
-                transport=transport,
-            )
-
-        self._clients: dict[Direction, httpx.AsyncClient] = {
-            "up": client(_direct(context, limits) if direct else None),
-            "down": client(_Lending(context, limits) if direct else None),
-        }
+        self._client = httpx.AsyncClient(
+            http1=True,
+            http2=False,
+            verify=context,
+            limits=limits,
+            follow_redirects=False,
+            timeout=httpx.Timeout(times.stall, connect=times.connect, pool=None),
+            # What is stored is what is wanted, not a form of it that was made for the way.
+            headers={"User-Agent": "holdfast", names.ACCEPT_ENCODING: "identity"},
+            transport=_Direct(context, limits) if direct else None,
+        )
 
     async def aclose(self) -> None:
-        for client in self._clients.values():
-            await client.aclose()
+        await self._client.aclose()
 
     def session(self, url: str, extra: Mapping[str, str] | None = None, direction: Direction = "up") -> "Session":
         """A session for the server of `url`, with header fields for it. Raises UsageError for a bad URL."""
         return Session(
-            self._clients[direction],
+            self._client,
             self.timeouts,
             url,
             extra or {},
@@ -262,7 +258,10 @@ class Session:
             content = (
                 _outgoing(body, sent, share, self.limiter) if request.body is not None and body is not None else None
             )
+            began = time.monotonic()
             async with self.open(request, content, patience=patience) as incoming:
+                if content is None:
+                    self.limiter.controller.met(time.monotonic() - began)
                 answer = await incoming.answer()
 
     @asynccontextmanager
@@ -296,26 +295,23 @@ class Session:
                 await response.aclose()
 
 
-def _direct(verify: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
-    options: list[tuple[int, int, int]] = []
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        # Without it megabytes wait in the kernel: the count of bytes sent runs ahead of the wire, and the time
-        # until they are gone is taken for time without an answer.
-        options.append((socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PIECE))
-    return httpx.AsyncHTTPTransport(verify=verify, http1=True, http2=False, limits=limits, socket_options=options)
-
-
-class _Lending(httpx.AsyncHTTPTransport):
+class _Direct(httpx.AsyncHTTPTransport):
     """Its connections are those of _wire.py."""
 
     def __init__(self, verify: ssl.SSLContext, limits: httpx.Limits) -> None:
         super().__init__(verify=verify, limits=limits)
+        options: list[tuple[int, int, int]] = []
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Without it megabytes wait in the kernel: the count of bytes sent runs ahead of the wire, and the time
+            # until they are gone is taken for time without an answer.
+            options.append((socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PIECE))
         # httpx has no argument for it. A version that keeps its connections elsewhere is none the worse for this line.
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=verify,
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
             keepalive_expiry=limits.keepalive_expiry,
+            socket_options=options,
             network_backend=Network(),
         )
 
@@ -323,18 +319,21 @@ class _Lending(httpx.AsyncHTTPTransport):
 async def _outgoing(
     body: Body, sent: Callable[[int], None] | None, share: Share | None, limiter: Limiter
 ) -> AsyncIterator[bytes]:
+    size = PIECE
     async for whole in body.pieces():
         view = memoryview(whole)
         start = 0
         while start < len(view):
-            piece = view[start : start + ((share and share.slice) or PIECE)]
+            piece = view[start : start + ((share and share.slice) or size)]
             start += len(piece)
             if share is not None:
                 await limiter.held_to(share, len(piece))
             # Counted before it goes: a failure in the middle must not make bytes on the wire look unsent.
             if sent is not None:
                 sent(len(piece))
+            began = time.monotonic()
             yield piece  # type: ignore[misc]  # h11 takes a view as it takes bytes, and copies it once
+            size = min(2 * size, LARGEST_PIECE) if time.monotonic() - began < NO_TIME else PIECE
 
 
 def _split(url: str) -> tuple[str, tuple[str, str] | None]:

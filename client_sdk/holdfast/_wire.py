@@ -1,7 +1,8 @@
-"""Connections for downloads, whose bytes go from the socket to where they belong without passing through HTTP's layers.
+"""Connections, whose bytes go between a socket and where they belong with as little between as there can be.
 
 Rule of this file: the HTTP library gets its connections here (httpcore's network backend), so everything but the body
-of a long answer is its business. A head is given to it to its last byte and no further, so that whoever reads a body
+of a long answer is its business. What is sent goes into the socket from where it is; each byte that moves begins the
+limit of waiting anew. A head is given to it to its last byte and no further, so that whoever reads a body
 knows that the rest of it is in the socket. Then a worker thread reads what is there into memory of its own and writes
 it out, while the event loop only waits for the socket. It is a faster road beside the plain one: through a proxy, or
 with any other backend, bodies are read as the library gives them.
@@ -31,6 +32,8 @@ WAKE: Final = 0.1
 """Where bytes come slowly, a thread is woken for what comes in so many seconds and not for each packet."""
 PATIENCE: Final = 1.0
 """Seconds for so much to come; then it is woken for each byte."""
+NEXT_ADDRESS: Final = 0.25
+"""Seconds after which another address is tried beside."""
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 
 Sink = Callable[[int, memoryview], None]
@@ -255,33 +258,59 @@ class Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> Wire:
-        """The first address of `host` that answers; each has its part of the time."""
-        with _translated(httpcore.ConnectError):
-            places = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        failure: httpcore.NetworkError | httpcore.TimeoutException = httpcore.ConnectTimeout("no connection in time")
-        for family, kind, number, _, place in places:
-            with anyio.move_on_after(None if timeout is None else timeout / len(places)):
-                try:
-                    with _translated(httpcore.ConnectError):
-                        connection = await _connected(family, kind, number, place)
-                except httpcore.ConnectError as error:
-                    failure = error
-                    continue
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for option in socket_options or ():
-                    connection.setsockopt(*option)
-                return Wire(connection, self._receivers)
-        raise failure
+        """The first address of `host` that answers."""
+        try:
+            with anyio.fail_after(timeout), _translated(httpcore.ConnectError):
+                places = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                connection = await _first_of([(each[:3], each[4]) for each in places])
+        except TimeoutError:
+            raise httpcore.ConnectTimeout("no connection in time") from None
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in socket_options or ():
+            connection.setsockopt(*option)
+        return Wire(connection, self._receivers)
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> Wire:
         """httpcore's; nobody asks for it."""
-        raise httpcore.ConnectError("Unix sockets are not for downloads")
+        raise httpcore.ConnectError("Unix sockets are not for transfers")
 
     async def sleep(self, seconds: float) -> None:
         """httpcore's."""
         await anyio.sleep(seconds)
+
+
+async def _first_of(places: list[tuple[tuple[int, int, int], Any]]) -> socket.socket:
+    """A connection to the address that answers first. The next one is tried when one has failed, or has not answered
+    within 250 ms (RFC 8305).
+    """
+    won: socket.socket | None = None
+    failure = OSError("it has no address")
+
+    async def attempt(kind: tuple[int, int, int], place: Any, failed: anyio.Event) -> None:
+        nonlocal won, failure
+        try:
+            connection = await _connected(*kind, place)
+        except OSError as error:
+            failure = error
+            failed.set()
+            return
+        if won is None:
+            won = connection
+            group.cancel_scope.cancel()
+        else:
+            connection.close()
+
+    async with anyio.create_task_group() as group:
+        for kind, place in places:
+            failed = anyio.Event()
+            group.start_soon(attempt, kind, place, failed)
+            with anyio.move_on_after(NEXT_ADDRESS):
+                await failed.wait()
+    if won is None:
+        raise failure
+    return won
 
 
 async def _connected(family: int, kind: int, number: int, place: Any) -> socket.socket:

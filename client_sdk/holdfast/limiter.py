@@ -15,6 +15,7 @@ from typing import Final, Literal, TypeAlias
 
 import anyio
 
+from holdfast.buffers import Buffers
 from holdfast.planner import Controller, Share
 
 Origin: TypeAlias = tuple[str, str | None, int | None]
@@ -40,6 +41,8 @@ class Limiter:
     def __init__(self, clock: Callable[[], float], ceiling: int | None = None) -> None:
         self._clock = clock
         self.controller = Controller(clock(), ceiling=ceiling)
+        self.buffers = Buffers()
+        """For the chunks of all transfers."""
         self._used = 0
         self._holds: dict[Share, int] = {}
         """How many connections each transfer has now, if it has any."""

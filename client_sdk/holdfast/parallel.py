@@ -8,6 +8,7 @@ only as far as it is missing there. A hole of the file goes its way among the ch
 """
 
 import contextlib
+import mmap
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Chunk:
     """Bytes of the file in their buffer, until the server has them."""
 
     span: Span
-    buffer: bytearray
+    buffer: mmap.mmap
     digest: Digest
 
     def view(self, span: Span) -> memoryview:
@@ -98,7 +99,7 @@ class ParallelRoad:
             concurrency=upload.job.concurrency,
         )
         self._algorithm = protocol.chunk_algorithm(state.wants)
-        self._buffers: list[bytearray] = []
+        self._buffers = self._limiter.buffers
         self._missing = RangeSet()
         """What the server lacked when it was last asked, less what it has taken since."""
         self._failure: HoldfastError | StartAgain | None = None
@@ -153,7 +154,8 @@ class ParallelRoad:
                 catching_up = anyio.CancelScope()
                 group.start_soon(self._catch_up, catching_up, group.cancel_scope)
                 try:
-                    await self._read(into, wanted, left)
+                    with self._limiter.controller.reading():
+                        await self._read(into, wanted, left)
                 except (HoldfastError, StartAgain) as error:
                     self._fail(error, group.cancel_scope)
                 finally:
@@ -171,7 +173,7 @@ class ParallelRoad:
                     self._advance(at)
                     part = Span(at, min(at + self.plan.chunk_size(left), hole.start))
                     upload.tracker.chunk_size = part.length
-                    buffer = self._take(part.length)
+                    buffer = self._buffers.take(part.length)
                     found = await upload.read(part.start, memoryview(buffer)[: part.length], self._algorithm)
                     assert found is not None
                     at = part.end
@@ -241,7 +243,7 @@ class ParallelRoad:
         if isinstance(flight.chunk, Hole):
             self._upload.sparse += flight.chunk.span.length
         elif not flight.helped:  # else a copy may still be reading from it
-            self._buffers.append(flight.chunk.buffer)
+            self._buffers.give_back(flight.chunk.buffer)
 
     async def _help(self) -> None:
         """All is read, and this connection has nothing to do: send a chunk that takes much longer than it should.
@@ -427,11 +429,3 @@ class ParallelRoad:
         if self._failure is None:
             self._failure = error
         scope.cancel()
-
-    def _take(self, size: int) -> bytearray:
-        """A buffer of at least `size` bytes; used ones go round, fresh ones cost a page fault for each 4 KiB."""
-        while self._buffers:
-            buffer = self._buffers.pop()
-            if len(buffer) >= size:
-                return buffer
-        return bytearray(size)
