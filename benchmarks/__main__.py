@@ -40,6 +40,7 @@ FAMILIES: Final = (
     "memory",
     "hashing",
     "latency",
+    "slow",
 )
 RESULTS: Final = ROOT / "benchmarks" / "results"
 ROOM: Final = 4

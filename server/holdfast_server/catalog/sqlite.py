@@ -380,7 +380,7 @@ class SqliteCatalog:
             key, upload = found
             return Standing(upload, fence, next(stored.between(connection, key, start, end, 1), None))
 
-        return await self._readers.run(query)
+        return await self._readers.look(lambda connection: within(connection, query))
 
     async def fence_head(self) -> int:
         return await self._readers.look(lambda connection: rows.head(connection, "fence"))

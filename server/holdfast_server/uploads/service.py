@@ -75,6 +75,7 @@ class Uploads:
         """Recovers, then keeps the background work going: digests, completions, expiry, fences of others."""
         async with anyio.create_task_group() as tasks:
             self._frontier.start(tasks)
+            self._writers.start(tasks)
             self._completion.start(tasks)
             self._concatenation.start(tasks)
             await self._upkeep.recover()
