@@ -1,8 +1,8 @@
 """Sends a file as parallel chunks: one reader, N senders (protocol.md, section 3).
 
 Rule of this file: the file is read once, in order, by one reader, which also hashes it; N senders put chunks on the
-wire, and a chunk stays in its buffer until the server has it. So memory is at most the chunk size times (N + 1),
-whatever the file's size and whatever fails. A chunk is sent again only after the server was asked (P-RETRY-1), and
+wire, and a chunk stays in its buffer until the server has it. So memory is at most the chunk size times (N + 1), and
+what buffers.py allows, whatever the file's size and whatever fails. A chunk is sent again only after the server was asked (P-RETRY-1), and
 only as far as it is missing there. A hole of the file goes its way among the chunks where the server takes holes
 (P-HOLE-1): it has no buffer, and is told of in one request, whatever its length.
 """
@@ -173,6 +173,8 @@ class ParallelRoad:
                     self._advance(at)
                     part = Span(at, min(at + self.plan.chunk_size(left), hole.start))
                     upload.tracker.chunk_size = part.length
+                    if self._flights:
+                        await self._buffers.room(part.length, self.plan.memory)
                     buffer = self._buffers.take(part.length)
                     found = await upload.read(part.start, memoryview(buffer)[: part.length], self._algorithm)
                     assert found is not None
@@ -235,15 +237,18 @@ class ParallelRoad:
         """Send a chunk until the server has it, from here or from a connection that came to help."""
         self._flights.add(flight)
         self._changed()
-        with flight.scope:
-            await self._deliver(flight)
-            flight.landed = True
-        self._flights.discard(flight)
-        self._changed()
+        try:
+            with flight.scope:
+                await self._deliver(flight)
+                flight.landed = True
+        finally:
+            self._flights.discard(flight)
+            self._changed()
+            if isinstance(flight.chunk, Chunk):
+                # A copy may still be reading from it.
+                self._buffers.give_back(flight.chunk.buffer, again=flight.landed and not flight.helped)
         if isinstance(flight.chunk, Hole):
             self._upload.sparse += flight.chunk.span.length
-        elif not flight.helped:  # else a copy may still be reading from it
-            self._buffers.give_back(flight.chunk.buffer)
 
     async def _help(self) -> None:
         """All is read, and this connection has nothing to do: send a chunk that takes much longer than it should.

@@ -380,6 +380,11 @@ class Plan:
         """Connections to use at once, 1 to 64."""
         return self._controller.connections if self._concurrency is None else self._concurrency
 
+    @property
+    def memory(self) -> int:
+        """Bytes of chunks that may be in memory at once."""
+        return max(MEMORY, 0 if self._chunk_size is None else self._fit(self._chunk_size) * (self.concurrency + 1))
+
     def chunk_size(self, left: int) -> int:
         """Bytes of the next chunk where `left` are still to be cut: a multiple of the granule, at least one.
 
@@ -389,6 +394,8 @@ class Plan:
         if self._chunk_size is not None:
             return self._fit(self._chunk_size)
         share = max(SMALLEST_CHUNK, -(-left // (2 * self.concurrency)))
+        if self._concurrency is not None:
+            share = min(share, max(SMALLEST_CHUNK, MEMORY // (self._concurrency + 1)))
         return self._fit(min(self._controller.chunk_size, share))
 
     def half(self, size: int) -> int:
