@@ -13,6 +13,7 @@ from holdfast.errors import (
     ConnectionFailed,
     HoldfastError,
     NotAuthorized,
+    ServerFull,
     ServerRefused,
     ServerUnavailable,
     SourceChanged,
@@ -29,6 +30,7 @@ from holdfast.errors import (
 from holdfast.outcome import DownloadResult, UploadResult
 from holdfast.progress import Progress, State
 from holdfast.queue import Statistics, TransferQueue
+from holdfast.sources import UploadSource
 from holdfast.sync import Client, download, upload
 from holdfast.transfers import RetryPolicy, Transfer
 from holdfast_protocol.digest import Digest
@@ -44,6 +46,7 @@ __all__ = [
     "NotAuthorized",
     "Progress",
     "RetryPolicy",
+    "ServerFull",
     "ServerRefused",
     "ServerUnavailable",
     "SourceChanged",
@@ -60,6 +63,7 @@ __all__ = [
     "TransferQueue",
     "UploadGone",
     "UploadResult",
+    "UploadSource",
     "UsageError",
     "VerificationFailed",
     "download",

@@ -4,18 +4,20 @@ Rule of this file: it alone knows httpx. HTTP/1.1 only: bulk bytes over one HTTP
 flow control. No redirect is followed, no answer is kept in memory beyond 64 KiB (but downloads, which are streamed),
 and each wait has its limit: for a connection, for the next bytes to move, for the answer. The body of a long answer
 goes from the socket straight to where it belongs, if the connection is one of _wire.py.
-Headers that the caller gave, credentials among them, go to the origin that they were given for and to no other.
+Headers that the caller gave, and credentials, go to the origin that they are for and to no other. What httpx is told of
+a URL, and may log, has no query.
 """
 
+import os
 import socket
 import ssl
-import time
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import anyio
 import httpcore
@@ -23,9 +25,13 @@ import httpx
 from anyio import to_thread
 
 from holdfast._wire import Network, Sink, Wire
+from holdfast.clock import SYSTEM, Clock
+from holdfast.credentials import Key, Keyring, Login
 from holdfast.errors import BrokenProtocol, ConnectionFailed, Stalled, UsageError
-from holdfast.limiter import Direction, Limiter, Limiters, Origin
+from holdfast.limiter import Crowd, Direction, Limiter, Limiters, Origin
+from holdfast.outcome import from_refusal
 from holdfast.planner import Share
+from holdfast_protocol import client as protocol
 from holdfast_protocol import headers as names
 from holdfast_protocol.messages import Headers, Request, Response
 
@@ -39,6 +45,8 @@ READ_PIECE: Final = 1024 * 1024
 LEND: Final = 4 * 1024 * 1024
 """Bytes of a body from which on it is read from the socket itself; a connection is not used again after that."""
 LARGEST_ERROR: Final = 64 * 1024
+_LEGAL: Final = "!$%&'()*+,-./:;=?@_~[]"
+"""What may stand in a path and a query as it is; a percent sign is taken for the begin of an escape."""
 
 Result = TypeVar("Result")
 
@@ -60,6 +68,13 @@ class Body:
 
     length: int
     pieces: Callable[[], AsyncIterator[bytes | bytearray | memoryview]]
+
+
+Content: TypeAlias = Callable[[], AsyncIterator[bytes]]
+"""Gives the bytes of a body anew for each sending."""
+Verify: TypeAlias = ssl.SSLContext | bool | str | os.PathLike[str]
+"""How servers prove who they are: against the authorities of the system, those in a PEM file, not at all, or as
+said."""
 
 
 class Incoming:
@@ -155,42 +170,68 @@ class Transport:
     """Connections to servers. Belongs to one event loop; `aclose()` ends all of them.
 
     `override_method` sends PATCH and DELETE as a POST that says so (tus, X-HTTP-Method-Override), for networks that let
-    no other methods through.
+    no other methods through. `proxy` is the URL of a proxy for all requests; without it the environment says which
+    (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY). Authorities are those of SSL_CERT_FILE or SSL_CERT_DIR, if `verify`
+    names no others. Raises UsageError for a proxy or a file of authorities that cannot be used.
     """
 
     def __init__(
         self,
         *,
         timeouts: Timeouts | None = None,
-        verify: ssl.SSLContext | bool = True,
+        verify: Verify = True,
+        proxy: str | None = None,
+        keyring: Keyring | None = None,
         override_method: bool = False,
         ceilings: Mapping[str, int] | None = None,
+        crowd: Crowd | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         self.timeouts = timeouts or Timeouts()
+        self._keyring = keyring or Keyring()
+        self._clock = clock
         self._override_method = override_method
         self._asking = anyio.Lock()
-        self.limiters = Limiters(time.monotonic, ceilings)
-        """Of all origins; `ceilings` are those of Limiters."""
+        self.limiters = Limiters(clock, ceilings, crowd)
+        """Of all origins; `ceilings` and `crowd` are those of Limiters."""
         times = self.timeouts
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20)
-        context = verify if isinstance(verify, ssl.SSLContext) else httpx.create_ssl_context(verify=verify)
-        # A proxy of the environment needs httpx's own set-up; what is set up here is not worth losing that.
-        direct = not urllib.request.getproxies()
+        # A proxy needs httpx's own set-up; what is set up here is not worth losing that.
+        direct = proxy is None and not urllib.request.getproxies()
 
-        self._client = httpx.AsyncClient(
-            http1=True,
-            http2=False,
-            verify=context,
-            limits=limits,
-            follow_redirects=False,
-            timeout=httpx.Timeout(times.stall, connect=times.connect, pool=None),
-            # What is stored is what is wanted, not a form of it that was made for the way.
-            headers={"User-Agent": "holdfast", names.ACCEPT_ENCODING: "identity"},
-            transport=_Direct(context, limits) if direct else None,
-        )
+        def made(*, secure: bool) -> httpx.AsyncClient:
+            # A plain connection needs no authorities, which take longer to read than a small file to send.
+            known = _context(verify) if secure or not direct else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            return httpx.AsyncClient(
+                http1=True,
+                http2=False,
+                verify=known,
+                proxy=proxy,
+                limits=limits,
+                follow_redirects=False,
+                timeout=httpx.Timeout(times.stall, connect=times.connect, pool=None),
+                # What is stored is what is wanted, not a form of it that was made for the way.
+                headers={"User-Agent": "holdfast", names.ACCEPT_ENCODING: "identity"},
+                transport=_Direct(known, limits) if direct else None,
+            )
+
+        self._made = made
+        self._clients: dict[bool, httpx.AsyncClient] = {}
+        """For connections with TLS and without, as soon as there is one."""
+        try:
+            self._client("http:" if verify is True else "https:")
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            raise UsageError(f"the proxy cannot be used: {error}") from error
+
+    def _client(self, url: str) -> httpx.AsyncClient:
+        secure = not url.lower().startswith("http:")
+        if secure not in self._clients:
+            self._clients[secure] = self._made(secure=secure)
+        return self._clients[secure]
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        for client in self._clients.values():
+            await client.aclose()
 
     def session(self, url: str, extra: Mapping[str, str] | None = None, direction: Direction = "up") -> "Session":
         """A session for the server of `url`, with header fields for it. Raises UsageError for a bad URL."""
@@ -200,8 +241,10 @@ class Transport:
             url,
             extra or {},
             lambda origin: self.limiters.of(origin, direction),
+            self._keyring,
             asking=self._asking,
             override_method=self._override_method,
+            clock=self._clock,
         )
 
 
@@ -213,26 +256,29 @@ class Session:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: Callable[[str], httpx.AsyncClient],
         timeouts: Timeouts,
         url: str,
         extra: Mapping[str, str],
         limiter: Callable[[Origin], Limiter],
+        keyring: Keyring,
         *,
         asking: anyio.Lock,
         override_method: bool = False,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self.clock = clock
         self.asking = asking
         """Held by whoever asks what a server offers, so that transfers which start together ask once."""
         self._override_method = override_method
         self._client = client
         self._timeouts = timeouts
-        self.endpoint, credentials = _split(url)
+        self.endpoint, login = _split(url)
         self._origin = _origin(self.endpoint)
         self.limiter = limiter(self._origin)
         """Shared by all transfers to this origin in this direction."""
         self._extra = dict(extra)
-        self._auth = httpx.BasicAuth(*credentials) if credentials is not None else None
+        self._key = keyring.key(_spelled(self._origin), login, self._extra)
 
     async def exchange(
         self,
@@ -255,44 +301,104 @@ class Session:
             except StopIteration as stop:
                 result: Result = stop.value
                 return result
-            content = (
-                _outgoing(body, sent, share, self.limiter) if request.body is not None and body is not None else None
-            )
-            began = time.monotonic()
+            content: Content | None = None
+            if request.body is not None and body is not None:
+                content = partial(_outgoing, body, sent, share, self.limiter)
+            began = self.clock.monotonic()
             async with self.open(request, content, patience=patience) as incoming:
                 if content is None:
-                    self.limiter.controller.met(time.monotonic() - began)
+                    self.limiter.controller.met(self.clock.monotonic() - began)
                 answer = await incoming.answer()
 
     @asynccontextmanager
     async def open(
         self,
         request: Request,
-        content: AsyncIterator[bytes] | None = None,
+        content: Content | None = None,
         *,
         stream: bool = False,
         patience: float = 0.0,
     ) -> AsyncIterator[Incoming]:
-        """Send a request and give its answer as it comes. Raises ConnectionFailed, Stalled or BrokenProtocol."""
-        ours = _origin(request.url) == self._origin
-        sent = {**(self._extra if ours else {}), **request.headers}
+        """Send a request and give its answer as it comes.
+
+        A token that is refused is renewed once, and the request is sent again. Raises NotAuthorized if that is no help,
+        ConnectionFailed, Stalled or BrokenProtocol.
+        """
+        key = self._key if _origin(request.url) == self._origin else None
         read = self._timeouts.stall if stream else self._timeouts.response + patience
-        method = request.method
-        if self._override_method and method in ("PATCH", "DELETE"):
-            sent[names.METHOD_OVERRIDE], method = method, "POST"
-        limits = httpx.Timeout(self._timeouts.stall, connect=self._timeouts.connect, read=read, pool=None)
+        shown = await key.shown() if key is not None else None
+        response = await self._send(request, shown, content, read)
         try:
-            message = self._client.build_request(method, request.url, headers=sent, content=content, timeout=limits)
-            response = await self._client.send(message, stream=True, auth=self._auth if ours else None)
-        except httpx.HTTPError as error:
-            raise _connection_error(error, error.request) from error
-        except (httpx.InvalidURL, ValueError) as error:
-            raise UsageError(f"{request.url} is not a URL that can be asked: {error}") from error
-        try:
+            if response.status_code in (401, 403) and key is not None and key.renewable:
+                await response.aclose()
+                response = await self._renewed(request, key, shown, content, read)
             yield Incoming(response, self._timeouts.stall)
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
+
+    async def _renewed(
+        self, request: Request, key: Key, refused: str | None, content: Content | None, read: float
+    ) -> httpx.Response:
+        """The same request with another token. Raises NotAuthorized if that is refused, too."""
+        await key.renew(refused)
+        response = await self._send(request, await key.shown(), content, read)
+        if response.status_code not in (401, 403):
+            return response
+        try:
+            refusal = protocol.refused(await Incoming(response, self._timeouts.stall).answer(), self.clock.time())
+        finally:
+            await response.aclose()
+        error = from_refusal(refusal, request.url)
+        error.add("; the token had just been renewed")
+        raise error
+
+    async def _send(
+        self, request: Request, authorization: str | None, content: Content | None, read: float
+    ) -> httpx.Response:
+        ours = _origin(request.url) == self._origin
+        sent = {**(self._extra if ours else {}), **request.headers}
+        if authorization is not None:
+            sent[names.AUTHORIZATION] = authorization
+        method = request.method
+        if self._override_method and method in ("PATCH", "DELETE"):
+            sent[names.METHOD_OVERRIDE], method = method, "POST"
+        limits = httpx.Timeout(self._timeouts.stall, connect=self._timeouts.connect, read=read, pool=None)
+        url, extensions = request.url, {}
+        if "?" in url:
+            # httpx logs URLs, and a query may be a signature; this goes past its eyes.
+            parts = urlsplit(url)
+            url = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+            extensions["target"] = f"{quote(parts.path, safe=_LEGAL) or '/'}?{quote(parts.query, safe=_LEGAL)}".encode()
+        try:
+            client = self._client(url)
+            message = client.build_request(
+                method,
+                url,
+                headers=sent,
+                content=content() if content is not None else None,
+                timeout=limits,
+                extensions=extensions,
+            )
+            return await client.send(message, stream=True)
+        except httpx.HTTPError as error:
+            raise _connection_error(error, error.request) from error
+        except (httpx.InvalidURL, ValueError) as error:
+            raise UsageError(f"{request.url} is not a URL that can be asked: {error}") from error
+
+
+def _context(verify: Verify) -> ssl.SSLContext:
+    if isinstance(verify, ssl.SSLContext):
+        return verify
+    if isinstance(verify, bool):
+        return httpx.create_ssl_context(verify=verify)
+    try:
+        return ssl.create_default_context(cafile=os.fspath(verify))
+    except OSError as error:
+        reason = error.strerror or "it holds no certificates in PEM"
+        raise UsageError(
+            f"{os.fspath(verify)} cannot be used as a file of certificate authorities ({reason})"
+        ) from error
 
 
 class _Direct(httpx.AsyncHTTPTransport):
@@ -336,7 +442,7 @@ async def _outgoing(
             size = min(2 * size, LARGEST_PIECE) if time.monotonic() - began < NO_TIME else PIECE
 
 
-def _split(url: str) -> tuple[str, tuple[str, str] | None]:
+def _split(url: str) -> tuple[str, Login | None]:
     """The URL without user name and password, and these."""
     refusal = UsageError(f"{url!r} is not a URL of an HTTP server; it must look like http://host:8000/files")
     try:
@@ -351,6 +457,11 @@ def _split(url: str) -> tuple[str, tuple[str, str] | None]:
         credentials = (unquote(parts.username), unquote(parts.password or ""))
     bare = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, bare, parts.path or "/", parts.query, "")), credentials
+
+
+def _spelled(origin: Origin) -> str:
+    scheme, host, port = origin
+    return f"{scheme}://{f'[{host}]' if host and ':' in host else host}:{port}"
 
 
 def _origin(url: str) -> Origin:

@@ -12,7 +12,6 @@ are used together only where they have the same file, and one that fails is left
 there and verified, by a rename.
 """
 
-import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,6 +26,7 @@ from anyio.abc import TaskGroup
 from holdfast.arrivals import Arrivals, recovered
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, TargetExists, VerificationFailed
 from holdfast.journal import DownloadRecord, Journal, TransferLock, download_key
+from holdfast.ledger import bare
 from holdfast.limiter import Limiter
 from holdfast.outcome import DownloadResult, from_refusal, gave_up
 from holdfast.planner import MOST_CONNECTIONS, Attempts, Backoff, Share
@@ -251,7 +251,7 @@ class Downloader:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(part.close)
         return DownloadResult(
-            url=self._url,
+            url=bare(self._url),
             path=target,
             size=self._tracker.accepted,
             digest=digest,
@@ -502,15 +502,17 @@ class Downloader:
         final = from_refusal(error, self._url) if isinstance(error, Refusal) else error
         if _is_final(error):
             raise final from error
+        self._tracker.failed(final)
         if not attempts.failed(self._progress):
             raise gave_up(final, attempts.failures, KEPT) from error
         self._tracker.retries += 1
         told = error.retry_after if isinstance(error, Refusal) else None
-        if isinstance(error, Refusal) and error.throttled:
+        throttled = isinstance(error, Refusal) and error.throttled
+        if isinstance(error, Refusal) and throttled:
             limiter.throttled(retry_after=told, crowded=error.status == 429)
-        delay = self._backoff.delay(attempts.failures, random.random(), told)  # noqa: S311 - jitter
+        delay = limiter.after_failure(self._backoff, attempts.failures, told, throttled=throttled)
         self._tracker.enter(Stage.IN_PROGRESS, f"{final.message}; again in {delay:.1f} s")
-        await anyio.sleep(delay)
+        await limiter.clock.sleep(delay)
 
     def _attempts(self) -> Attempts:
         return Attempts(self._job.max_attempts, self._progress)

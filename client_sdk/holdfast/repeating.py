@@ -36,9 +36,13 @@ class Manner:
 
 
 def upload_asked(job: UploadJob, to: str, manner: Manner) -> Asked:
-    """The row of an upload of a file."""
+    """The row of an upload. Only that of a path can be repeated: whatever else was given is gone with its process."""
+    if job.given.path is None:
+        return Asked(transfer_id(secrets.token_hex(16)), "upload", shown(job.given.name), bare(to), manner.priority)
+    place = job.given.path.absolute()
     call = {
-        "path": str(job.path.absolute()),
+        "source": str(place),
+        "name": job.given.name if job.given.name != place.name else None,
         "to": bare(to),
         "metadata": {key: value.decode("utf-8", "surrogateescape") for key, value in job.metadata.items()},
         "checksum": job.checksum,
@@ -49,14 +53,8 @@ def upload_asked(job: UploadJob, to: str, manner: Manner) -> Asked:
         "resume": job.resume,
         "max_attempts": job.max_attempts,
     }
-    id_ = transfer_id("upload", call["path"], to, sorted(job.metadata.items()))
-    path = shown(job.path.absolute())
-    return Asked(id_, "upload", path, bare(to), manner.priority, _options(call, to, manner))
-
-
-def stream_asked(name: str, to: str, manner: Manner) -> Asked:
-    """The row of an upload that cannot be repeated: what it sent is gone."""
-    return Asked(transfer_id(secrets.token_hex(16)), "upload", shown(name), bare(to), manner.priority)
+    id_ = transfer_id("upload", call["source"], to, sorted(job.metadata.items()), job.given.name)
+    return Asked(id_, "upload", shown(place), bare(to), manner.priority, _options(call, to, manner))
 
 
 def download_asked(job: DownloadJob, manner: Manner) -> Asked:
@@ -80,7 +78,7 @@ def download_asked(job: DownloadJob, manner: Manner) -> Asked:
 def lacking(row: Row, headers: Collection[str]) -> str | None:
     """Why the call of a row cannot be repeated with these header fields; None if it can."""
     if row.options is None:
-        return "what it sent was a stream, which is gone; start it anew"
+        return "what it sent was no file that can be opened again; start it anew"
     if row.options["query"]:
         return "its URL had a query, which is not kept because it may be a secret; run the same command again"
     given = {name.lower() for name in headers}
@@ -93,7 +91,7 @@ def lacking(row: Row, headers: Collection[str]) -> str | None:
 def again(client: "AsyncClient", row: Row) -> Transfer[Any]:
     """The same call once more; goes on from what is done. Raises UsageError if it cannot be repeated."""
     if row.options is None:
-        raise UsageError(f"{row.source} was a stream and cannot be sent again")
+        raise UsageError(f"{row.source} was no file that can be opened again")
     call = dict(row.options["call"])
     call |= {"priority": row.priority, "limit_rate": row.options["limit_rate"]}
     if row.kind == "upload":

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth import Authority
 from holdfast_server.auth.chain import authority_of
+from holdfast_server.catalog.base import Quota
 from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.http.api import Api
 from holdfast_server.http.envelope import Envelope
@@ -19,7 +20,7 @@ from holdfast_server.http.files import Files
 from holdfast_server.http.guard import Guard
 from holdfast_server.http.proxies import Proxies
 from holdfast_server.http.rationing import Rationing
-from holdfast_server.settings import Settings
+from holdfast_server.settings import Limits, Settings
 from holdfast_server.storage.local import LocalStorage
 from holdfast_server.uploads.service import Uploads
 
@@ -58,7 +59,9 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         settings.data.mkdir(parents=True, exist_ok=True)
         storage = LocalStorage(settings.data, settings.durability)
-        async with open_sqlite(settings.data / "catalog.sqlite", durability=settings.durability) as catalog:
+        async with open_sqlite(
+            settings.data / "catalog.sqlite", durability=settings.durability, quota=_quota(settings.limits)
+        ) as catalog:
             uploads = Uploads(catalog, storage, settings)
             async with uploads.running():
                 site.uploads = uploads
@@ -99,6 +102,10 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
 
     app.state.stop = stop
     return app
+
+
+def _quota(limits: Limits) -> Quota:
+    return Quota(limits.max_uploads, limits.max_stored, limits.owner_uploads, limits.owner_stored)
 
 
 class _Application(Starlette):

@@ -219,6 +219,10 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
 )
 @click.option("--max-head", default="128K", type=Size(), help="Largest head of a request.")
 @click.option("--max-metadata", default="16K", type=Size(), help="Largest Upload-Metadata.")
+@click.option("--max-uploads", default=100_000, type=Count(), help="Unfinished uploads at once, or `any`.")
+@click.option("--max-stored", type=Size(), help="Bytes of all uploads together.  [default: any that fit]")
+@click.option("--owner-uploads", type=Count(), help="Unfinished uploads of one owner at once.  [default: any number]")
+@click.option("--owner-stored", type=Size(), help="Bytes of all uploads of one owner.  [default: any number]")
 @click.option("--min-speed", default="128", type=Size(), help="End requests that send or fetch less a second.")
 @click.option("--max-request-time", default="1d", type=Duration(), help="End requests that take longer.")
 @click.option(
@@ -424,7 +428,7 @@ def _settings(values: dict[str, Any]) -> Settings:
     for name in ("expire_after", "expire_finished", "max_request_time"):
         if values[name] == float("inf"):
             values[name] = None
-    for name in ("max_connections", "client_connections"):
+    for name in ("max_connections", "client_connections", "max_uploads", "owner_uploads"):
         values[name] = values[name] or None
     limits = Limits(**{field.name: values.pop(field.name) for field in dataclasses.fields(Limits)})
     return Settings(**values, limits=limits)

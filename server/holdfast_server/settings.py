@@ -35,6 +35,14 @@ class Limits:
     min_speed: int = 128
     """A request that sends or fetches fewer bytes a second, over 30 seconds of waiting for its client (or the stall
     timeout, if that is shorter), is ended."""
+    max_uploads: int | None = 100_000
+    """Uploads at once that are not finished, in all."""
+    max_stored: int | None = None
+    """Bytes of all uploads together, those included that are still to come."""
+    owner_uploads: int | None = None
+    """Uploads of one owner at once that are not finished."""
+    owner_stored: int | None = None
+    """Bytes of all uploads of one owner, those included that are still to come."""
     max_request_time: float | None = 86400.0
     """One request that sends or fetches for longer is ended; what it brought is kept, and it can be resumed."""
 

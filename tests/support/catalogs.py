@@ -9,14 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast_server.catalog.base import Catalog
+from holdfast_server.catalog.base import Catalog, Quota
 from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.uploads.upload import State, Upload
 
-Opener = Callable[[], AbstractAsyncContextManager[Catalog]]
+Opener = Callable[..., AbstractAsyncContextManager[Catalog]]
+"""Takes a Quota, or nothing."""
 
-OPENERS: Final[dict[str, Callable[[Path], AbstractAsyncContextManager[Catalog]]]] = {
-    "sqlite": lambda folder: open_sqlite(folder / "catalog.sqlite", "os"),
+OPENERS: Final[dict[str, Callable[[Path, Quota], AbstractAsyncContextManager[Catalog]]]] = {
+    "sqlite": lambda folder, quota: open_sqlite(folder / "catalog.sqlite", "os", quota),
 }
 
 

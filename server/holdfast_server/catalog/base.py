@@ -5,6 +5,7 @@
       UnknownUpload      there is no upload with this id
       NoRoom             what is still to come would not fit
       Spent              a grant has made as many uploads as it may
+        OverQuota        it would be more than an owner, or all together, may have
       NotReceiving       the upload takes no bytes (any more)
       WrongState         the upload is not in a state from which this change leads
       Unavailable        the store did not answer in time; the same call may work later
@@ -74,6 +75,22 @@ class Spent(CatalogError):  # noqa: N818
         self.empty = empty
 
 
+class OverQuota(NoRoom):
+    """There would be more uploads at once, or more bytes, than all together or those of `owner` may come to.
+
+    `limit` is the quota, `used` what there is of it, `needed` what would be added.
+    """
+
+    def __init__(
+        self, what: Literal["uploads", "bytes"], owner: str | None, limit: int, used: int, needed: int
+    ) -> None:
+        super().__init__(needed, max(0, limit - used))
+        self.what = what
+        self.owner = owner
+        self.limit = limit
+        self.used = used
+
+
 class NotReceiving(CatalogError):  # noqa: N818
     """The upload is not in the state `receiving`. `upload` is what it is instead; None: it never was here."""
 
@@ -97,6 +114,20 @@ class Unavailable(CatalogError):  # noqa: N818
 
 class Incompatible(CatalogError):  # noqa: N818
     """This store cannot be used by this version. The message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What there may be at once; None: any number. Uploads count until they are complete or removed, bytes from the
+    moment at which they are announced until they are removed."""
+
+    uploads: int | None = None
+    stored: int | None = None
+    owner_uploads: int | None = None
+    owner_stored: int | None = None
+
+
+UNBOUNDED: Final = Quota()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +205,7 @@ class Catalog(Protocol):
         `use` is the grant that it is made by; the uploads that it has made are counted in the same transaction, but for
         those that were removed without having received a byte. Raises Spent if it is one too many.
 
-        Raises NoRoom, Duplicate; ValueError if the upload claims to have bytes and is not complete.
+        Raises NoRoom, OverQuota, Duplicate; ValueError if the upload claims to have bytes and is not complete.
         """
         ...
 
@@ -187,7 +218,8 @@ class Catalog(Protocol):
     ) -> Upload:
         """Write down how long an upload is, if that is not known yet; `room` as in `create`, for what is missing.
 
-        Raises NoRoom, NotReceiving; ValueError if the length is known as another one, or bytes lie beyond it.
+        Raises NoRoom, OverQuota, NotReceiving; ValueError if the length is known as another one, or bytes lie beyond
+        it.
         """
         ...
 
@@ -197,6 +229,15 @@ class Catalog(Protocol):
 
     async def finals(self, part_id: str) -> Sequence[str]:
         """The ids of the receiving uploads that this is a part of."""
+        ...
+
+    async def usage(self, owner: str | None) -> tuple[int, int]:
+        """How many uploads of an owner are not finished, and how many bytes all of his come to, those included that
+        are still coming. None: of all owners together."""
+        ...
+
+    async def left(self, owner: str | None) -> int | None:
+        """How many bytes more the quota allows an owner at this moment; None: any number."""
         ...
 
     async def coming(self) -> int:
@@ -254,7 +295,8 @@ class Catalog(Protocol):
         all just set `updated` and `expires`. With `verify` the upload becomes `verifying` in the same transaction,
         with the event of that name, if every byte is stored then. `computed` is set unless None.
 
-        Raises NotReceiving; ValueError if a range is reversed or not within the length.
+        Raises NotReceiving; OverQuota if the length is not known; ValueError if a range is reversed or not within the
+        length.
         """
         ...
 

@@ -19,14 +19,16 @@ import anyio.to_thread
 
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.server import LONGEST
-from holdfast_server.catalog import grants, rows, stored
+from holdfast_server.catalog import grants, quotas, rows, stored
 from holdfast_server.catalog.base import (
     TOMBSTONES,
+    UNBOUNDED,
     Durability,
     Event,
     Fence,
     NoRoom,
     NotReceiving,
+    Quota,
     Ranges,
     Standing,
     Uploads,
@@ -44,13 +46,17 @@ _BILLION: Final = 1_000_000_000
 
 
 @asynccontextmanager
-async def open_sqlite(path: Path | str, durability: Durability = "ack") -> AsyncGenerator["SqliteCatalog"]:
+async def open_sqlite(
+    path: Path | str, durability: Durability = "ack", quota: Quota = UNBOUNDED
+) -> AsyncGenerator["SqliteCatalog"]:
     """Open the catalog in the file `path`, which is made if it is not there (its folder must be).
+
+    `quota` is held by whoever writes with it: all processes on one file should have the same.
 
     Raises Incompatible if the file is of a newer version or no catalog, Unavailable if it is held by another
     process for more than ten seconds, and OSError.
     """
-    catalog = await SqliteCatalog.open(Path(path), durability)
+    catalog = await SqliteCatalog.open(Path(path), durability, quota)
     try:
         yield catalog
     finally:
@@ -61,9 +67,15 @@ class SqliteCatalog:
     """The port `Catalog` over SQLite; see there for what its methods promise. Made by `open_sqlite`."""
 
     def __init__(
-        self, path: Path, writer: sqlite3.Connection, watch: sqlite3.Connection, durability: Durability
+        self,
+        path: Path,
+        writer: sqlite3.Connection,
+        watch: sqlite3.Connection,
+        durability: Durability,
+        quota: Quota,
     ) -> None:
         self._path = path
+        self._quota = quota
         self._committer = Committer(writer, path, durability)
         self._readers = Readers(path, _READERS)
         self._watch = watch
@@ -72,10 +84,10 @@ class SqliteCatalog:
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, durability: Durability) -> "SqliteCatalog":
+    async def open(cls, path: Path, durability: Durability, quota: Quota = UNBOUNDED) -> "SqliteCatalog":
         """As `open_sqlite`; whoever calls this closes it with `aclose`."""
         writer, watch = await anyio.to_thread.run_sync(_open, path)
-        return cls(path, writer, watch, durability)
+        return cls(path, writer, watch, durability, quota)
 
     async def aclose(self) -> None:
         # A second caller waits for the first one. Only then is the file closed for both.
@@ -106,6 +118,7 @@ class SqliteCatalog:
                 _check_room(connection, upload.length, room)
             if use is not None:
                 grants.use(connection, use, upload.id)
+            quotas.check(connection, self._quota, upload.owner, 0 if complete else 1, upload.length or 0)
             key = rows.insert(connection, upload)
             connection.executemany(
                 "INSERT INTO part (final, place, part) VALUES (?, ?, ?)", [(key, *each) for each in places]
@@ -146,6 +159,7 @@ class SqliteCatalog:
                     raise ValueError(f"bytes are stored up to {reach}: the length cannot be {length}")
                 if room is not None and length > old.received:
                     _check_room(connection, length - old.received, room)
+                quotas.check(connection, self._quota, old.owner, 0, length - old.received)
             connection.execute(
                 "UPDATE upload SET length = ?, granule = ?, updated = ?, expires = ? WHERE key = ?",
                 (length, granule, now, expires, key),
@@ -171,6 +185,12 @@ class SqliteCatalog:
             return [upload_id for (upload_id,) in found]
 
         return await self._readers.run(query)
+
+    async def usage(self, owner: str | None) -> tuple[int, int]:
+        return await self._readers.look(lambda connection: quotas.usage(connection, owner))
+
+    async def left(self, owner: str | None) -> int | None:
+        return await self._readers.look(lambda connection: quotas.left(connection, self._quota, owner))
 
     async def coming(self) -> int:
         return await self._readers.look(_coming)
@@ -277,6 +297,8 @@ class SqliteCatalog:
                     received += new
                     if first == 0:
                         prefix = last
+            if upload.length is None:
+                quotas.check(connection, self._quota, upload.owner, 0, received - upload.received)
             state = State.VERIFYING if verify and received == upload.length else upload.state
             changed = replace(
                 upload,

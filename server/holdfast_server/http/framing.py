@@ -24,7 +24,8 @@ from holdfast_server.settings import Limits
 MOST_PIPELINED: Final = 100
 """Requests of one connection that may wait while another one runs."""
 LINGER: Final = 2.0
-"""Seconds for which a refused connection is still read: closed at once, the client might never see the answer."""
+"""Seconds for which a refused connection is still read: to close it over bytes that nobody has read is a reset, which
+takes away the answers that are on their way."""
 
 
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
@@ -271,12 +272,12 @@ class FramingProtocol(HttpToolsProtocol):
             if self.scope is not None and self.scope.get("method") == "HEAD":
                 body = b""
             self.transport.write(STATUS_LINE[problem.status] + head + b"\r\n" + body)
-            self.flow.resume_reading()
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
-                self._limit = self.loop.call_later(LINGER, self.transport.close)
-                return
-        self.transport.close()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._limit = self.loop.call_later(LINGER, self.transport.close)
+        else:
+            self.transport.close()
 
     def _bound(self) -> None:
         if self._limit is None:

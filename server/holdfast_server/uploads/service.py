@@ -19,7 +19,7 @@ from holdfast_server.uploads import append, chunk, hole, types, upkeep, whole
 from holdfast_server.uploads.append import Cut
 from holdfast_server.uploads.completion import Completion
 from holdfast_server.uploads.concatenation import Concatenation
-from holdfast_server.uploads.core import Core, no_space
+from holdfast_server.uploads.core import Core, no_room
 from holdfast_server.uploads.frontier import Frontier
 from holdfast_server.uploads.incoming import Ending, Incoming
 from holdfast_server.uploads.upload import State, Upload
@@ -133,7 +133,7 @@ class Uploads:
         try:
             await self._add(upload, room, parts, who)
         except NoRoom as error:
-            raise no_space(error.needed, error.free) from None
+            raise no_room(error) from None
         if upload.final:
             return await self._concatenation.begin(upload)
         if wanted.body is not None:
