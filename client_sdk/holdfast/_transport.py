@@ -437,9 +437,9 @@ async def _outgoing(
             # Counted before it goes: a failure in the middle must not make bytes on the wire look unsent.
             if sent is not None:
                 sent(len(piece))
-            began = time.monotonic()
+            began = limiter.clock.monotonic()
             yield piece  # type: ignore[misc]  # h11 takes a view as it takes bytes, and copies it once
-            size = min(2 * size, LARGEST_PIECE) if time.monotonic() - began < NO_TIME else PIECE
+            size = min(2 * size, LARGEST_PIECE) if limiter.clock.monotonic() - began < NO_TIME else PIECE
 
 
 def _split(url: str) -> tuple[str, Login | None]:

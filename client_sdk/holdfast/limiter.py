@@ -43,13 +43,6 @@ class _Waiter:
 class Crowd:
     """All connections of a client, whatever their origin: at most `most` of them, None for any number."""
 
-<<<<<<< HEAD
-    def __init__(self, clock: Callable[[], float], ceiling: int | None = None) -> None:
-        self._clock = clock
-        self.controller = Controller(clock(), ceiling=ceiling)
-        self.buffers = Buffers()
-        """For the chunks of all transfers."""
-=======
     def __init__(self, most: int | None = None) -> None:
         self._most = _checked_most(most)
         self.used = 0
@@ -86,6 +79,8 @@ class Limiter:
         self._crowd = crowd or Crowd()
         self._crowd.limiters.append(self)
         self.controller = Controller(clock.monotonic(), ceiling=ceiling)
+        self.buffers = Buffers()
+        """For the chunks of all transfers."""
         self._used = 0
         self._holds: dict[Share, int] = {}
         """How many connections each transfer has now, if it has any."""

@@ -2,9 +2,9 @@
 
 Rule of this file: the file is read once, in order, by one reader, which also hashes it; N senders put chunks on the
 wire, and a chunk stays in its buffer until the server has it. So memory is at most the chunk size times (N + 1), and
-what buffers.py allows, whatever the file's size and whatever fails. A chunk is sent again only after the server was asked (P-RETRY-1), and
-only as far as it is missing there. A hole of the file goes its way among the chunks where the server takes holes
-(P-HOLE-1): it has no buffer, and is told of in one request, whatever its length.
+what buffers.py allows, whatever the file's size and whatever fails. A chunk is sent again only after the server was
+asked (P-RETRY-1), and only as far as it is missing there. A hole of the file goes its way among the chunks where the
+server takes holes (P-HOLE-1): it has no buffer, and is told of in one request, whatever its length.
 """
 
 import contextlib
