@@ -41,6 +41,7 @@ FAMILIES: Final = (
     "hashing",
     "latency",
     "slow",
+    "trust",
 )
 RESULTS: Final = ROOT / "benchmarks" / "results"
 ROOM: Final = 4
