@@ -40,6 +40,7 @@ FAMILIES: Final = (
     "memory",
     "hashing",
     "latency",
+    "live",
     "slow",
     "trust",
 )

@@ -75,14 +75,8 @@ def run(bench: Bench) -> Report:
             small: dict[str, Sample] = {}
             for way in WAYS:
                 most = max(2 * CLIENTS, bench.size // (128 * 1024))
-                job: dict[str, Any] = {
-                    "way": way,
-                    "size": BYTES,
-                    "clients": CLIENTS,
-                    "limit": 2 * SECONDS,
-                    "most": most,
-                }
-                result, sample = load(server, "files", **common, **job)
+                job: dict[str, Any] = {"way": way, "size": BYTES, "clients": CLIENTS, "most": most}
+                result, sample = load(server, "files", **common, **job, limit=2 * SECONDS)
                 small[way] = replace(sample, work=result["files"])
             check_stored(server.data, int(sum(each.work for each in small.values())), BYTES)
             _, stream = load(server, "streams", writes=size, **common, source=source, size=size, count=1, piece=0)

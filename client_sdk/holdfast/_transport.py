@@ -152,6 +152,14 @@ class Incoming:
         if failure is not None:
             raise failure
 
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes, at once. Raises ConnectionFailed."""
+        try:
+            async for part in self._response.aiter_raw():
+                yield part
+        except httpx.HTTPError as error:
+            raise _connection_error(error, self._response.request) from error
+
     async def answer(self) -> Response:
         """The whole as a value; of the body at most 64 KiB."""
         body = bytearray()

@@ -37,6 +37,7 @@ from holdfast_server.auth.chain import authority_of
 from holdfast_server.http.doors import Doors
 from holdfast_server.http.proxies import networks
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
+from holdfast_server.http.websocket import WebSocketProtocol
 from holdfast_server.settings import Limits, Settings
 from holdfast_server.storage.local import Durability
 
@@ -188,6 +189,24 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
     help="Where clients reach this server, as https://files.example.org; Location is absolute then.",
 )
 @click.option(
+    "--progress-rate",
+    default=_DEFAULT["progress_rate"],
+    type=click.FloatRange(0.01, 1000),
+    help="Progress frames a second of one upload that somebody who watches gets, at most.",
+)
+@click.option("--ping-interval", default="25s", type=Duration(), help="Those who watch hear something so often.")
+@click.option(
+    "--history-samples",
+    default=_DEFAULT["history_samples"],
+    type=click.IntRange(2, 10_000),
+    help="Samples of progress that are kept of one upload.",
+)
+@click.option("--history-keep", default="24h", type=Duration(), help="How long samples are kept.")
+@click.option("--log-keep", default="7d", type=Duration(), help="How long events are kept for those who were away.")
+@click.option(
+    "--log-events", default=_DEFAULT["log_events"], type=click.IntRange(1), help="How many events are kept at most."
+)
+@click.option(
     "--patience", default="10s", type=Duration(), help="How long a completing request waits before it is answered 202."
 )
 @click.option(
@@ -302,7 +321,7 @@ def serve(
                 doors=Doors(_connections(settings.limits.max_connections), settings.limits.client_connections),
             ),
         ),
-        ws="none",
+        ws=cast(Any, WebSocketProtocol),
         lifespan="on",
         log_level="warning",
         access_log=False,

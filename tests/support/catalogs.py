@@ -51,3 +51,18 @@ async def become(catalog: Catalog, upload: Upload, state: State, *, now: float =
         await catalog.commit(upload.id, [(0, upload.reach)], now=now, expires=upload.expires)
     more = {"expires": upload.expires, "event": f"became-{state}"} | more
     return await catalog.transition(upload.id, sources=set(State), to=state, now=now, **more)
+
+
+def told(upload: Upload, previous: State | None) -> dict[str, Any]:
+    """The data of an event that says that an upload is this now, if there is no error."""
+    return {
+        "state": upload.state,
+        "previous": previous,
+        "name": upload.name,
+        "length": upload.length,
+        "received": upload.received,
+        "prefix": upload.prefix,
+        "created": upload.created,
+        "errors": upload.errors,
+        "retries": upload.retries,
+    }

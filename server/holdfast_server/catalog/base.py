@@ -18,7 +18,7 @@ half-open `(start, end)`, times are seconds since the epoch and are always given
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from holdfast_protocol.digest import Digest
 from holdfast_server.uploads.upload import State, Upload
@@ -134,9 +134,9 @@ UNBOUNDED: Final = Quota()
 class Event:
     """One line of the event log: a fact about an upload.
 
-    Every change of state is one; an upload that came in one piece, when it was made, was never `verifying`. `created`
-    has the data `state`, `length`, `name`, `parallel`, `owner`, `project`; all others have `state`, `previous`,
-    `received`, and `error` and `error_detail` if there is an error.
+    Every change of state is one; an upload that came in one piece, when it was made, was never `verifying`. The data
+    are what the upload is from then on: `state`, `previous` (the state before, None for `created`), `name`, `length`,
+    `received`, `prefix`, `created`, `errors`, `retries`, and `error` and `error_detail` if there is an error.
     """
 
     seq: int
@@ -144,7 +144,58 @@ class Event:
     upload: str
     type: str
     at: float
-    data: Mapping[str, object]
+    data: Mapping[str, Any]
+    owner: str | None
+    project: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The log of events: which one it is, and what of it is there."""
+
+    epoch: str
+    """Hexadecimal digits, at random, for as long as there is this log."""
+    floor: int
+    """Events up to this number were trimmed; 0 if none was."""
+    head: int
+    """As `event_head`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Of which uploads something is wanted: these, those of these owners and projects, or all."""
+
+    uploads: frozenset[str] = frozenset()
+    owners: frozenset[str] = frozenset()
+    projects: frozenset[str] = frozenset()
+    all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How far an upload was at a moment."""
+
+    upload: str
+    at: float
+    state: State
+    step: str | None
+    received: int
+    arriving: int
+    """Bytes that were on their way to be stored."""
+    speed: float | None
+    """Bytes a second; None: nothing moved."""
+    errors: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many uploads are in a state, and their bytes; an unknown length counts nothing."""
+
+    state: State
+    uploads: int
+    received: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,16 +408,60 @@ class Catalog(Protocol):
         """The number of the newest fence, 0 if there never was one. It never shrinks."""
         ...
 
-    async def events(self, after: int, limit: int) -> Sequence[Event]:
-        """The first `limit` events with a number above `after`, ascending."""
+    async def record_failure(self, upload_id: str, *, now: float) -> Upload:
+        """Count a request that failed; all failures before it count as tried again. So does the next `commit`.
+
+        Not an event, and `updated` stays. Raises UnknownUpload.
+        """
+        ...
+
+    async def log(self) -> Log:
+        """Which log this is, and how far it reaches, as of one moment."""
+        ...
+
+    async def events(self, after: int, limit: int, of: Watched | None = None) -> Sequence[Event]:
+        """The first `limit` events with a number above `after`, ascending; with `of` only those of such uploads."""
         ...
 
     async def event_head(self) -> int:
         """The number of the newest event, 0 if there never was one. It never shrinks."""
         ...
 
-    def changed(self) -> bool:
-        """Whether anybody, this process or another, has committed anything since this was asked the last time.
+    async def trim(self, before: float, most: int) -> int:
+        """Forget events from the old end of the log: those before the time `before`, and all but the newest `most`.
+
+        Answers how many. An old one behind a newer one stays until that one goes.
+        """
+        ...
+
+    async def add_samples(self, samples: Sequence[Sample], *, most: int) -> None:
+        """Remember how far uploads are, with at most `most` samples of each.
+
+        One that comes within a second of the one before, or within a part in `most` of the time since the first, is
+        left out, so that they cover all of that time; when there are too many every second one goes. One of a state
+        other than `receiving` takes the place of the one before instead. Those of uploads that are not here are left
+        out.
+        """
+        ...
+
+    async def samples(self, upload_id: str, limit: int) -> Sequence[Sample]:
+        """The newest `limit` samples of an upload, ascending by time."""
+        ...
+
+    async def drop_samples(self, before: float) -> int:
+        """Forget samples that are older than this; how many."""
+        ...
+
+    async def moving(self, of: Watched, limit: int) -> Uploads:
+        """At most `limit` of these uploads that are receiving or verifying; those that were touched last come first."""
+        ...
+
+    async def tally(self, of: Watched | None = None) -> Sequence[Tally]:
+        """How many of these uploads are in each state; states without any are left out. Reads a row of every upload."""
+        ...
+
+    def version(self) -> int:
+        """A number that is another one whenever anybody, this process or another, has committed something.
 
         Takes some microseconds and does not block; to be polled.
         """
@@ -374,7 +469,10 @@ class Catalog(Protocol):
 
     async def purge(self, before: float) -> int:
         """Forget tombstones not updated since `before`, fences as old, and grants that were over by then; the number of
-        the uploads. Events stay."""
+        the uploads.
+
+        Events and samples stay: `trim`, `drop_samples`.
+        """
         ...
 
     async def aclose(self) -> None:

@@ -18,6 +18,7 @@ from holdfast_protocol.digest import Hasher, hasher
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import NoRoom
 from holdfast_server.storage.base import Reservation
+from holdfast_server.uploads.activity import Arrival
 from holdfast_server.uploads.core import Core, is_full, no_room, no_space, quota_exceeded
 from holdfast_server.uploads.frontier import RUN, Frontier, Running
 from holdfast_server.uploads.incoming import SLICE, Ending, Incoming
@@ -73,9 +74,10 @@ async def _append(
             rules.admit(wanted, fresh)
             await writers.claim_turn(reservation)
             stop = rules.reach(wanted, fresh) if standing.stored is None else standing.stored[0]
-            stream = _Stream(core, writers, frontier, fresh, wanted, body, reservation, writer, stop)
-            await stream.count_room()
-            return await (stream.atomic() if wanted.atomic else stream.keep())
+            with core.activity.arrival(fresh) as arrival:
+                stream = _Stream(core, writers, frontier, fresh, wanted, body, reservation, writer, stop, arrival)
+                await stream.count_room()
+                return await (stream.atomic() if wanted.atomic else stream.keep())
     finally:
         reservation.release()
 
@@ -92,6 +94,7 @@ class _Stream:
         reservation: Reservation,
         writer: Writer,
         stop: int,
+        arrival: Arrival,
     ) -> None:
         self._core = core
         self._writers = writers
@@ -101,6 +104,7 @@ class _Stream:
         self._body = body
         self._reservation = reservation
         self._writer = writer
+        self._arrival = arrival
         self._stop = stop  # where the body may go to: the next stored range, or the end
         self._position = self._committed = wanted.offset
         self._reach = wanted.offset  # how far bytes are written, or being written
@@ -240,6 +244,7 @@ class _Stream:
                 raise no_space() from error
             raise
         self._position = self._reach = self._position + size
+        self._arrival.landed(self._position - self._committed)
         if running is not None:
             running.done, self._running = self._position, running
         if self._room is not None:
@@ -307,6 +312,7 @@ class _Stream:
                 raise no_space() from error
             raise
         self._committed = position
+        self._arrival.stored(self._upload, self._position - position)
         self._last = self._core.monotonic()
         self._frontier.advance(self._upload, running)
         if self._body.ending is None:

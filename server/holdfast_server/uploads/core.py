@@ -6,7 +6,7 @@ Rule of this file: the state of an upload that a writer relies on is read after 
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from holdfast_protocol import headers
 from holdfast_protocol import server as rules
@@ -15,6 +15,7 @@ from holdfast_server.auth.principal import EVERYBODY, Principal
 from holdfast_server.catalog.base import Catalog, NoRoom, OverQuota
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Storage
+from holdfast_server.uploads.activity import Activity
 from holdfast_server.uploads.upload import State, Upload
 
 
@@ -29,6 +30,7 @@ class Core:
     """Seconds since the epoch; may jump. For what people and other machines see."""
     monotonic: Callable[[], float]
     """Seconds that never jump. For durations."""
+    activity: Activity = field(default_factory=Activity)
 
     async def find(self, upload_id: str, who: Principal = EVERYBODY) -> Upload:
         """The upload, for the one who asks; by default for ourselves. Raises ProblemError 404 or 410 if there is none
