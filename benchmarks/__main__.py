@@ -43,6 +43,7 @@ FAMILIES: Final = (
     "live",
     "slow",
     "trust",
+    "limits",
 )
 RESULTS: Final = ROOT / "benchmarks" / "results"
 ROOM: Final = 4
