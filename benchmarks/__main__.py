@@ -42,6 +42,8 @@ FAMILIES: Final = (
     "latency",
     "live",
     "slow",
+    "trust",
+    "limits",
 )
 RESULTS: Final = ROOT / "benchmarks" / "results"
 ROOM: Final = 4
