@@ -18,7 +18,7 @@ LEAST: Final = 1024 * 1024
 """Bytes that are worth a request of their own while others are free, or fast."""
 SLICE: Final = 4 * 1024 * 1024
 """Bytes that a connection writes, at most, before it looks what else is wanted."""
-WORTH: Final = 0.8
+WORTH: Final = 1.5
 """Seconds that somebody must have before them for another to take over the half of it."""
 SILENCE: Final = 3.0
 """Seconds without a byte after which another takes over all of it."""
