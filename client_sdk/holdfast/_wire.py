@@ -30,7 +30,7 @@ RECEIVERS: Final = 4
 """Threads that read at once, and so the memory: a window for each."""
 WAKE: Final = 0.1
 """Where bytes come slowly, a thread is woken for what comes in so many seconds and not for each packet."""
-PATIENCE: Final = 1.0
+PATIENCE: Final = 0.3
 """Seconds for so much to come; then it is woken for each byte."""
 NEXT_ADDRESS: Final = 0.25
 """Seconds after which another address is tried beside."""
@@ -70,6 +70,7 @@ class Wire(httpcore.AsyncNetworkStream):
         self._in_head = True
         self._mark = 1
         self._rate = 0.0
+        self._then = time.monotonic()
 
     @property
     def at_body(self) -> bool:
@@ -159,10 +160,9 @@ class Wire(httpcore.AsyncNetworkStream):
             await to_thread.run_sync(sink, at, memoryview(piece))
             return len(piece)
         while True:
-            began = time.monotonic()
             count, ended = await to_thread.run_sync(self._bring, sink, at, most, limiter=self._receivers.limiter)
             if count or ended:
-                self._pace(count, time.monotonic() - began)
+                self._pace(count)
                 return count
             await self._wait_for(min(most, int(self._rate * WAKE)), timeout)
 
@@ -210,8 +210,10 @@ class Wire(httpcore.AsyncNetworkStream):
             view.release()
             self._receivers.give_back(window)
 
-    def _pace(self, count: int, seconds: float) -> None:
-        self._rate = 0.5 * self._rate + 0.5 * count / max(seconds, WAKE)
+    def _pace(self, count: int) -> None:
+        now = time.monotonic()
+        self._rate = 0.5 * self._rate + 0.5 * count / max(now - self._then, 0.001)
+        self._then = now
 
     def _mark_at(self, size: int) -> int:
         """Have the socket count as readable from about so many bytes on, or when it has ended; from how many it is."""
