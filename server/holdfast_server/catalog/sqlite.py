@@ -383,7 +383,7 @@ class SqliteCatalog:
             )
             return [Fence(seq, upload, start, end) for seq, upload, start, end in found]
 
-        return await self._readers.run(query)
+        return await self._readers.look(query)
 
     async def standing(self, upload_id: str, start: int, end: int) -> Standing:
         def query(connection: sqlite3.Connection) -> Standing:
