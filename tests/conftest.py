@@ -26,6 +26,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.support.clients_report import ClientsReport
 from tests.support.process import CommandLine, ServerProcess
 from tests.support.speaker import Speaker
 from tests.support.waiting import FACTOR
@@ -67,6 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.seed = random.SystemRandom().randrange(2**32) if inherited is None else inherited
     if FACTOR != 1 and config.getoption("timeout", None) is None:
         config.option.timeout = float(config.getini("timeout")) * FACTOR
+    if config.getoption("clients_report") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(ClientsReport(config.getoption("clients_report")))
 
 
 @pytest.hookimpl(optionalhook=True)
