@@ -14,6 +14,7 @@ from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.http.api import Api
 from holdfast_server.http.envelope import Envelope
 from holdfast_server.http.files import Files
+from holdfast_server.page.assets import Page
 from holdfast_server.settings import Settings
 from holdfast_server.storage.local import LocalStorage
 from holdfast_server.uploads.service import Uploads
@@ -59,6 +60,7 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
 
     files = Files(site.get, settings)
     api = Api(site.get)
+    page = Page()
     app = _Application(
         routes=[
             Route("/files/{id}", _Endpoint(files.upload)),
@@ -66,6 +68,8 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
             Route("/files/", _Endpoint(files.collection)),
             Route("/api/uploads", _Endpoint(api.uploads)),
             Route("/api/uploads/{id}", _Endpoint(api.upload)),
+            Route("/", _Endpoint(page.index)),
+            Route("/page/{name}", _Endpoint(page.asset)),
             Route("/health/live", _Endpoint(api.live)),
             Route("/health/ready", _Endpoint(api.ready)),
         ],
