@@ -69,6 +69,7 @@ REFERRER_POLICY: Final = "Referrer-Policy"
 RETRY_AFTER: Final = "Retry-After"
 TRAILER: Final = "Trailer"
 TRANSFER_ENCODING: Final = "Transfer-Encoding"
+WWW_AUTHENTICATE: Final = "WWW-Authenticate"
 
 # CORS (the Fetch standard)
 ALLOW_HEADERS: Final = "Access-Control-Allow-Headers"

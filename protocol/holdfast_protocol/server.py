@@ -42,6 +42,8 @@ class Limits:
     """Seconds for which an unfinished upload is kept after it was touched; None: for ever."""
     trailers: bool = False
     """Fields that follow a body can be read (T-TRAILER-1)."""
+    max_metadata: int | None = None
+    """The longest `Upload-Metadata`, as it came (V-META-2); None: any."""
 
 
 class View(Protocol):
@@ -276,11 +278,17 @@ def too_large(most: int) -> ProblemError:
     )
 
 
-def read_metadata(fields_: Headers) -> tuple[str | None, str | None]:
-    """`Upload-Metadata` as it came, and the file name in it. Raises FieldError."""
+def read_metadata(fields_: Headers, limits: Limits) -> tuple[str | None, str | None]:
+    """`Upload-Metadata` as it came, and the file name in it. Raises FieldError, and ProblemError 431 (V-META-2)."""
     raw = fields_.one(headers.UPLOAD_METADATA)
     if raw is None:
         return None, None
+    if limits.max_metadata is not None and len(raw) > limits.max_metadata:
+        raise ProblemError(
+            "metadata-too-large",
+            f"Upload-Metadata has {len(raw)} bytes; {limits.max_metadata} are taken here. Send less of it.",
+            {"max-metadata": limits.max_metadata},
+        )
     values = fields.parse_metadata(raw)
     name = values.get("filename") or values.get("name")
     return raw, None if name is None else name.decode("utf-8", "replace")

@@ -10,10 +10,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast_protocol.problem import ProblemError
+from holdfast_server.auth import Authority
 from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.http.api import Api
 from holdfast_server.http.envelope import Envelope
 from holdfast_server.http.files import Files
+from holdfast_server.http.guard import Guard
+from holdfast_server.http.rationing import Rationing
 from holdfast_server.page.assets import Page
 from holdfast_server.settings import Settings
 from holdfast_server.storage.local import LocalStorage
@@ -34,8 +37,11 @@ class _Site:
         return self.uploads
 
 
-def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
+def create_app(settings: Settings | str | os.PathLike[str], authority: Authority | None = None) -> Starlette:
     """The application over one data folder: `Settings`, or just the folder.
+
+    `authority` says who has sent a request; without one everybody may do everything, and whoever carries the
+    application has to see to that.
 
     Nothing is opened before its lifespan starts. Mounted in another application, that one's lifespan has to enter
     ours: `async with uploads_app.router.lifespan_context(uploads_app)`. `app.state.stop()` tells it that the process
@@ -75,7 +81,8 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
         ],
         lifespan=lifespan,
     )
-    app.cors_origins = settings.cors_origins
+    app.settings = settings
+    app.authority = authority
     app.router.redirect_slashes = False
 
     async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,10 +104,14 @@ def create_app(settings: Settings | str | os.PathLike[str]) -> Starlette:
 class _Application(Starlette):
     """Starlette's own handling of errors is left out: the envelope answers every one."""
 
-    cors_origins: tuple[str, ...] = ()
+    settings: Settings
+    authority: Authority | None = None
 
     def build_middleware_stack(self) -> ASGIApp:
-        return Envelope(self.router, self.cors_origins)
+        limits = self.settings.limits
+        guard: ASGIApp = Guard(self.router, self.authority)
+        rationing = Rationing(guard, limits.client_requests, limits.client_rate)
+        return Envelope(rationing if rationing.bounds else guard, limits.max_head, self.settings.cors_origins)
 
 
 class _Endpoint:

@@ -11,6 +11,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -29,13 +30,15 @@ from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from holdfast_server.app import create_app
+from holdfast_server.http.doors import Doors
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
-from holdfast_server.settings import Settings
+from holdfast_server.settings import Limits, Settings
 from holdfast_server.storage.local import Durability
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BACKLOG = 2048
+_FILES = 1 << 20
 _SWITCH_INTERVAL = 0.0001
 _GARBAGE = 20_000
 
@@ -50,6 +53,19 @@ class Size(click.ParamType[int]):
         if match is None:
             self.fail(f"{value!r} is no size; write bytes, or 64M, 1.5GiB.", param, ctx)
         return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+class Count(click.ParamType[int]):
+    """A number from 1 on; `any`, which is 0 here."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if str(value).strip() == "any":
+            return 0
+        if not re.fullmatch(r"[1-9][0-9]*", str(value).strip()):
+            self.fail(f"{value!r} is no number from 1 on, and not any.", param, ctx)
+        return int(value)
 
 
 class BaseURL(click.ParamType[str]):
@@ -145,6 +161,16 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
 @click.option(
     "--patience", default="10s", type=Duration(), help="How long a completing request waits before it is answered 202."
 )
+@click.option("--max-connections", default=10_000, type=Count(), help="Connections at once, or `any`.")
+@click.option("--client-connections", default=1_000, type=Count(), help="Connections of one client at once, or `any`.")
+@click.option("--client-requests", type=click.FloatRange(0.1), help="Requests of one client a second.  [default: any]")
+@click.option(
+    "--client-rate", type=Size(), help="Bytes a second that one client may send and fetch.  [default: any number]"
+)
+@click.option("--max-head", default="128K", type=Size(), help="Largest head of a request.")
+@click.option("--max-metadata", default="16K", type=Size(), help="Largest Upload-Metadata.")
+@click.option("--min-speed", default="128", type=Size(), help="End requests that send or fetch less a second.")
+@click.option("--max-request-time", default="1d", type=Duration(), help="End requests that take longer.")
 def serve(host: str, port: int, workers: int, **values: Any) -> None:
     """Run the upload server."""
     settings = _settings(values)
@@ -157,7 +183,15 @@ def serve(host: str, port: int, workers: int, **values: Any) -> None:
         functools.partial(_served, settings),
         factory=True,
         workers=workers,
-        http=cast(Any, functools.partial(HoldfastProtocol, head_timeout=settings.stall_timeout)),
+        http=cast(
+            Any,
+            functools.partial(
+                HoldfastProtocol,
+                head_timeout=settings.stall_timeout,
+                limits=settings.limits,
+                doors=Doors(_connections(settings.limits.max_connections), settings.limits.client_connections),
+            ),
+        ),
         ws="none",
         lifespan="on",
         log_level="warning",
@@ -179,6 +213,16 @@ def serve(host: str, port: int, workers: int, **values: Any) -> None:
     server.run(sockets=[listener])
     if not server.started:
         raise SystemExit(1)
+
+
+def _connections(wanted: int | None) -> int:
+    """How many connections a process takes: no more than it may have files open, of which one may need three."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        hard = max(soft, _FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    most = max(64, (hard - 256) // 3)
+    return most if wanted is None else min(most, wanted)
 
 
 def _served(settings: Settings) -> Starlette:
@@ -229,10 +273,13 @@ def _also(number: signal.Signals, action: Callable[[], None]) -> None:
 
 
 def _settings(values: dict[str, Any]) -> Settings:
-    for name in ("expire_after", "expire_finished"):
+    for name in ("expire_after", "expire_finished", "max_request_time"):
         if values[name] == float("inf"):
             values[name] = None
-    return Settings(**values)
+    for name in ("max_connections", "client_connections"):
+        values[name] = values[name] or None
+    limits = Limits(**{field.name: values.pop(field.name) for field in dataclasses.fields(Limits)})
+    return Settings(**values, limits=limits)
 
 
 def _tell(url: str) -> None:

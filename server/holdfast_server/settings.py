@@ -9,7 +9,34 @@ from pathlib import Path
 
 from holdfast_server.storage.local import Durability
 
+KIB = 1024
 MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of the server anybody may take. A client is an address, of IPv6 a network of 64 bits; what is told of
+    clients and connections, each worker process counts for itself. Sizes in bytes, times in seconds, rates a second;
+    None: no limit.
+    """
+
+    max_connections: int | None = 10_000
+    """Connections at once; the last eighth of them is kept for clients that have few."""
+    client_connections: int | None = 1_000
+    """Connections of one client at once."""
+    client_requests: float | None = None
+    """Requests of one client a second; what it has not used in the last seconds it may use at once."""
+    client_rate: int | None = None
+    """Bytes a second that one client may send and fetch, over all of its connections."""
+    max_head: int = 128 * KIB
+    """Bytes of the head of a request, and of what follows a body (H-HEAD-1)."""
+    max_metadata: int = 16 * KIB
+    """Bytes of `Upload-Metadata`, as it came."""
+    min_speed: int = 128
+    """A request that sends or fetches fewer bytes a second, over 30 seconds of waiting for its client (or the stall
+    timeout, if that is shorter), is ended."""
+    max_request_time: float | None = 86400.0
+    """One request that sends or fetches for longer is ended; what it brought is kept, and it can be resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +71,4 @@ class Settings:
     follows it in `Location`. None: `Location` is the path alone."""
     patience: float = 10.0
     """How long a completing request waits for the verification before it is answered 202."""
+    limits: Limits = Limits()

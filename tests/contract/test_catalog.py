@@ -378,7 +378,14 @@ async def test_a_transition_changes_the_state_and_says_so_in_the_log(catalog: Ca
         upload.id,
         "created",
         1.0,
-        {"state": "receiving", "length": 10, "name": "file", "parallel": True},
+        {
+            "state": "receiving",
+            "length": 10,
+            "name": "file",
+            "parallel": True,
+            "owner": None,
+            "project": None,
+        },
     )
     assert changed == Event(
         changed.seq, upload.id, "verifying", 3.0, {"state": "verifying", "previous": "receiving", "received": 10}

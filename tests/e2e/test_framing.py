@@ -305,7 +305,7 @@ def later_than(moment: float) -> bool:
 @pytest.mark.rule("H-HEAD-2")
 def test_a_running_request_has_no_such_limit(start_server: StartServer) -> None:
     """A body that keeps coming, for longer than a head may take."""
-    server = start_server("--stall-timeout", "1s")
+    server = start_server("--stall-timeout", "1s", "--min-speed", "1")
     with Speaker(server.url) as speaker, Connection(server.url) as connection:
         url = speaker.create(60, parallel=False)
         fields = {**TUS_BODY, "Upload-Offset": "0", "Content-Length": "60"}

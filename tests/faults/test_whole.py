@@ -16,6 +16,7 @@ from tests.support.waiting import eventually, scaled
 
 from holdfast_protocol import server as rules
 from holdfast_protocol.digest import Digest
+from holdfast_server.auth import EVERYBODY
 from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.settings import Settings
 from holdfast_server.storage.local import LocalStorage
@@ -43,11 +44,11 @@ async def upload_until(folder: Path, way: str, step: str) -> None:
         uploads = Uploads(catalog, storage, Settings(folder))
         async with uploads.running():
             wanted = rules.Create(len(DATA), False, None, "small.bin", EXPECTED, None, APPEND)
-            upload = await uploads.create(wanted.without_body(), never) if way == "append" else None
+            upload = await uploads.create(EVERYBODY, wanted.without_body(), never) if way == "append" else None
             part = storage if hasattr(storage, step) else catalog
             setattr(part, step, killing(getattr(part, step)))
             if upload is None:
-                await uploads.create(wanted, never, (), DATA)
+                await uploads.create(EVERYBODY, wanted, never, (), DATA)
             else:
                 await uploads.append_whole(upload, APPEND, DATA)
 

@@ -8,6 +8,7 @@ back is shown; there are no retries here and no redirects.
 """
 
 import json
+import select
 import socket
 import struct
 from collections.abc import Mapping
@@ -82,9 +83,14 @@ class Answer:
 
 
 class Connection:
-    """A connection to `url`'s host. Every wait ends after `timeout` seconds (scaled) with TimeoutError."""
+    """A connection to `url`'s host. Every wait ends after `timeout` seconds (scaled) with TimeoutError.
 
-    def __init__(self, url: str, *, timeout: float = 20.0, receive_buffer: int | None = None) -> None:
+    `source` is an address of this machine to come from: all of 127.0.0.0/8 are, and each is a client of its own.
+    """
+
+    def __init__(
+        self, url: str, *, timeout: float = 20.0, receive_buffer: int | None = None, source: str | None = None
+    ) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
@@ -94,6 +100,8 @@ class Connection:
             if receive_buffer is not None:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
             self.socket.settimeout(scaled(timeout))
+            if source is not None:
+                self.socket.bind((source, 0))
             self.socket.connect((parts.hostname, parts.port))
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except BaseException:
@@ -174,6 +182,10 @@ class Connection:
         except (BrokenPipeError, ConnectionResetError):
             pass
         return self.read()
+
+    def readable(self, seconds: float) -> bool:
+        """Has something come, or comes within so long?"""
+        return bool(self._rest) or bool(select.select([self.socket], [], [], seconds)[0])
 
     @property
     def stale(self) -> bool:

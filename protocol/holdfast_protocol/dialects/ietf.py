@@ -149,7 +149,7 @@ def create(fields_: Headers, limits: Limits, draft: Draft) -> Create:
             check_size(size, limits)
     if length is not None and body is not None and (body > length or (complete and body != length)):
         raise inconsistent_length(length, body)
-    metadata, filename = read_metadata(fields_)
+    metadata, filename = read_metadata(fields_, limits)
     disposition = fields_.get(headers.CONTENT_DISPOSITION)
     if filename is None and disposition is not None:
         filename = fields.parse_disposition(disposition)

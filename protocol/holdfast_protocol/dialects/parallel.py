@@ -43,7 +43,7 @@ def create(fields_: Headers, limits: Limits) -> Create:
             "conflicting-fields", "Parallel chunks need no concatenation: send either Upload-Parallel or Upload-Concat."
         )
     length = read_length(fields_, limits)
-    metadata, filename = read_metadata(fields_)
+    metadata, filename = read_metadata(fields_, limits)
     if read_content_length(fields_) or headers.TRANSFER_ENCODING in fields_:
         raise ProblemError(
             "conflicting-fields", "An upload in parallel chunks is created without a body; send the bytes as chunks."

@@ -66,9 +66,9 @@ def create(fields_: Headers, limits: Limits) -> Create:
     raw = fields_.one(headers.UPLOAD_CONCAT)
     concat = None if raw is None else parse_concat(raw)
     if concat is not None and concat.urls is not None:
-        return _create_final(fields_, concat)
+        return _create_final(fields_, concat, limits)
     length = None if reads_deferred(fields_) else read_length(fields_, limits)
-    metadata, filename = read_metadata(fields_)
+    metadata, filename = read_metadata(fields_, limits)
     expected = read_digests(headers.UPLOAD_DIGEST, fields_)
     if expected and concat is not None:
         raise ProblemError("conflicting-fields", "A part is not verified by itself; give the digest with the final.")
@@ -89,14 +89,14 @@ def create(fields_: Headers, limits: Limits) -> Create:
     return Create(length, False, metadata, filename, expected, wanted, body, concat)
 
 
-def _create_final(fields_: Headers, concat: Concat) -> Create:
+def _create_final(fields_: Headers, concat: Concat, limits: Limits) -> Create:
     """T-CONCAT-3."""
     for name in (headers.UPLOAD_LENGTH, headers.UPLOAD_DEFER_LENGTH):
         if name in fields_:
             raise ProblemError("conflicting-fields", f"The length of a final is that of its parts; leave {name} out.")
     if read_content_length(fields_) or headers.TRANSFER_ENCODING in fields_:
         raise ProblemError("conflicting-fields", "A final takes its bytes from its parts; send it without a body.")
-    metadata, filename = read_metadata(fields_)
+    metadata, filename = read_metadata(fields_, limits)
     expected = read_digests(headers.UPLOAD_DIGEST, fields_)
     return Create(None, False, metadata, filename, expected, _wanted(fields_), None, concat)
 

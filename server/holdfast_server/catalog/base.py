@@ -94,8 +94,8 @@ class Event:
     """One line of the event log: a fact about an upload.
 
     Every change of state is one; an upload that came in one piece, when it was made, was never `verifying`. `created`
-    has the data `state`, `length`, `name`, `parallel`; all others have `state`, `previous`, `received`, and `error` and
-    `error_detail` if there is an error.
+    has the data `state`, `length`, `name`, `parallel`, `owner`, `project`; all others have `state`, `previous`,
+    `received`, and `error` and `error_detail` if there is an error.
     """
 
     seq: int
@@ -178,11 +178,20 @@ class Catalog(Protocol):
         """The upload as it is at this moment, tombstones too; None if there is none."""
         ...
 
-    async def list(self, *, state: State | None = None, before: tuple[float, str] | None = None, limit: int) -> Uploads:
+    async def list(
+        self,
+        *,
+        state: State | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int,
+        owner: str | None = None,
+        projects: Sequence[str] | None = None,
+    ) -> Uploads:
         """At most `limit` uploads, newest first.
 
         With `state` those in that state, without it all but tombstones. `before` is `(created, id)` of the
-        last one of the page before.
+        last one of the page before. With `owner` or `projects` those that are of this owner or in one of these
+        projects; this reads no more than `limit` uploads for each of them, whatever others have.
         """
         ...
 

@@ -15,7 +15,7 @@ from holdfast_server.uploads.upload import State, Upload
 
 _SNAPSHOT: Final = (
     "SELECT key, id, state, length, parallel, granule, concat, metadata, name, created, updated, expires,"
-    " expected, wanted, computed, prefix, received, error, error_detail FROM upload "
+    " expected, wanted, computed, prefix, received, error, error_detail, owner, project FROM upload "
 )
 
 
@@ -43,8 +43,8 @@ def insert(connection: sqlite3.Connection, upload: Upload) -> int:
     try:
         row = connection.execute(
             "INSERT INTO upload (id, state, length, parallel, granule, concat, metadata, name, created, updated,"
-            " expires, expected, wanted, computed, prefix, received, error, error_detail)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " expires, expected, wanted, computed, prefix, received, error, error_detail, owner, project)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 upload.id,
                 upload.state,
@@ -64,6 +64,8 @@ def insert(connection: sqlite3.Connection, upload: Upload) -> int:
                 upload.received,
                 upload.error,
                 upload.error_detail,
+                upload.owner,
+                upload.project,
             ),
         )
     except sqlite3.IntegrityError as error:
@@ -109,7 +111,7 @@ def head(connection: sqlite3.Connection, table: Literal["event", "fence"]) -> in
 
 def _upload(row: tuple[Any, ...]) -> Upload:
     _, upload_id, state, length, parallel, granule, concat, metadata, name, created, updated, *rest = row
-    expires, expected, wanted, computed, prefix, received, error, error_detail = rest
+    expires, expected, wanted, computed, prefix, received, error, error_detail, owner, project = rest
     return Upload(
         id=upload_id,
         state=State(state),
@@ -129,6 +131,8 @@ def _upload(row: tuple[Any, ...]) -> Upload:
         received=received,
         error=error,
         error_detail=error_detail,
+        owner=owner,
+        project=project,
     )
 
 

@@ -110,6 +110,8 @@ class SqliteCatalog:
                 "length": upload.length,
                 "name": upload.name,
                 "parallel": upload.parallel,
+                "owner": upload.owner,
+                "project": upload.project,
             }
             rows.append(connection, upload.id, "created", upload.created, data)
             if complete:
@@ -169,16 +171,36 @@ class SqliteCatalog:
         found = await self._readers.look(lambda connection: rows.find(connection, upload_id))
         return None if found is None else found[1]
 
-    async def list(self, *, state: State | None = None, before: tuple[float, str] | None = None, limit: int) -> Uploads:
+    async def list(
+        self,
+        *,
+        state: State | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int,
+        owner: str | None = None,
+        projects: Sequence[str] | None = None,
+    ) -> Uploads:
         # The words of the partial index, so that SQLite sees that it may use it.
         where = "state NOT IN ('expired', 'terminated')" if state is None else "state = :state"
         if before is not None:
             where += " AND (created, id) < (:created, :id)"
         created, last = before or (None, None)
-        return await self._uploads(
-            f"WHERE {where} ORDER BY created DESC, id DESC LIMIT :limit",
-            {"state": state, "created": created, "id": last, "limit": limit},
-        )
+        values = {"state": state, "created": created, "id": last, "limit": limit}
+        order = "ORDER BY created DESC, id DESC LIMIT :limit"
+        if owner is None and projects is None:
+            return await self._uploads(f"WHERE {where} {order}", values)
+
+        def query(connection: sqlite3.Connection) -> Uploads:
+            # Each by its index; with OR between them SQLite would walk through the uploads of everybody.
+            whose = [("owner", owner), *(("project", project) for project in projects or ())]
+            found = [
+                rows.select(connection, f"WHERE {column} = :whose AND {where} {order}", {**values, "whose": value})
+                for column, value in whose
+            ]
+            distinct = {upload.id: upload for some in found for upload in some}
+            return sorted(distinct.values(), key=lambda upload: (upload.created, upload.id), reverse=True)[:limit]
+
+        return await self._readers.run(query)
 
     async def unfinished(self) -> Uploads:
         return await self._uploads("WHERE state IN ('receiving', 'verifying') ORDER BY created, id", {})

@@ -10,8 +10,10 @@ from starlette.types import Receive, Scope, Send
 
 from holdfast_protocol import fields
 from holdfast_protocol.problem import FieldError, ProblemError
+from holdfast_server.auth.principal import EVERYBODY, STATE
 from holdfast_server.http.answers import answer_json, not_allowed
 from holdfast_server.http.files import upload_id, upload_url
+from holdfast_server.http.guard import principal_of
 from holdfast_server.uploads.service import Uploads
 from holdfast_server.uploads.upload import State, Upload
 
@@ -27,22 +29,26 @@ class Api:
 
     async def uploads(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = _reading(scope)
+        who = principal_of(scope)
+        who.require("read", "watch")
         query = _Query(scope)
         state = query.state()
         limit = query.integer("limit", 100, 1, MOST_UPLOADS)
         before = query.cursor("before")
-        found = await self._uploads().list(state, before, limit)
+        found = await self._uploads().list(who, state, before, limit)
         following = f"{found[-1].created!r}~{found[-1].id}" if len(found) == limit else None
         page = {"uploads": [_summary(scope, upload) for upload in found], "next": following}
         await answer_json(send, page, head=method == "HEAD")
 
     async def upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = _reading(scope)
+        who = principal_of(scope)
+        who.require(*STATE)
         query = _Query(scope)
         after = query.integer("after", 0, 0, 10**18)
         limit = query.integer("limit", 1000, 1, MOST_RANGES)
         uploads = self._uploads()
-        upload, missing = await uploads.state(upload_id(scope), 1)
+        upload, missing = await uploads.state(who, upload_id(scope), 1)
         missing = await uploads.missing(upload, after, limit)
         stored = await uploads.stored(upload, after, limit)
         ends = [ranges[-1][1] for ranges in (missing.ranges, stored) if len(ranges) == limit]
@@ -66,7 +72,7 @@ class Api:
 
     async def ready(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The process has its catalog and takes uploads."""
-        await self._uploads().list(None, None, 1)
+        await self._uploads().list(EVERYBODY, None, None, 1)
         await answer_json(send, {"status": "ready", "pid": os.getpid()}, head=_reading(scope) == "HEAD")
 
 
@@ -102,6 +108,8 @@ def _summary(scope: Scope, upload: Upload) -> dict[str, Any]:
         "expires": _time(upload.expires),
         "parallel": upload.parallel,
         "concat": upload.concat,
+        "owner": upload.owner,
+        "project": upload.project,
         "granule": upload.granule,
         "digests": {digest.algorithm: digest.hex for digest in upload.computed},
         "error": error,

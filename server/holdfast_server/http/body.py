@@ -7,6 +7,7 @@ does not read before it is asked for bytes: until then the server has not answer
 Where the server lends the connection itself, the body is read there instead: `lent_body`.
 """
 
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -19,12 +20,12 @@ from starlette.types import Receive, Scope
 from holdfast_protocol.messages import Headers
 from holdfast_server.http.answers import gone_of, trailers_of
 from holdfast_server.http.lent_body import LENDING, LentBody
+from holdfast_server.http.pace import Pace, pace_of
 from holdfast_server.http.uvicorn_cycle import with_what_is_left
+from holdfast_server.settings import Settings
 from holdfast_server.uploads.incoming import Ending, Incoming
 
 RUN: Final = 1024 * 1024
-LINGER: Final = 0.002
-"""`wait` waits so many seconds for a whole run, once there is something: a thread is dear, a write call is too."""
 READ_AHEAD: Final = 4 * 1024 * 1024
 """Bytes of one request that may wait in memory to be stored."""
 
@@ -36,7 +37,7 @@ class RequestBody:
         self,
         receive: Receive,
         tasks: TaskGroup,
-        stall_timeout: float,
+        pace: Pace,
         expected: int | None,
         trailers: Callable[[], Headers],
         gone: Callable[[], bool],
@@ -46,7 +47,8 @@ class RequestBody:
         self.ending: Ending | None = None
         self._receive = receive
         self._tasks = tasks
-        self._stall_timeout = stall_timeout
+        self._pace = pace
+        self._taken = 0  # bytes that were read since `wait` was called the last time
         self._left = expected
         self._started = self._stopped = False
         self._buffers: deque[bytes | memoryview] = deque()
@@ -68,6 +70,8 @@ class RequestBody:
     async def wait(self, patience: float | None = None) -> bool | None:
         if self._batch:
             return True
+        taken, self._taken = self._taken, 0
+        await self._pace.passed(taken)
         if not self._started:
             self._started = True
             if self._stopped:
@@ -78,19 +82,25 @@ class RequestBody:
                 self._tasks.start_soon(self._read)
         if not self._buffers and self.ending is None and not self._nudged:
             self._wake = anyio.Event()
-            limit = self._stall_timeout if patience is None else min(patience, self._stall_timeout)
+            stall = self._pace.stall_timeout
+            limit, began = stall if patience is None else min(patience, stall), time.monotonic()
             with anyio.move_on_after(limit) as waiting:
                 await self._wake.wait()
+            self._pace.waited(time.monotonic() - began)
             if waiting.cancelled_caught and not self._buffers and self.ending is None:
-                if patience is not None and patience < self._stall_timeout:
+                if patience is not None and patience < stall and not self._pace.over:
                     return None
                 self.ending = Ending.STALLED
         if self._buffers and self._size < RUN and self.ending is None and not self._nudged:
-            self._enough = RUN
+            self._enough, began = RUN, time.monotonic()
             self._wake = anyio.Event()
-            with anyio.move_on_after(LINGER):
+            with anyio.move_on_after(self._pace.linger):
                 await self._wake.wait()
             self._enough = 1
+            self._pace.waited(time.monotonic() - began)
+            self._pace.gathered(self._size)
+        if self._pace.over and self.ending is None:
+            self.ending = Ending.STALLED
         nudged, self._nudged = self._nudged, False
         if nudged and not self._buffers and self.ending is None:
             return None
@@ -106,6 +116,7 @@ class RequestBody:
                 self._batch.appendleft(memoryview(data)[most:])
                 data = memoryview(data)[:most]
             found.append(data)
+            self._taken += len(data)
             most -= len(data)
         return found
 
@@ -151,22 +162,21 @@ class RequestBody:
 
 
 @asynccontextmanager
-async def reading(
-    scope: Scope, receive: Receive, stall_timeout: float, expected: int | None
-) -> AsyncIterator[Incoming]:
+async def reading(scope: Scope, receive: Receive, settings: Settings, expected: int | None) -> AsyncIterator[Incoming]:
     """The body, by the faster of the two roads that there are. It is read no further when the block ends.
 
     An exception leaves the block as it is, not in a group.
     """
+    pace = pace_of(scope, settings)
     lending, gone, trailers = scope.get("extensions", {}).get(LENDING), gone_of(scope), trailers_of(scope) or Headers
     if lending is not None:
-        with LentBody(lending["lend"], stall_timeout, gone) as lent:
+        with LentBody(lending["lend"], pace, gone) as lent:
             yield lent
         return
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         try:
-            yield RequestBody(with_what_is_left(receive), tasks, stall_timeout, expected, trailers, gone)
+            yield RequestBody(with_what_is_left(receive), tasks, pace, expected, trailers, gone)
         except Exception as error:
             failure = error
         tasks.cancel_scope.cancel()

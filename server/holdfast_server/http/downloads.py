@@ -9,7 +9,6 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-import anyio
 from starlette.types import Scope, Send
 
 from holdfast_protocol import fields, headers
@@ -17,6 +16,7 @@ from holdfast_protocol import server as rules
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http.answers import NOSNIFF, answer, head_of, start
+from holdfast_server.http.pace import Pace, pace_of
 from holdfast_server.storage.base import Reader
 from holdfast_server.uploads.service import Uploads
 from holdfast_server.uploads.upload import Upload
@@ -54,6 +54,7 @@ async def download(
 ) -> None:
     """Answers a GET, with the fields `others` beside those of the file."""
     head = head_of(scope)
+    pace = pace_of(scope, uploads.settings)
     async with uploads.open(upload) as reader:
         found = file_fields(upload) | dict(others or {})
         _check_match(upload, head)
@@ -63,7 +64,7 @@ async def download(
         ranges = _ranges(upload, head)
         if ranges is None:
             await start(send, 200, {**found, headers.CONTENT_LENGTH: str(upload.reach)})
-            await _send(reader, 0, upload.reach, scope, send)
+            await _send(reader, 0, upload.reach, pace, scope, send)
             await send({"type": "http.response.body"})
         elif not ranges:
             raise ProblemError(
@@ -79,10 +80,10 @@ async def download(
             (first, end) = ranges[0]
             found[headers.CONTENT_RANGE] = fields.format_content_range(first, end, upload.reach)
             await start(send, 206, {**found, headers.CONTENT_LENGTH: str(end - first)})
-            await _send(reader, first, end, scope, send)
+            await _send(reader, first, end, pace, scope, send)
             await send({"type": "http.response.body"})
         else:
-            await _send_parts(reader, ranges, found, scope, send)
+            await _send_parts(reader, ranges, found, pace, scope, send)
 
 
 def _ranges(upload: Upload, head: Headers) -> Sequence[tuple[int, int]] | None:
@@ -118,7 +119,7 @@ def _tags(head: Headers, name: str) -> list[fields.EntityTag] | Literal["*"] | N
         raise error.as_problem() from None
 
 
-async def _send(reader: Reader, start_: int, end: int, scope: Scope, send: Send) -> None:
+async def _send(reader: Reader, start_: int, end: int, pace: Pace, scope: Scope, send: Send) -> None:
     """Bytes of the file: straight out of it into the connection, where the server lends that.
 
     The last ones take the plain way even then: who has them has the whole answer, and may send the next request before
@@ -133,17 +134,24 @@ async def _send(reader: Reader, start_: int, end: int, scope: Scope, send: Send)
             while position < tail:
                 count = await reader.send(connection, position, tail)
                 if not count:
-                    await anyio.wait_writable(connection)
+                    await pace.writable(connection)
+                await pace.passed(count)
                 position += count
 
         await lending["send"](tail - start_, transmit)
         start_ = tail
     async for data in reader.read(start_, end):
+        await pace.passed(len(data))
         await send({"type": "http.response.body", "body": data, "more_body": True})
 
 
 async def _send_parts(
-    reader: Reader, ranges: Sequence[tuple[int, int]], found: dict[str, str], scope: Scope, send: Send
+    reader: Reader,
+    ranges: Sequence[tuple[int, int]],
+    found: dict[str, str],
+    pace: Pace,
+    scope: Scope,
+    send: Send,
 ) -> None:
     """RFC 9110, section 14.6."""
     boundary = secrets.token_hex(16)
@@ -170,6 +178,6 @@ async def _send_parts(
     )
     for part, first, end in parts:
         await send({"type": "http.response.body", "body": part, "more_body": True})
-        await _send(reader, first, end, scope, send)
+        await _send(reader, first, end, pace, scope, send)
         await send({"type": "http.response.body", "body": b"\r\n", "more_body": True})
     await send({"type": "http.response.body", "body": closing})

@@ -16,6 +16,7 @@ from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http import downloads
 from holdfast_server.http.answers import answer, gone_of, head_of
 from holdfast_server.http.body import reading
+from holdfast_server.http.guard import place_of, principal_of
 from holdfast_server.http.interim import Interim
 from holdfast_server.settings import Settings
 from holdfast_server.uploads.incoming import Incoming
@@ -34,16 +35,22 @@ class DraftFiles:
     async def create(self, spoken: ietf.Spoken, scope: Scope, receive: Receive, send: Send) -> None:
         uploads, draft, head = self._uploads(), spoken.draft, head_of(scope)
         interim = Interim(scope, send, spoken)
-        async with self._refusing(uploads, draft, None):
+        async with self._refusing(scope, uploads, draft, None):
             wanted = ietf.create(head, uploads.limits, draft)
-            upload = await uploads.create(wanted.without_body(), lambda: self._body(scope, receive))
+            who = principal_of(scope)
+            if wanted.body is not None:
+                who.require("write")
+            project = place_of(scope)
+            upload = await uploads.create(
+                who, wanted.without_body(), lambda: self._body(scope, receive), project=project
+            )
         location = {headers.LOCATION: self._url(scope, upload)}
         limits = ietf.upload_limits(draft, upload, uploads.limits, uploads.now())
         await interim.tell({**location, **limits})
         try:
             if wanted.body is not None:
                 # The client may know the URL by now: whatever happens to the body, the upload stays.
-                async with self._refusing(uploads, draft, upload.id, location):
+                async with self._refusing(scope, uploads, draft, upload.id, location):
                     upload = await self._append(uploads, upload, wanted.body, interim, scope, receive)
         except Cut:
             return
@@ -52,17 +59,17 @@ class DraftFiles:
 
     async def head(self, spoken: ietf.Spoken, upload_id: str, scope: Scope, send: Send) -> None:
         uploads, draft = self._uploads(), spoken.draft
-        async with self._refusing(uploads, draft, None):
+        async with self._refusing(scope, uploads, draft, None):
             ietf.check_asking(head_of(scope), draft)
-            upload = await uploads.settled(upload_id, gone_of(scope))
+            upload = await uploads.settled(principal_of(scope), upload_id, gone_of(scope))
             rules.check_not_failed(upload)
         await answer(send, 204, ietf.state_fields(draft, upload, uploads.limits, uploads.now()))
 
     async def get(self, spoken: ietf.Spoken, upload_id: str, scope: Scope, send: Send) -> None:
         """Where a complete upload is, comes with the file; where another one is, as with HEAD."""
         uploads, draft = self._uploads(), spoken.draft
-        async with self._refusing(uploads, draft, None):
-            upload = await uploads.find(upload_id)
+        async with self._refusing(scope, uploads, draft, None):
+            upload = await uploads.find(principal_of(scope), upload_id)
         if upload.state is State.COMPLETE:
             fields = ietf.state_fields(draft, upload, uploads.limits, uploads.now())
             await downloads.download(uploads, upload, scope, send, fields)
@@ -73,8 +80,8 @@ class DraftFiles:
         uploads, draft, head = self._uploads(), spoken.draft, head_of(scope)
         interim = Interim(scope, send, spoken)
         try:
-            async with self._refusing(uploads, draft, upload_id):
-                upload = await uploads.find(upload_id)
+            async with self._refusing(scope, uploads, draft, upload_id):
+                upload = await uploads.find(principal_of(scope), upload_id)
                 match ietf.patch(head, upload, uploads.limits, draft):
                     case rules.Append() as wanted:
                         upload = await self._append(uploads, upload, wanted, interim, scope, receive)
@@ -87,9 +94,9 @@ class DraftFiles:
         await answer(send, _status(upload, done), {**fields, **_waiting(upload)})
 
     async def delete(self, spoken: ietf.Spoken, upload_id: str, scope: Scope, send: Send) -> None:
-        async with self._refusing(self._uploads(), spoken.draft, None):
+        async with self._refusing(scope, self._uploads(), spoken.draft, None):
             ietf.check_asking(head_of(scope), spoken.draft)
-            await self._uploads().terminate(upload_id)
+            await self._uploads().terminate(principal_of(scope), upload_id)
         await answer(send, 204)
 
     async def _append(
@@ -102,6 +109,7 @@ class DraftFiles:
     @asynccontextmanager
     async def _refusing(
         self,
+        scope: Scope,
         uploads: Uploads,
         draft: ietf.Draft,
         upload_id: str | None,
@@ -115,7 +123,7 @@ class DraftFiles:
             upload = None
             if upload_id is not None:
                 try:
-                    upload = await uploads.find(upload_id)
+                    upload = await uploads.find(principal_of(scope), upload_id)
                 except ProblemError:
                     location = None  # it is gone
             refused = ietf.refusal(problem, draft, uploads.limits, upload, uploads.now())
@@ -123,7 +131,7 @@ class DraftFiles:
             raise refused from error
 
     def _body(self, scope: Scope, receive: Receive) -> AbstractAsyncContextManager[Incoming]:
-        return reading(scope, receive, self._settings.stall_timeout, rules.read_content_length(head_of(scope)))
+        return reading(scope, receive, self._settings, rules.read_content_length(head_of(scope)))
 
 
 def _status(upload: Upload, status: int) -> int:

@@ -21,17 +21,15 @@ from holdfast_server.uploads.core import is_full, no_space
 
 logger = logging.getLogger(__name__)
 
-MOST_FIELDS = 128 * 1024
-"""Bytes of a head that are taken: of its target and its fields (H-HEAD-1)."""
-
 _TUS_RESUMABLE = (headers.TUS_RESUMABLE.lower().encode(), headers.TUS_PROTOCOL_VERSION.encode())
 
 
 class Envelope:
-    """Pure ASGI middleware around everything."""
+    """Pure ASGI middleware around everything. Of the target and the fields of a request `max_head` bytes are taken."""
 
-    def __init__(self, app: ASGIApp, cors_origins: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, max_head: int, cors_origins: Collection[str] = ()) -> None:
         self._app = app
+        self._max_head = max_head
         self._cors = Cors(cors_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,7 +55,7 @@ class Envelope:
         if method != scope["method"]:
             scope = {**scope, "method": method}
         try:
-            _check_size(scope, fields)
+            self._check_size(scope, fields)
             rules.check_version(method, fields)
             await self._app(scope, receive, send_signed)
             return
@@ -73,12 +71,11 @@ class Envelope:
             raise problem  # the head is out: all that can be done is to break the connection
         await answer_problem(send_signed, problem, head=method == "HEAD")
 
-
-def _check_size(scope: Scope, fields: Headers) -> None:
-    """H-HEAD-1, where the server in front has not done it."""
-    size = len(scope["path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in fields)
-    if size > MOST_FIELDS:
-        raise ProblemError("headers-too-large", f"The head has {size} bytes; {MOST_FIELDS} are taken.")
+    def _check_size(self, scope: Scope, fields: Headers) -> None:
+        """H-HEAD-1, where the server in front has not done it."""
+        size = len(scope["path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in fields)
+        if size > self._max_head:
+            raise ProblemError("headers-too-large", f"The head has {size} bytes; {self._max_head} are taken.")
 
 
 def _failure(error: Exception) -> ProblemError:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from typing import Final
 from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope, Send
@@ -17,16 +18,25 @@ from holdfast_protocol import server as rules
 from holdfast_protocol.dialects import ietf
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError, ProblemError
+from holdfast_server.auth.principal import STATE
+from holdfast_server.auth.principal import Scope as Right
 from holdfast_server.http import downloads
 from holdfast_server.http.answers import answer, arrived, head_of, not_allowed, trailers_of
 from holdfast_server.http.body import reading
 from holdfast_server.http.draft import DraftFiles
+from holdfast_server.http.guard import place_of, principal_of
 from holdfast_server.settings import Settings
 from holdfast_server.uploads.incoming import Incoming
 from holdfast_server.uploads.service import Cut, Uploads
 from holdfast_server.uploads.upload import State, Upload
 
 _METHODS = ("HEAD", "GET", "PATCH", "DELETE", "OPTIONS")
+_NEEDS: Final[Mapping[str, tuple[Right, ...]]] = {
+    "HEAD": STATE,
+    "GET": ("read",),
+    "PATCH": ("write",),
+    "DELETE": ("delete",),
+}
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -69,6 +79,7 @@ class Files:
     async def collection(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["method"]:
             case "POST":
+                principal_of(scope).require("create")
                 spoken = dialects.draft_spoken("POST", head_of(scope))
                 if spoken is not None:
                     await self._draft.create(spoken, scope, receive, send)
@@ -84,6 +95,9 @@ class Files:
         if method == "OPTIONS":
             await self._options(scope, send, _METHODS)
             return
+        who = principal_of(scope)
+        if method in _NEEDS:
+            who.require(*_NEEDS[method])
         found = upload_id(scope)
         spoken = dialects.draft_spoken(method, head_of(scope))
         if spoken is not None:
@@ -91,14 +105,14 @@ class Files:
             return
         match method:
             case "HEAD":
-                await self._head(found, send)
+                await self._head(found, scope, send)
             case "PATCH":
                 await self._patch(found, scope, receive, send)
             case "GET":
                 uploads = self._uploads()
-                await downloads.download(uploads, await uploads.find(found), scope, send)
+                await downloads.download(uploads, await uploads.find(who, found), scope, send)
             case "DELETE":
-                await self._uploads().terminate(found)
+                await self._uploads().terminate(who, found)
                 await answer(send, 204)
             case _:
                 raise not_allowed(_METHODS)
@@ -135,17 +149,23 @@ class Files:
         uploads = self._uploads()
         head = head_of(scope)
         wanted = dialects.decide_create(head, self._limits(scope))
+        who = principal_of(scope)
+        if wanted.body is not None:
+            who.require("write")
+        project = place_of(scope)
         parts = _parts(scope, head, wanted, self._settings.public_url)
         try:
-            upload = await uploads.create(wanted, lambda: self._body(scope, head, receive), parts, arrived(scope))
+            upload = await uploads.create(
+                who, wanted, lambda: self._body(scope, head, receive), parts, arrived(scope), project
+            )
         except Cut:
             return
         fields = rules.created_fields(upload, uploads.limits)
         await answer(send, 201, {headers.LOCATION: self._location(scope, upload), **fields})
 
-    async def _head(self, upload_id: str, send: Send) -> None:
+    async def _head(self, upload_id: str, scope: Scope, send: Send) -> None:
         uploads = self._uploads()
-        upload, missing = await uploads.state(upload_id, rules.MISSING_ON_HEAD)
+        upload, missing = await uploads.state(principal_of(scope), upload_id, rules.MISSING_ON_HEAD)
         fields = rules.state_fields(upload, missing.ranges, missing.more, uploads.limits)
         if upload.state is State.COMPLETE:
             fields |= downloads.file_fields(upload) | {headers.CONTENT_LENGTH: str(upload.reach)}
@@ -153,7 +173,7 @@ class Files:
 
     async def _patch(self, upload_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         uploads = self._uploads()
-        upload = await uploads.find(upload_id)
+        upload = await uploads.find(principal_of(scope), upload_id)
         try:
             status, fields = await self._carry_out(uploads, upload, scope, receive)
         except Cut:
@@ -190,4 +210,4 @@ class Files:
         return 204, rules.progress_fields(upload)
 
     def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[Incoming]:
-        return reading(scope, receive, self._settings.stall_timeout, rules.read_content_length(head))
+        return reading(scope, receive, self._settings, rules.read_content_length(head))

@@ -1,9 +1,9 @@
 """What comes over a connection before it is a request: refused, bounded in size and in time (protocol.md, section 7).
 
-Rule of this file: nobody can have the server keep more than a head of `MOST_FIELDS` bytes and a handful of pipelined
-requests, or keep a connection open by not ending a head. What is no HTTP is answered 400, after the answers to the
-requests before it and never in the middle of one, and the connection is closed. A body that turns out to be malformed
-is for the application a body that was cut off: it keeps what T-PATCH-4 promises.
+Rule of this file: nobody can have the server keep more than a head of `max_head` bytes and a handful of pipelined
+requests, or keep a connection open by not ending a head or not reading an answer. What is no HTTP is answered 400,
+after the answers to the requests before it and never in the middle of one, and the connection is closed. A body that
+turns out to be malformed is for the application a body that was cut off: it keeps what T-PATCH-4 promises.
 """
 
 import asyncio
@@ -17,7 +17,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from holdfast_protocol import headers
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.http.answers import problem_fields
-from holdfast_server.http.envelope import MOST_FIELDS
+from holdfast_server.http.doors import Doors, client_of
+from holdfast_server.http.pace import leave_unread, unread
+from holdfast_server.settings import Limits
 
 MOST_PIPELINED: Final = 100
 """Requests of one connection that may wait while another one runs."""
@@ -45,11 +47,25 @@ class _Flow(FlowControl):
 
 
 class FramingProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with limits. `head_timeout` is in seconds."""
+    """uvicorn's protocol, with limits. `head_timeout` is in seconds; `doors` are those of all connections."""
 
-    def __init__(self, *args: Any, head_timeout: float = 60.0, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        head_timeout: float = 60.0,
+        limits: Limits | None = None,
+        doors: Doors | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._head_timeout = min(head_timeout, 86400.0)  # a timer cannot wait for ever
+        limits = limits or Limits()
+        self._max_head, self._min_speed = limits.max_head, limits.min_speed
+        self._doors = doors or Doors()
+        self._client: str | None = None
+        self._inside = self._turned_away = False
+        self._unsent = 0  # bytes that had not been read by the client when that was looked at last
+        self._writing: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._running: RequestResponseCycle | None = None
         self._in_head = False
@@ -61,14 +77,26 @@ class FramingProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
-        self._bound()
+        self._client = client_of(self.client[0]) if self.client else None
+        problem = self._doors.enter(self._client)
+        if problem is None:
+            self._inside = True
+            self._bound()
+        elif self._doors.turn_away():
+            self._turned_away = True
+            self._refuse(problem)
+        else:
+            self._refused = True
+            transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True  # uvicorn tells it only to the newest request
             self._running.message_event.set()
         super().connection_lost(exc)
+        self._left()
         self._unbound()
+        self._unwatch()
         self.pipeline.clear()  # nobody is there to be answered
 
     def data_received(self, data: bytes) -> None:
@@ -89,8 +117,8 @@ class FramingProtocol(HttpToolsProtocol):
             cause = error.__context__ if isinstance(error.__context__, ProblemError) else None
             self._refuse(None if crowded else cause or _malformed("This is not HTTP/1.1."))
             return
-        if self._framing > MOST_FIELDS:
-            self._refuse(_too_large())
+        if self._framing > self._max_head:
+            self._refuse(_too_large(self._max_head))
         elif self._in_head or self._idle:
             self._bound()
         else:
@@ -127,16 +155,69 @@ class FramingProtocol(HttpToolsProtocol):
             self._in_body = False
             super().on_message_complete()
 
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        after: Any = self.transport.get_protocol()
+        lost = after.connection_lost
+
+        def connection_lost(exc: Exception | None) -> None:
+            self._left()
+            lost(exc)
+
+        self._unbound()
+        after.connection_lost = connection_lost  # it goes on under another protocol, and counts all the same
+
+    def _left(self) -> None:
+        if self._inside:
+            self._doors.leave(self._client)
+        elif self._turned_away:
+            self._doors.turned_away()
+        self._inside = self._turned_away = False
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         last = not self.pipeline
+        if self.transport.get_write_buffer_size():
+            self._watch()
         super().on_response_complete()
         if last and self._refused and not self.transport.is_closing():
             self._unset_keepalive_if_required()
             self._end(self._refusal)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unwatch()
+
+    def _watch(self) -> None:
+        """H-READ-1: looks from time to time whether the client reads what was written."""
+        if self._writing is None:
+            self._unsent = self._outgoing()
+            self._writing = self.loop.call_later(self._head_timeout, self._look)
+
+    def _unwatch(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
+    def _look(self) -> None:
+        self._writing = None
+        before, left = self._unsent, self._outgoing()
+        if before - left < min(before, max(1, self._min_speed * self._head_timeout)):
+            leave_unread(self.transport.get_extra_info("socket"))
+            self.transport.abort()
+        elif self.flow.write_paused or self.transport.get_write_buffer_size():
+            self._watch()
+
+    def _outgoing(self) -> int:
+        """Bytes that are written and that the client has not got."""
+        return int(self.transport.get_write_buffer_size()) + unread(self.transport.get_extra_info("socket"))
 
     @property
     def _idle(self) -> bool:
@@ -221,5 +302,5 @@ def _malformed(detail: str) -> ProblemError:
     return ProblemError("malformed-request", f"{detail} The connection is closed.")
 
 
-def _too_large() -> ProblemError:
-    return ProblemError("headers-too-large", f"Of what is no body {MOST_FIELDS} bytes are taken.")
+def _too_large(most: int) -> ProblemError:
+    return ProblemError("headers-too-large", f"Of what is no body {most} bytes are taken.")

@@ -17,6 +17,7 @@ from holdfast_protocol.dialects import ietf
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import CatalogError
 from holdfast_server.http.answers import encode
+from holdfast_server.http.guard import principal_of
 from holdfast_server.uploads.service import Uploads
 
 EXTENSION: Final = "http.response.informational"
@@ -29,6 +30,7 @@ class Interim:
 
     def __init__(self, scope: Scope, send: Send, spoken: ietf.Spoken) -> None:
         self._send = send
+        self._who = principal_of(scope)
         self._draft = spoken.draft
         self._able = spoken.named and EXTENSION in (scope.get("extensions") or {})
 
@@ -66,7 +68,7 @@ class Interim:
         while True:
             await anyio.sleep(INTERVAL)
             try:
-                upload = await uploads.find(upload_id)
+                upload = await uploads.find(self._who, upload_id)
             except (ProblemError, CatalogError, OSError):
                 return  # the request itself will say what is wrong
             if upload.prefix > offset:

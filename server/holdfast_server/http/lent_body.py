@@ -16,6 +16,7 @@ import socket
 import struct
 import termios
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Protocol
@@ -23,6 +24,7 @@ from typing import Final, Protocol
 import anyio
 
 from holdfast_protocol.messages import Headers
+from holdfast_server.http.pace import LINGER, Pace
 from holdfast_server.uploads.incoming import Ending
 
 LENDING: Final = "holdfast.request.socket"
@@ -30,8 +32,6 @@ LENDING: Final = "holdfast.request.socket"
 
 RUN: Final = 1024 * 1024
 """Bytes of memory that each thread has to read into; they are written in one call."""
-LINGER: Final = 0.002
-"""Seconds for which one waits for more, once there is something: threads and calls are dear."""
 FAST: Final = 128 * 1024
 """So many bytes within `LINGER` make it worth a thread's while to wait for more."""
 
@@ -71,11 +71,12 @@ class LentBody:
     trailers = Headers()  # there are none behind a body with a length
     _lent = 0  # bodies of this process that are being read
 
-    def __init__(self, lend: Callable[[], Loan], stall_timeout: float, gone: Callable[[], bool]) -> None:
+    def __init__(self, lend: Callable[[], Loan], pace: Pace, gone: Callable[[], bool]) -> None:
         self.ending: Ending | None = None
         self._lend = lend
         self._gone = gone
-        self._stall_timeout = stall_timeout
+        self._pace = pace
+        self._taken = 0  # bytes that were read since `wait` was called the last time
         self._loan: Loan | None = None
         self._socket: socket.socket | None = None
         self._poll = select.poll()
@@ -84,7 +85,7 @@ class LentBody:
         self._last: int | None = None  # once it was stopped: how many of them may be
         self._fast = True  # a thread may wait for more
         self._nudged = False
-        self._stopped = False
+        self._ends: Ending | None = None  # it takes in no more than what has arrived, and how it ends then
         self._waiting: anyio.CancelScope | None = None
 
     def __enter__(self) -> "LentBody":
@@ -104,12 +105,17 @@ class LentBody:
     async def wait(self, patience: float | None = None) -> bool | None:
         if self._loan is None and self.ending is None:
             self._begin()
-        if not self._received and self.ending is None and not self._fast and not self._stopped and not self._nudged:
-            limit = self._stall_timeout if patience is None else min(patience, self._stall_timeout)
-            if not await self._arrival(limit) and not self._stopped and not self._nudged:
-                if patience is not None and patience < self._stall_timeout:
+        taken, self._taken = self._taken, 0
+        await self._pace.passed(taken)
+        if not self._received and self.ending is None and not self._fast and not self._ends and not self._nudged:
+            stall = self._pace.stall_timeout
+            limit = stall if patience is None else min(patience, stall)
+            if not await self._arrival(limit) and not self._ends and not self._nudged:
+                if patience is not None and patience < stall and not self._pace.over:
                     return None
                 self.ending = Ending.STALLED
+        if self._ends is None and self._pace.over:
+            self._ends = Ending.STALLED
         if not self._received and self.ending is None:
             self._look_for_end()
         nudged, self._nudged = self._nudged, False
@@ -120,6 +126,7 @@ class LentBody:
     def read(self, most: int) -> Sequence[memoryview]:
         if self._received:
             found, self._received = self._received[:most], self._received[most:]
+            self._taken += len(found)
             return (found,)
         self._look_for_end()
         source = self._socket
@@ -140,6 +147,7 @@ class LentBody:
                 break
             size += count
         self._left -= size
+        self._taken += size
         if self._last is not None:
             self._last -= size
         self._look_for_end()
@@ -150,7 +158,7 @@ class LentBody:
         self._wake()
 
     def stop(self) -> None:
-        self._stopped = True
+        self._ends = Ending.STOPPED
         self._wake()
 
     def _wake(self) -> None:
@@ -174,11 +182,11 @@ class LentBody:
             return
         if not self._left:
             self.ending = Ending.WHOLE
-        elif self._stopped:
+        elif self._ends is not None:
             if self._last is None:
                 self._last = min(self._left, self._there())
             if not self._last:
-                self.ending = Ending.STOPPED
+                self.ending = self._ends
 
     def _there(self) -> int:
         """How many bytes have arrived and were not read."""
@@ -190,20 +198,37 @@ class LentBody:
     async def _arrival(self, limit: float) -> bool:
         """Waits until something has come, and then a little more; False if nothing came, or if it was woken."""
         assert self._socket is not None
-        came = False
+        came, began = False, time.monotonic()
         with anyio.move_on_after(limit) as self._waiting:
             await anyio.wait_readable(self._socket)
             came = True
             if 0 < self._there() < min(FAST, self._left):
-                await anyio.sleep(LINGER)
+                await self._linger(self._socket)
         self._waiting = None
-        self._fast = self._there() >= min(FAST, self._left)
+        there = self._there()
+        self._pace.waited(time.monotonic() - began)
+        if there:
+            self._pace.gathered(there if there < self._left else FAST)
+        self._fast = there >= min(FAST, self._left)
         return came
+
+    async def _linger(self, source: socket.socket) -> None:
+        """Waits for more. Where that may take long, the kernel is asked to wake nobody for a few bytes; the end of the
+        body, or of the connection, is told at once."""
+        if self._pace.linger <= LINGER:
+            await anyio.sleep(LINGER)
+            return
+        source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, min(FAST, self._left))
+        try:
+            with anyio.move_on_after(self._pace.linger):
+                await anyio.wait_readable(source)
+        finally:
+            source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 
     def _more_soon(self, want: int) -> bool:
         """Nothing is there at the moment: is it worth this thread's while to look again?"""
         assert self._socket is not None
-        if not self._fast or self._nudged or self._stopped or LentBody._lent > PROCESSORS:
+        if not self._fast or self._nudged or self._ends or LentBody._lent > PROCESSORS:
             self._fast = False
             return False
         # poll(2) comes back when so many bytes are there, or the end: not for every packet.

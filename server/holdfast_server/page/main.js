@@ -62,12 +62,18 @@ async function read(path) {
 
 const transfers = new Transfers(new URL('files', ROOT), headers)
 
+function ownItem(upload) {
+  const item = board.own(upload)
+  item.href = upload.url
+  return item
+}
+
 transfers.addEventListener('add', ({ detail: upload }) => {
-  board.own(upload)
+  ownItem(upload)
   render()
 })
 transfers.addEventListener('change', ({ detail: upload }) => {
-  const item = board.own(upload)
+  const item = ownItem(upload)
   if (upload.state === 'cancelled') {
     board.remove(item.id)
   } else if (upload.state === 'failed' && upload.told !== upload.error) {
@@ -174,6 +180,7 @@ live.addEventListener('change', () => {
     at('link').toggleAttribute('data-lost', live.state === 'waiting')
     at('link').dataset.state = live.state
   }
+  if (live.state === 'waiting' && live.until > Date.now()) readLists() // it may be only the live part that does not get through
   showLink()
 })
 live.addEventListener('unauthenticated', () => askCredential())

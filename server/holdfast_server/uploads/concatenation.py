@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 from holdfast_protocol import headers
 from holdfast_protocol import server as rules
 from holdfast_protocol.problem import FieldError, ProblemError
+from holdfast_server.auth.principal import Principal
 from holdfast_server.catalog.base import CatalogError, NotReceiving, WrongState
 from holdfast_server.uploads.completion import EVERYTHING, Completion
 from holdfast_server.uploads.core import Core
@@ -50,15 +51,15 @@ class Concatenation:
     def start(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
 
-    async def length(self, part_ids: Sequence[str]) -> int | None:
+    async def length(self, part_ids: Sequence[str], who: Principal) -> int | None:
         """The length of a final over these parts, None if it cannot be told yet.
 
-        Raises ProblemError: 400 if one of them is no part (any more), 413 if the sum is too large.
+        Raises ProblemError: 400 if one of them is no part (any more) that `who` sees, 413 if the sum is too large.
         """
         lengths: dict[str, int | None] = {}
         for part_id in dict.fromkeys(part_ids):
             part = await self._core.catalog.get(part_id)
-            if part is None or not part.partial or part.state is not State.RECEIVING:
+            if part is None or not who.sees(part) or not part.partial or part.state is not State.RECEIVING:
                 raise FieldError(
                     headers.UPLOAD_CONCAT, f"{part_id} is no partial upload; send it with Upload-Concat: partial"
                 ).as_problem()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from holdfast_protocol import server as rules
 from holdfast_protocol.problem import ProblemError
+from holdfast_server.auth.principal import EVERYBODY, Principal
 from holdfast_server.catalog.base import Catalog
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Storage
@@ -28,13 +29,14 @@ class Core:
     monotonic: Callable[[], float]
     """Seconds that never jump. For durations."""
 
-    async def find(self, upload_id: str) -> Upload:
-        """The upload. Raises ProblemError 404 or 410 if there is none (T-EXPIRE-2)."""
-        return self.found(await self.catalog.get(upload_id))
+    async def find(self, upload_id: str, who: Principal = EVERYBODY) -> Upload:
+        """The upload, for the one who asks; by default for ourselves. Raises ProblemError 404 or 410 if there is none
+        (T-EXPIRE-2), and 404 for whoever is not to know of it (A-OWNER-1)."""
+        return self.found(await self.catalog.get(upload_id), who)
 
-    def found(self, upload: Upload | None) -> Upload:
+    def found(self, upload: Upload | None, who: Principal = EVERYBODY) -> Upload:
         """What the catalog has answered, if it is there. Raises ProblemError 404 or 410."""
-        if upload is None or upload.state is State.TERMINATED:
+        if upload is None or not who.sees(upload) or upload.state is State.TERMINATED:
             raise ProblemError("not-found", "There is no upload with this id. Create a new one.")
         if upload.state is State.EXPIRED:
             raise ProblemError("gone", "This upload was not finished in time and was removed. Create a new one.")

@@ -11,6 +11,7 @@ import anyio
 from holdfast_protocol import server as rules
 from holdfast_protocol.names import safe_name
 from holdfast_protocol.problem import ProblemError
+from holdfast_server.auth.principal import Principal
 from holdfast_server.catalog.base import Catalog, NoRoom, WrongState
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Reader, Storage
@@ -40,7 +41,8 @@ class Missing:
 class Uploads:
     """The uploads of one data folder. Other processes may work on the same one.
 
-    Every method raises ProblemError for what cannot be done, and OSError when the disk fails.
+    Every method raises ProblemError for what cannot be done, and OSError when the disk fails. `who` is the one who
+    asks: for whoever does not see an upload there is none (A-OWNER-1). Scopes are looked at before, on the head.
     """
 
     def __init__(
@@ -52,12 +54,16 @@ class Uploads:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.settings = settings
         self._core = Core(catalog, storage, settings, now, monotonic)
         self._frontier = Frontier(self._core)
         self._writers = Writers(self._core, self._frontier)
         self._completion = Completion(self._core, self._writers, self._frontier)
         self.limits = rules.Limits(
-            min(settings.max_size or rules.LONGEST, rules.LONGEST), settings.max_chunk, settings.expire_after
+            min(settings.max_size or rules.LONGEST, rules.LONGEST),
+            settings.max_chunk,
+            settings.expire_after,
+            max_metadata=settings.limits.max_metadata,
         )
         self._concatenation = Concatenation(
             self._core, self._writers, self._frontier, self._completion, self.limits.max_size
@@ -85,19 +91,21 @@ class Uploads:
 
     async def create(
         self,
+        who: Principal,
         wanted: rules.Create,
         body: Callable[[], AbstractAsyncContextManager[Incoming]],
         parts: Sequence[str] = (),
         data: bytes = b"",
+        project: str | None = None,
     ) -> Upload:
         """Makes an upload, with the body that came with it, if one did. `body` is called only in that case, and not if
         `data`, the whole body where it is here already, will do.
 
-        `parts` are the ids of those that a final is put together from.
+        `parts` are the ids of those that a final is put together from. `project` is one that `who` may make uploads in.
         """
         self._check_open()
         core, now = self._core, self._core.now()
-        length = await self._concatenation.length(parts) if parts else wanted.length
+        length = await self._concatenation.length(parts, who) if parts else wanted.length
         upload = Upload(
             id=secrets.token_hex(16),
             state=State.RECEIVING,
@@ -112,6 +120,8 @@ class Uploads:
             expires=core.expiry(),
             expected=wanted.expected,
             wanted=wanted.wanted,
+            owner=who.owner,
+            project=project,
         )
         if wanted.body is not None and whole.is_whole(upload, wanted.body, data):
             return await whole.create(core, upload, wanted.body, data)
@@ -129,31 +139,33 @@ class Uploads:
             except (ProblemError, Cut):
                 # Nobody has learnt its URL, so nobody could go on with it (T-CREATE-4).
                 with anyio.CancelScope(shield=True):
-                    await self.terminate(upload.id)
+                    await self._terminate(upload.id)
                 raise
         if upload.length == 0 and not upload.parallel and not upload.partial:
             return await self._completion.complete(upload)
         return upload
 
-    async def find(self, upload_id: str) -> Upload:
+    async def find(self, who: Principal, upload_id: str) -> Upload:
         """The upload as it is now. Raises ProblemError 404, 410."""
-        return await self._core.find(upload_id)
+        return await self._core.find(upload_id, who)
 
-    async def state(self, upload_id: str, limit: int) -> tuple[Upload, Missing]:
+    async def state(self, who: Principal, upload_id: str, limit: int) -> tuple[Upload, Missing]:
         """The upload, what has arrived in stalled requests included, and the first `limit` ranges that it misses."""
+        if not who.sees_all:
+            await self._core.find(upload_id, who)
         await self._writers.flush(upload_id)
         upload = await self._core.find(upload_id)
         if upload.final:
             upload = await self._concatenation.settle(upload)
         return upload, await self.missing(upload, 0, limit)
 
-    async def settled(self, upload_id: str, gone: Callable[[], bool]) -> Upload:
+    async def settled(self, who: Principal, upload_id: str, gone: Callable[[], bool]) -> Upload:
         """The upload, after whoever was writing to it in order was ended, and what had arrived stored (I-HEAD-2).
 
         `gone` says whether the one who asks is not there any more: then nobody is ended.
         Raises ProblemError 404, 410, and 503 `range-busy`.
         """
-        upload = await self._core.find(upload_id)
+        upload = await self._core.find(upload_id, who)
         if upload.final:
             return await self._concatenation.settle(upload)
         if upload.state is State.RECEIVING:
@@ -177,9 +189,18 @@ class Uploads:
             return []
         return await self._core.catalog.stored(upload.id, after, upload.reach, limit)
 
-    async def list(self, state: State | None, before: tuple[float, str] | None, limit: int) -> Sequence[Upload]:
-        """Newest first; keyset paging by (created, id)."""
-        return await self._core.catalog.list(state=state, before=before, limit=limit)
+    async def list(
+        self, who: Principal, state: State | None, before: tuple[float, str] | None, limit: int
+    ) -> Sequence[Upload]:
+        """Those that `who` sees, newest first; keyset paging by (created, id)."""
+        catalog = self._core.catalog
+        if who.sees_all:
+            return await catalog.list(state=state, before=before, limit=limit)
+        if who.only is not None:
+            return []
+        return await catalog.list(
+            state=state, before=before, limit=limit, owner=who.owner, projects=tuple(who.projects)
+        )
 
     async def append(self, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
         """Bytes in order. Completes the upload when the prefix reaches its length (C-MIX-2)."""
@@ -256,9 +277,12 @@ class Uploads:
         self._check_open()
         return await self._completion.complete(upload, wanted.digests)
 
-    async def terminate(self, upload_id: str) -> None:
+    async def terminate(self, who: Principal, upload_id: str) -> None:
         """Ends an upload, its running requests first (T-DELETE-1)."""
-        await self._core.find(upload_id)
+        await self._core.find(upload_id, who)
+        await self._terminate(upload_id)
+
+    async def _terminate(self, upload_id: str) -> None:
         await upkeep.end(self._core, self._writers, upload_id, State.TERMINATED)
         await self._concatenation.part_changed(upload_id)
 

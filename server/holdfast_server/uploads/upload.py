@@ -58,6 +58,10 @@ class Upload:
     error_detail: str | None = None
     concat: str | None = None
     """`Upload-Concat`, byte for byte as the client sent it."""
+    owner: str | None = None
+    """Whose it is; None: it was made where nobody has to say who he is."""
+    project: str | None = None
+    """The project that shares it; None: it is its owner's alone."""
 
     @property
     def whole(self) -> bool:

@@ -1,0 +1,234 @@
+"""Uploads of others are not there: every method, dialect and path, for every kind of stranger.
+
+The application runs under a plain uvicorn in a thread, with a callable for its authority; what the other authorities
+do, their own tests show.
+"""
+
+import base64
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.e2e.test_embedding import served
+from tests.support.speaker import CHUNK, TUS, TUS_BODY, Speaker, chunk_fields
+from tests.support.wire import Answer, Connection, Fields
+
+from holdfast_server import Settings, create_app
+from holdfast_server.auth import SCOPES, Principal, Request, Scope
+
+ALL: frozenset[Scope] = SCOPES - {"operate"}
+PEOPLE = {
+    "alice": Principal("alice", ALL, frozenset({"films"})),
+    "bob": Principal("bob", ALL, frozenset({"books"})),
+    "carol": Principal("carol", ALL, frozenset({"films"}), project="films"),
+    "root": Principal("root", SCOPES),
+}
+DRAFT = {"Upload-Draft-Interop-Version": "8"}
+NEVER = "0123456789abcdef" * 2
+
+
+def authority(request: Request) -> Principal | None:
+    return PEOPLE.get(request.bearer or "")
+
+
+class Caller(Speaker):
+    """Speaks with a token; "" for none."""
+
+    def __init__(self, url: str, token: str) -> None:
+        super().__init__(url)
+        self.fields = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def request(self, method: str, target: str, fields: Fields = (), body: bytes | None = None) -> Answer:
+        return super().request(method, target, [*dict(fields).items(), *self.fields.items()], body)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    app = create_app(Settings(tmp_path_factory.mktemp("access") / "data"), authority)
+    with served(app, "httptools") as found:
+        yield found
+
+
+@contextmanager
+def callers(url: str, *tokens: str) -> Iterator[list[Caller]]:
+    found = [Caller(url, token) for token in tokens]
+    try:
+        yield found
+    finally:
+        for each in found:
+            each.close()
+
+
+REQUESTS: list[tuple[str, str, dict[str, str], bytes | None]] = [
+    ("HEAD", "/files/{id}", TUS, None),
+    ("HEAD", "/files/{id}", DRAFT, None),
+    ("GET", "/files/{id}", {}, None),
+    ("GET", "/files/{id}", {"Range": "bytes=0-1"}, None),
+    ("GET", "/files/{id}", {"Upload-Draft-Interop-Version": "9"}, None),
+    ("PATCH", "/files/{id}", {**TUS_BODY, "Upload-Offset": "0"}, b"x"),
+    ("PATCH", "/files/{id}", {**TUS_BODY, "Upload-Offset": "10"}, b""),
+    ("PATCH", "/files/{id}", chunk_fields(0, b"0123456789"), b"0123456789"),
+    ("PATCH", "/files/{id}", {"Content-Type": CHUNK, "Upload-Offset": "0", "Upload-Hole": "10"}, b""),
+    ("PATCH", "/files/{id}", {"Content-Type": CHUNK, "Upload-Complete": "?1"}, b""),
+    (
+        "PATCH",
+        "/files/{id}",
+        {**DRAFT, "Content-Type": "application/partial-upload", "Upload-Offset": "0", "Upload-Complete": "?1"},
+        b"0123456789",
+    ),
+    ("POST", "/files/{id}", {**TUS, "X-HTTP-Method-Override": "DELETE"}, b""),
+    ("DELETE", "/files/{id}", TUS, None),
+    ("DELETE", "/files/{id}", DRAFT, None),
+    ("GET", "/api/uploads/{id}", {}, None),
+    ("HEAD", "/api/uploads/{id}", {}, None),
+    ("GET", "/api/uploads/{id}?after=0&limit=5", {}, None),
+]
+
+
+def seen(answer: Answer) -> tuple[int, list[tuple[str, str]], bytes]:
+    return answer.status, [field for field in answer.fields if field[0] != "date"], answer.body
+
+
+@pytest.mark.rule("A-OWNER-1", "A-SCOPE-1")
+@pytest.mark.parametrize("state", ["empty", "begun", "complete", "removed"])
+def test_the_upload_of_another_is_as_one_that_never_was(url: str, state: str) -> None:
+    """Status, every field but the date, and body are those of an id that was never given; nothing changes."""
+    with callers(url, "alice", "bob") as (alice, bob):
+        upload = alice.create(10, parallel=state == "begun", Upload_Metadata="filename c2VjcmV0")
+        if state == "begun":
+            assert alice.patch(upload, 0, b"012").status == 204
+        elif state == "complete":
+            assert alice.patch(upload, 0, b"0123456789").status == 204
+        elif state == "removed":
+            assert alice.delete(upload).status == 204
+        before = seen(alice.head(upload))
+        known = upload.rsplit("/", 1)[1]
+        for method, target, fields, body in REQUESTS:
+            answers = [bob.request(method, target.format(id=each), fields, body) for each in (known, NEVER)]
+            assert seen(answers[0]) == seen(answers[1]), (method, target, fields)
+            assert answers[0].status == 404, (method, target, fields)
+        assert seen(alice.head(upload)) == before
+
+
+@pytest.mark.rule("A-OWNER-1")
+def test_lists_have_what_one_may_see(url: str) -> None:
+    with callers(url, "alice", "bob", "carol", "root") as (alice, bob, carol, root):
+        mine = alice.create(3)
+        shared = carol.create(3)
+        assert shared.split("/")[-1] in listed(alice)
+        assert mine.split("/")[-1] in listed(alice)
+        assert mine.split("/")[-1] not in listed(carol)
+        assert {mine.split("/")[-1], shared.split("/")[-1]}.isdisjoint(listed(bob))
+        assert {mine.split("/")[-1], shared.split("/")[-1]} <= set(listed(root))
+        assert alice.head(shared).status == 200
+        assert alice.status(shared)["project"] == "films"
+        assert root.status(mine)["owner"] == "alice"
+
+
+def listed(caller: Caller) -> list[str]:
+    found: list[str] = []
+    query = "?limit=1000"
+    while True:
+        page: Any = caller.request("GET", "/api/uploads" + query).json()
+        found += [upload["id"] for upload in page["uploads"]]
+        if page["next"] is None:
+            return found
+        query = f"?limit=1000&before={page['next']}"
+
+
+@pytest.mark.rule("A-OWNER-1", "T-CONCAT-3")
+def test_a_part_of_another_is_none(url: str) -> None:
+    with callers(url, "alice", "bob") as (alice, bob):
+        part = alice.create(3, parallel=False, Upload_Concat="partial")
+        assert alice.patch(part, 0, b"abc").status == 204
+        paths = [part.removeprefix(url), f"/files/{NEVER}"]
+        answers = [bob.post(None, Upload_Concat=f"final;{path}") for path in paths]
+        assert [answer.status for answer in answers] == [400, 400]
+        texts = [
+            answer.body.decode().replace(path.split("/")[-1], "ID") for answer, path in zip(answers, paths, strict=True)
+        ]
+        assert texts[0] == texts[1]
+        assert alice.post(None, Upload_Concat=f"final;{paths[0]}").status == 201
+
+
+@pytest.mark.rule("A-PROJECT-1")
+def test_an_upload_goes_into_a_project_of_ones_own(url: str) -> None:
+    with callers(url, "alice", "bob") as (alice, bob):
+        fields = {**TUS, "Upload-Length": "3"}
+        created = alice.request("POST", "/files?project=films", fields, b"")
+        assert created.status == 201
+        assert alice.status(created["location"])["project"] == "films"
+        for draft in ({}, {**DRAFT, "Upload-Complete": "?0"}):
+            refused = [bob.request("POST", f"/files?project={p}", {**fields, **draft}, b"") for p in ("films", "none")]
+            assert [answer.json()["code"] for answer in refused] == ["not-permitted", "not-permitted"]
+            assert refused[0].body == refused[1].body
+        assert bob.request("POST", "/files?project=a&project=b", fields, b"").json()["code"] == "malformed-field"
+        secret = base64.b64encode(b"films").decode()
+        climbing = bob.post(3, Upload_Metadata=f"project {secret},owner {base64.b64encode(b'alice').decode()}")
+        state = bob.status(climbing["location"])
+        assert (state["owner"], state["project"]) == ("bob", None)
+
+
+@pytest.mark.rule("A-HEAD-1", "A-OPEN-1")
+def test_without_a_credential_nothing_but_what_is_for_all(url: str) -> None:
+    with callers(url, "", "wrong", "alice") as (nobody, wrong, alice):
+        upload = alice.create(10).rsplit("/", 1)[1]
+        for caller in (nobody, wrong):
+            for method, target, fields, body in [*REQUESTS, ("POST", "/files", {**TUS, "Upload-Length": "1"}, b"")]:
+                for known in (upload, NEVER):
+                    answer = caller.request(method, target.format(id=known), fields, body)
+                    assert answer.status == 401, (method, target)
+                    assert answer["www-authenticate"].startswith("Bearer")
+                    if method != "HEAD":
+                        assert answer.json()["code"] == "unauthenticated"
+            assert caller.request("GET", "/nowhere").status == 401
+            assert caller.request("OPTIONS", "/files").status == 204
+            assert caller.request("OPTIONS", f"/files/{upload}").status == 204
+            assert caller.request("GET", "/health/ready").status == 200
+            assert caller.request("GET", "/health/live").status == 200
+
+
+@pytest.mark.rule("A-HEAD-1")
+def test_the_body_is_not_waited_for(url: str) -> None:
+    """The answer comes on the head, whatever the head says of a body."""
+    with Connection(url) as connection:
+        connection.begin("PATCH", f"/files/{NEVER}", {**TUS_BODY, "Upload-Offset": "0", "Content-Length": "1000000"})
+        assert connection.read().status == 401
+
+
+@pytest.mark.rule("A-SCOPE-1")
+def test_what_a_scope_is_needed_for(tmp_path: Path, rng: random.Random) -> None:
+    """Each scope alone, against every request; what is missing is said in words, and is the same for every id."""
+    needs: dict[str, set[Scope]] = {
+        "HEAD": {"read", "write", "watch"}, "GET": {"read"}, "PATCH": {"write"}, "DELETE": {"delete"},
+    }  # fmt: skip
+    people = {scope: Principal("alice", frozenset({scope})) for scope in SCOPES - {"operate"}} | {
+        "all": PEOPLE["alice"]
+    }
+    app = create_app(tmp_path / "data", lambda request: people.get(request.bearer or ""))
+    with served(app, "httptools") as url, callers(url, "all", *sorted(ALL)) as (alice, *others):
+        upload = alice.create(10).rsplit("/", 1)[1]
+        for scope, caller in zip(sorted(ALL), others, strict=True):
+            for method, target, fields, body in REQUESTS:
+                if "Override" in str(fields):
+                    continue
+                needed = needs["HEAD" if target.startswith("/api") else method]
+                statuses = {}
+                for known in (upload, NEVER):
+                    if scope in needed and method in ("PATCH", "DELETE") and known == upload:
+                        continue
+                    answer = caller.request(method, target.format(id=known), fields, body)
+                    statuses[known] = answer.status
+                    if scope not in needed and method != "HEAD":
+                        assert answer.json()["code"] == "missing-scope"
+                        assert set(answer.json()["scopes"]) == needed
+                assert (set(statuses.values()) == {403}) == (scope not in needed), (scope, method, target, statuses)
+            created = caller.request("POST", "/files", {**TUS, "Upload-Length": "3"}, b"").status
+            assert created == (201 if scope == "create" else 403)
+            with_body = caller.request("POST", "/files", {**TUS_BODY, "Upload-Length": "3"}, b"abc")
+            assert with_body.status == 403
+            assert caller.request("GET", "/api/uploads").status == (200 if scope in ("read", "watch") else 403)
+        assert alice.request("POST", "/files", {**TUS_BODY, "Upload-Length": "3"}, b"abc").status == 201
