@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import StartServer
 from tests.interop.browser import missing
 from tests.page.windows import Window, Windows
+from tests.support.process import ServerProcess
 
 MIB = 1024 * 1024
 
@@ -17,6 +19,12 @@ def windows(tmp_path: Path) -> Iterator[Windows]:
         pytest.skip(reason)
     with Windows(tmp_path) as windows:
         yield windows
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> ServerProcess:
+    """Of this test alone: the page shows all that a server has."""
+    return start_server()
 
 
 @pytest.fixture
