@@ -138,6 +138,7 @@ def test_the_file_can_be_chosen_again(window: Window, server: ServerProcess, fil
         until(window, 15)
         window.reload()
         window.sees("Choose the file again", "#rest")
+        eventually(lambda: is_silent(proxy), every=0, what="silence on the network")
         sent = proxy.up
         window.choose(film)
         window.sees("Complete", "#over", within=60)

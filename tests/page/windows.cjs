@@ -1,6 +1,6 @@
 // Windows of a headless Chromium, driven as somebody in front of them would: node windows.cjs MODULES CHROMIUM
 // Each line on standard input is one JSON command, each line on standard output its JSON answer, {value} or {error}.
-// `window` is any name; it is opened when it is first used, and all windows share one profile.
+// `window` is any name; it is opened when it is first used, with a profile of its own: another person looks on.
 //   {window, open: URL}                  go to a page
 //   {window, reload: true}
 //   {window, drop: [PATH, ...]}          drag files in from outside, as the desktop does
@@ -20,11 +20,11 @@ const readline = require('node:readline')
 const [modules, executablePath] = process.argv.slice(2)
 const { chromium } = createRequire(path.join(modules, 'anywhere.js'))('playwright-core')
 
-async function carryOut(context, page, command) {
+async function carryOut(page, command) {
   if (command.open) await page.goto(command.open)
   else if (command.reload) await page.reload()
   else if (command.drop) {
-    const session = await context.newCDPSession(page)
+    const session = await page.context().newCDPSession(page)
     const data = { items: [], files: command.drop, dragOperationsMask: 1 }
     for (const type of ['dragEnter', 'dragOver', 'drop']) {
       await session.send('Input.dispatchDragEvent', { type, x: 200, y: 200, data })
@@ -44,7 +44,6 @@ async function carryOut(context, page, command) {
 
 async function main() {
   const browser = await chromium.launch({ executablePath, headless: true })
-  const context = await browser.newContext({ viewport: { width: 1280, height: 800 } })
   const pages = new Map()
   console.log(JSON.stringify({ value: browser.version() }))
 
@@ -54,18 +53,18 @@ async function main() {
     try {
       let page = pages.get(command.window)
       if (!page) {
-        page = await context.newPage()
+        page = await (await browser.newContext({ viewport: { width: 1280, height: 800 } })).newPage()
         pages.set(command.window, page)
         page.on('console', (message) => console.error(`${command.window}: ${message.type()}: ${message.text()}`))
         page.on('pageerror', (error) => console.error(`${command.window}: error in the page: ${error.stack}`))
         page.on('dialog', (dialog) => dialog.accept())
       }
       if (command.close) {
-        await page.close()
+        await page.context().close()
         pages.delete(command.window)
         answer = { value: null }
       } else {
-        answer = { value: (await carryOut(context, page, command)) ?? null }
+        answer = { value: (await carryOut(page, command)) ?? null }
       }
     } catch (error) {
       answer = { error: String(error.stack ?? error) }

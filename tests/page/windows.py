@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 class Windows(Driver):
-    """A browser; its windows share one profile, as those of one person do."""
+    """A browser; each of its windows has a profile of its own, as if another person looked on."""
 
     def __init__(self, home: Path) -> None:
         super().__init__(home, HERE / "windows.cjs")

@@ -73,7 +73,8 @@ export class Item {
 
   get pace() {
     if (this.status !== 'receiving') return 0
-    return this.upload?.running ? this.upload.speed : (this.speed ?? 0)
+    if (this.upload) return this.upload.state === 'sending' ? this.upload.speed : 0
+    return this.speed ?? 0
   }
 
   /** Seconds until the last byte, or null. */
@@ -90,6 +91,7 @@ export class Item {
   place(now) {
     if (this.isOver) return 'over'
     if (this.upload || this.status === 'verifying') return 'now'
+    if (this.record) return 'rest'
     return now - this.moved < STILL * 1000 ? 'now' : 'rest'
   }
 

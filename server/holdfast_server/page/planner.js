@@ -192,8 +192,8 @@ export class Meter {
 
   speed(now) {
     this.#decay(now)
-    const known = 1 - 2 ** (-(now - this.#began) / this.#halfLife) // a meter that has just begun has seen only a part
-    return known > 0 ? this.#rate / known : 0
+    // A meter that has just begun has seen only a part; what fills the buffers at first is no speed.
+    return this.#rate / Math.max(1 - 2 ** (-(now - this.#began) / this.#halfLife), 0.2)
   }
 
   #decay(now) {
