@@ -19,12 +19,14 @@ ROUNDS ?= 5
 ONLY ?=
 DATA ?=
 LIMIT ?=
+SECONDS_EACH ?= 20
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NODE_MODULES := .cache/interop/node_modules
 RIVALS := .cache/bench-venv
+ATHERIS := .cache/atheris
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
 # .venv is made anew when it is not of this checkout (its paths are absolute), is broken, or is of another Python.
@@ -36,7 +38,7 @@ WANTED := $(HERE)
 endif
 FRESH := $(if $(HERE),$(if $(filter $(WANTED),$(HERE)),$(if $(wildcard $(READY)),$(shell [ "$$(cat $(READY))" = "$(CURDIR)" ] || echo --clear),),--clear),--clear)
 
-.PHONY: help demo test check bench benchpage rivals docs conformance clients constraints interop clean fresh
+.PHONY: help demo test check bench benchpage rivals docs conformance clients constraints interop fuzz clean fresh
 
 help: ## this list
 	@echo "Holdfast. Needs Python 3.11 or newer, and nothing else."
@@ -79,6 +81,13 @@ constraints: ## pin the dependencies again, newest versions, with uv
 	@command -v uv >/dev/null || { echo "make constraints needs uv: pip install uv"; exit 1; }
 	uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --no-header --no-annotate --extra dev pyproject.toml --output-file constraints.txt >/dev/null
+
+# atheris is no dependency: there are versions of Python that it is not built for.
+fuzz: $(READY) ## look for inputs that break the parsers, with atheris; SECONDS_EACH=20, ONLY='field framing'
+	@$(BIN)/python -c 'import sys; sys.path.insert(0, "$(ATHERIS)"); import atheris' 2>/dev/null \
+	  || $(BIN)/python -m pip --disable-pip-version-check install --quiet --target $(ATHERIS) atheris==3.0.0 \
+	  || { echo "make fuzz needs atheris, which cannot be had for this Python and machine; the corpus runs with make test." >&2; exit 1; }
+	@PYTHONPATH=$(ATHERIS) $(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH) $(ONLY)
 
 clean: ## remove everything that was made here
 	rm -rf $(VENV) .cache build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage benchmarks/results

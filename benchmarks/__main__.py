@@ -40,6 +40,8 @@ FAMILIES: Final = (
     "memory",
     "hashing",
     "latency",
+    "live",
+    "slow",
 )
 RESULTS: Final = ROOT / "benchmarks" / "results"
 ROOM: Final = 4

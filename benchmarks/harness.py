@@ -139,9 +139,11 @@ class Load:
         return result
 
 
-def load(server: Running, kind: str, **job: Any) -> tuple[dict[str, Any], Sample]:
-    """Run one job against a server; its result, and a sample of it without its work."""
-    with server.metered() as meter:
+def load(server: Running, kind: str, *, writes: int = 0, **job: Any) -> tuple[dict[str, Any], Sample]:
+    """Run one job against a server, which writes about so many bytes; its result, and a sample of it without its
+    work.
+    """
+    with server.metered(writes) as meter:
         result = Load(kind, port=server.port, **job).result()
     return result, Sample(result["seconds"], cpu=meter.cpu, memory=meter.memory, load=result["cpu"])
 
@@ -158,8 +160,12 @@ def check_stored(data: Path, count: int, length: int) -> None:
         raise FailedError(f"{found} files of {length} bytes are stored, not {count}")
 
 
-def command(server: Running, words: Sequence[str], folder: Path, **more: Any) -> tuple[Spent, Sample]:
-    """Run a command against a server; what it used, and a sample that has its costs, those of the server as `load`."""
-    with server.metered() as meter:
+def command(
+    server: Running, words: Sequence[str], folder: Path, *, writes: int = 0, **more: Any
+) -> tuple[Spent, Sample]:
+    """Run a command against a server, with which about so many bytes are written; what it used, and a sample that has
+    its costs, those of the server as `load`.
+    """
+    with server.metered(writes) as meter:
         spent = spend(words, folder, **more)
     return spent, Sample(spent.seconds, cpu=spent.cpu, memory=spent.memory, load=meter.cpu)

@@ -67,6 +67,11 @@ def check_commands(document: Path) -> Complaints:
         if command is None:
             yield f"holdfast {' '.join(words)}: there is no such command"
             continue
+        while isinstance(command, click.Group) and len(words) > 1:
+            inner = command.get_command(context, words[1])
+            if inner is None:
+                break
+            command, words = inner, words[1:]
         known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
         for word in words[1:]:
             if word.startswith("-") and word != "-" and word.partition("=")[0] not in known | {"--help"}:

@@ -38,7 +38,7 @@ def run(bench: Bench) -> Report:
         with bench.attempt(table, case, row) as samples, running(there[row], bench.folder) as server:
             kind = "chunks" if row.startswith("holdfast") else "parts"
             job = {"collection": server.peer.collection, "source": source, "size": bench.size, "piece": CHUNK}
-            _, sample = load(server, kind, **job, connections=int(case), fields=server.peer.fields)
+            _, sample = load(server, kind, writes=bench.size, **job, connections=int(case), fields=server.peer.fields)
             check_stored(server.data, 1, bench.size)
             samples.append(replace(sample, work=bench.size))
     return report

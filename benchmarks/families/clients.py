@@ -58,7 +58,7 @@ def run(bench: Bench) -> Report:
             continue
         with bench.attempt(table, "", row) as samples, running(peer, bench.folder) as server, bench.emptied(home):
             words = client.command(source, server.url)
-            _, sample = command(server, words, home, environment={"HOME": str(home)})
+            _, sample = command(server, words, home, writes=bench.size, environment={"HOME": str(home)})
             check_stored(server.data, 1, bench.size)
             samples.append(replace(sample, work=bench.size))
     return report

@@ -44,7 +44,7 @@ def run(bench: Bench) -> Report:
                 server, "partials", collection=collection, source=source, size=size, count=PARTS, piece=64 * MIB
             )
             job = {"parts": made["locations"] * TIMES, "size": whole, "fields": server.peer.fields}
-            _, sample = load(server, "final", collection=collection, **job)
+            _, sample = load(server, "final", writes=whole, collection=collection, **job)
             check_stored(server.data, 1, whole)
             blocks = sum(path.stat().st_blocks for path in server.data.rglob("*") if path.is_file())
             samples.append(replace(sample, work=whole, more={"disk": blocks * 512 / whole}))

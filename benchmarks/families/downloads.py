@@ -30,10 +30,17 @@ def _path(server: Running, source: str, size: int) -> str:
     """Where a file of the server is read from, once it is there."""
     collection = server.peer.collection
     if server.peer.put:
-        load(server, "puts", collection=collection, source=source, size=size, count=1)
+        load(server, "puts", writes=size, collection=collection, source=source, size=size, count=1)
         return f"{collection}0"
-    fields = server.peer.fields
-    made, _ = load(server, "streams", collection=collection, source=source, size=size, count=1, piece=0, fields=fields)
+    job = {
+        "collection": collection,
+        "source": source,
+        "size": size,
+        "count": 1,
+        "piece": 0,
+        "fields": server.peer.fields,
+    }
+    made, _ = load(server, "streams", writes=size, **job)
     return str(made["locations"][0])
 
 
@@ -50,7 +57,7 @@ def _commands(target: Path) -> dict[str, Callable[[str], list[str]]]:
 def _command(server: Running, words: list[str], target: Path, size: int) -> Sample:
     """The sample of a command, with the costs of the server in the first place."""
     target.unlink(missing_ok=True)
-    _, sample = command(server, words, target.parent, environment={"HOME": str(target.parent)})
+    _, sample = command(server, words, target.parent, writes=size, environment={"HOME": str(target.parent)})
     if words[0] != "curl" and target.stat().st_size != size:
         raise FailedError(f"{target.stat().st_size} bytes came, not {size}")
     return replace(sample, cpu=sample.load, load=sample.cpu, memory=None)

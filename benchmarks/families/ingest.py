@@ -29,9 +29,9 @@ def send(server: Running, source: str, size: int, streams: int, piece: int) -> S
     """`size` bytes in all. Raises FailedError if not all of it is stored."""
     common = {"collection": server.peer.collection, "source": source, "size": size, "count": streams}
     if server.peer.put:
-        _, sample = load(server, "puts", **common)
+        _, sample = load(server, "puts", writes=size, **common)
     else:
-        _, sample = load(server, "streams", **common, piece=piece, fields=server.peer.fields)
+        _, sample = load(server, "streams", writes=size, **common, piece=piece, fields=server.peer.fields)
     check_stored(server.data, streams, size // streams)
     return replace(sample, work=size)
 

@@ -53,7 +53,7 @@ def run(bench: Bench) -> Report:
         with bench.attempt(table, case, row) as samples, running(there[row], bench.folder) as server:
             job = {"collection": server.peer.collection, "fields": server.peer.fields, "source": source}
             target = _upload(server)
-            with server.metered() as meter, contextlib.ExitStack() as others:
+            with server.metered(size) as meter, contextlib.ExitStack() as others:
                 if CASES[case]:
                     pressing = Load("press", path=str(bench.folder / "pressed"), size=PRESS)
                     others.callback(pressing.result)

@@ -49,6 +49,7 @@ def run(bench: Bench) -> Report:
         else:
             client, peer = rows[row]
             with bench.attempt(table, case, row) as samples, running(peer, bench.folder) as server, bench.emptied(home):
-                _, sample = command(server, client.command(source, server.url), home, environment={"HOME": str(home)})
+                words, home_is = client.command(source, server.url), {"HOME": str(home)}
+                _, sample = command(server, words, home, writes=sizes[case], environment=home_is)
                 samples.append(sample)
     return report

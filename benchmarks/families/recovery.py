@@ -7,7 +7,7 @@ runs from the start of the new process to its first true answer to HEAD. What it
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from benchmarks.harness import Bench, load, taking_part
 from benchmarks.load.wire import Connection, RefusedError, Segment
@@ -76,7 +76,7 @@ def run(bench: Bench) -> Report:
             continue
         with bench.attempt(table, case, row) as samples, running(peer, bench.folder) as server:
             if cases[case]:
-                job = {"way": "two", "size": 4 * KIB, "clients": 16, "limit": 60.0, "most": cases[case]}
+                job: dict[str, Any] = {"way": "two", "size": 4 * KIB, "clients": 16, "limit": 60.0, "most": cases[case]}
                 load(server, "files", collection=peer.collection, fields=peer.fields, **job)
             connection, location = _begin(server, source, size)
             with connection:

@@ -13,6 +13,7 @@ from holdfast.errors import (
     ConnectionFailed,
     HoldfastError,
     NotAuthorized,
+    ServerFull,
     ServerRefused,
     ServerUnavailable,
     SourceChanged,
@@ -29,9 +30,12 @@ from holdfast.errors import (
 from holdfast.outcome import DownloadResult, UploadResult
 from holdfast.progress import Progress, State
 from holdfast.queue import Statistics, TransferQueue
+from holdfast.sources import UploadSource
 from holdfast.sync import Client, download, upload
 from holdfast.transfers import RetryPolicy, Transfer
+from holdfast.watching import News
 from holdfast_protocol.digest import Digest
+from holdfast_protocol.live import Place
 
 __all__ = [
     "AsyncClient",
@@ -41,9 +45,12 @@ __all__ = [
     "Digest",
     "DownloadResult",
     "HoldfastError",
+    "News",
     "NotAuthorized",
+    "Place",
     "Progress",
     "RetryPolicy",
+    "ServerFull",
     "ServerRefused",
     "ServerUnavailable",
     "SourceChanged",
@@ -60,6 +67,7 @@ __all__ = [
     "TransferQueue",
     "UploadGone",
     "UploadResult",
+    "UploadSource",
     "UsageError",
     "VerificationFailed",
     "download",

@@ -2,33 +2,48 @@
 
 Rule of this file: it alone knows httpx. HTTP/1.1 only: bulk bytes over one HTTP/2 connection wait for each other's
 flow control. No redirect is followed, no answer is kept in memory beyond 64 KiB (but downloads, which are streamed),
-and each wait has its limit: for a connection, for the next bytes to move, for the answer.
-Headers that the caller gave, credentials among them, go to the origin that they were given for and to no other.
+and each wait has its limit: for a connection, for the next bytes to move, for the answer. The body of a long answer
+goes from the socket straight to where it belongs, if the connection is one of _wire.py.
+Headers that the caller gave, and credentials, go to the origin that they are for and to no other. What httpx is told of
+a URL, and may log, has no query.
 """
 
+import os
 import socket
 import ssl
-import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
-from urllib.parse import unquote, urlsplit, urlunsplit
+from functools import partial
+from typing import Final, TypeAlias, TypeVar
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import anyio
+import httpcore
 import httpx
+from anyio import to_thread
 
+from holdfast._wire import Network, Sink, Wire
+from holdfast.clock import SYSTEM, Clock
+from holdfast.credentials import Key, Keyring, Login
 from holdfast.errors import BrokenProtocol, ConnectionFailed, Stalled, UsageError
-from holdfast.limiter import Direction, Limiter, Limiters, Origin
+from holdfast.limiter import Crowd, Direction, Limiter, Limiters, Origin
+from holdfast.outcome import from_refusal
 from holdfast.planner import Share
+from holdfast_protocol import client as protocol
 from holdfast_protocol import headers as names
 from holdfast_protocol.messages import Headers, Request, Response
 
 PIECE: Final = 256 * 1024
 """Bytes handed to the connection at once. The stall timeout counts for each of them."""
-READ_PIECE: Final = 256 * 1024
+READ_PIECE: Final = 1024 * 1024
+"""Bytes of an answer that are handed on at once, if so many are there."""
+LEND: Final = 4 * 1024 * 1024
+"""Bytes of a body from which on it is read from the socket itself; a connection is not used again after that."""
 LARGEST_ERROR: Final = 64 * 1024
+_LEGAL: Final = "!$%&'()*+,-./:;=?@_~[]"
+"""What may stand in a path and a query as it is; a percent sign is taken for the begin of an escape."""
 
 Result = TypeVar("Result")
 
@@ -52,16 +67,70 @@ class Body:
     pieces: Callable[[], AsyncIterator[bytes | bytearray | memoryview]]
 
 
-class Incoming:
-    """An answer whose body is read as it comes."""
+Content: TypeAlias = Callable[[], AsyncIterator[bytes]]
+"""Gives the bytes of a body anew for each sending."""
+Verify: TypeAlias = ssl.SSLContext | bool | str | os.PathLike[str]
+"""How servers prove who they are: against the authorities of the system, those in a PEM file, not at all, or as
+said."""
 
-    def __init__(self, response: httpx.Response) -> None:
+
+class Incoming:
+    """An answer whose body is read as it comes. `stall` is for how many seconds it may stand still."""
+
+    def __init__(self, response: httpx.Response, stall: float) -> None:
         self._response = response
+        self._stall = stall
         self.status = response.status_code
         self.headers = Headers(response.headers.multi_items())
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body as it came over the wire, in pieces of about 256 KiB.
+    async def carry(self, sink: Sink, wanted: Callable[[], int], *, decode: bool = False) -> AsyncIterator[int]:
+        """Bring the body to `sink`, which is called in a worker thread, in order; gives the bytes of each time.
+
+        `wanted` says how many may come now, each time anew; with 0 it ends. `decode` takes off a content coding. Raises
+        ConnectionFailed, after all that came, BrokenProtocol, and what `sink` raises.
+        """
+        length = self.headers.get(names.CONTENT_LENGTH)
+        wire = self._response.extensions.get("network_stream")
+        plain = decode or names.TRANSFER_ENCODING in self.headers or length is None or not length.isdigit()
+        if isinstance(wire, Wire) and wire.at_body and not plain and length is not None and int(length) >= LEND:
+            carried = self._lent(wire, int(length), sink, wanted)
+        else:
+            carried = self._plain(sink, wanted, decode=decode)
+        async with aclosing(carried):
+            async for count in carried:
+                yield count
+
+    async def _lent(self, wire: Wire, length: int, sink: Sink, wanted: Callable[[], int]) -> AsyncGenerator[int, None]:
+        at = 0
+        while at < length and (most := wanted()):
+            try:
+                count = await wire.carry(sink, at, min(most, length - at), self._stall)
+            except (httpcore.NetworkError, httpcore.TimeoutException) as error:
+                kind = httpx.ReadTimeout if isinstance(error, httpcore.TimeoutException) else httpx.ReadError
+                raise _connection_error(kind(str(error)), self._response.request) from error
+            if not count:
+                where = _where(self._response.request)
+                raise ConnectionFailed(f"{where} ended the answer after {at} of {length} bytes")
+            at += count
+            yield count
+
+    async def _plain(self, sink: Sink, wanted: Callable[[], int], *, decode: bool) -> AsyncGenerator[int, None]:
+        at = 0
+        async with aclosing(self.pieces(decode=decode)) as pieces:
+            async for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    most = wanted()
+                    if not most:
+                        return
+                    await to_thread.run_sync(sink, at, view[:most])
+                    count = min(most, len(view))
+                    at += count
+                    view = view[most:]
+                    yield count
+
+    async def pieces(self, *, decode: bool = False) -> AsyncGenerator[bytes, None]:
+        """The body as it came over the wire, or decoded, in pieces of about 1 MiB.
 
         Raises ConnectionFailed, after all that came.
         """
@@ -69,7 +138,7 @@ class Incoming:
         size = 0
         failure: Exception | None = None
         try:
-            async for part in self._response.aiter_raw():
+            async for part in self._response.aiter_bytes() if decode else self._response.aiter_raw():
                 parts.append(part)
                 size += len(part)
                 if size >= READ_PIECE:
@@ -83,13 +152,22 @@ class Incoming:
         if failure is not None:
             raise failure
 
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes, at once. Raises ConnectionFailed."""
+        try:
+            async for part in self._response.aiter_raw():
+                yield part
+        except httpx.HTTPError as error:
+            raise _connection_error(error, self._response.request) from error
+
     async def answer(self) -> Response:
         """The whole as a value; of the body at most 64 KiB."""
         body = bytearray()
-        async for piece in self.pieces():
-            body += piece
-            if len(body) >= LARGEST_ERROR:
-                break
+        async with aclosing(self.pieces()) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) >= LARGEST_ERROR:
+                    break
         return Response(self.status, self.headers, bytes(body[:LARGEST_ERROR]))
 
 
@@ -97,50 +175,74 @@ class Transport:
     """Connections to servers. Belongs to one event loop; `aclose()` ends all of them.
 
     `override_method` sends PATCH and DELETE as a POST that says so (tus, X-HTTP-Method-Override), for networks that let
-    no other methods through.
+    no other methods through. `proxy` is the URL of a proxy for all requests; without it the environment says which
+    (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY). Authorities are those of SSL_CERT_FILE or SSL_CERT_DIR, if `verify`
+    names no others. Raises UsageError for a proxy or a file of authorities that cannot be used.
     """
 
     def __init__(
         self,
         *,
         timeouts: Timeouts | None = None,
-        verify: ssl.SSLContext | bool = True,
+        verify: Verify = True,
+        proxy: str | None = None,
+        keyring: Keyring | None = None,
         override_method: bool = False,
         ceilings: Mapping[str, int] | None = None,
+        crowd: Crowd | None = None,
+        clock: Clock = SYSTEM,
     ) -> None:
         self.timeouts = timeouts or Timeouts()
+        self._keyring = keyring or Keyring()
+        self._clock = clock
         self._override_method = override_method
         self._asking = anyio.Lock()
-        self.limiters = Limiters(time.monotonic, ceilings)
-        """Of all origins; `ceilings` are those of Limiters."""
+        self.limiters = Limiters(clock, ceilings, crowd)
+        """Of all origins; `ceilings` and `crowd` are those of Limiters."""
         times = self.timeouts
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20)
-        self._client = httpx.AsyncClient(
-            http1=True,
-            http2=False,
-            verify=verify,
-            limits=limits,
-            follow_redirects=False,
-            timeout=httpx.Timeout(times.stall, connect=times.connect, pool=None),
-            # What is stored is what is wanted, not a form of it that was made for the way.
-            headers={"User-Agent": "holdfast", "Accept-Encoding": "identity"},
-            # A proxy of the environment needs httpx's own set-up; the option is not worth losing that.
-            transport=None if urllib.request.getproxies() else _direct(verify, limits),
-        )
+        context = _context(verify)
+        # A proxy needs httpx's own set-up; what is set up here is not worth losing that.
+        direct = proxy is None and not urllib.request.getproxies()
+
+        def client(transport: httpx.AsyncHTTPTransport | None) -> httpx.AsyncClient:
+            return httpx.AsyncClient(
+                http1=True,
+                http2=False,
+                verify=context,
+                proxy=proxy,
+                limits=limits,
+                follow_redirects=False,
+                timeout=httpx.Timeout(times.stall, connect=times.connect, pool=None),
+                # What is stored is what is wanted, not a form of it that was made for the way.
+                headers={"User-Agent": "holdfast", names.ACCEPT_ENCODING: "identity"},
+                transport=transport,
+            )
+
+        try:
+            self._clients: dict[Direction, httpx.AsyncClient] = {
+                "up": client(_direct(context, limits) if direct else None),
+                "down": client(_Lending(context, limits) if direct else None),
+            }
+        except (ValueError, ImportError, httpx.InvalidURL) as error:
+            raise UsageError(f"the proxy cannot be used: {error}") from error
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        for client in self._clients.values():
+            await client.aclose()
 
     def session(self, url: str, extra: Mapping[str, str] | None = None, direction: Direction = "up") -> "Session":
         """A session for the server of `url`, with header fields for it. Raises UsageError for a bad URL."""
         return Session(
-            self._client,
+            self._clients[direction],
             self.timeouts,
             url,
             extra or {},
             lambda origin: self.limiters.of(origin, direction),
+            self._keyring,
             asking=self._asking,
             override_method=self._override_method,
+            clock=self._clock,
         )
 
 
@@ -157,21 +259,24 @@ class Session:
         url: str,
         extra: Mapping[str, str],
         limiter: Callable[[Origin], Limiter],
+        keyring: Keyring,
         *,
         asking: anyio.Lock,
         override_method: bool = False,
+        clock: Clock = SYSTEM,
     ) -> None:
+        self.clock = clock
         self.asking = asking
         """Held by whoever asks what a server offers, so that transfers which start together ask once."""
         self._override_method = override_method
         self._client = client
         self._timeouts = timeouts
-        self.endpoint, credentials = _split(url)
+        self.endpoint, login = _split(url)
         self._origin = _origin(self.endpoint)
         self.limiter = limiter(self._origin)
         """Shared by all transfers to this origin in this direction."""
         self._extra = dict(extra)
-        self._auth = httpx.BasicAuth(*credentials) if credentials is not None else None
+        self._key = keyring.key(_spelled(self._origin), login, self._extra)
 
     async def exchange(
         self,
@@ -194,9 +299,9 @@ class Session:
             except StopIteration as stop:
                 result: Result = stop.value
                 return result
-            content = (
-                _outgoing(body, sent, share, self.limiter) if request.body is not None and body is not None else None
-            )
+            content: Content | None = None
+            if request.body is not None and body is not None:
+                content = partial(_outgoing, body, sent, share, self.limiter)
             async with self.open(request, content, patience=patience) as incoming:
                 answer = await incoming.answer()
 
@@ -204,40 +309,114 @@ class Session:
     async def open(
         self,
         request: Request,
-        content: AsyncIterator[bytes] | None = None,
+        content: Content | None = None,
         *,
         stream: bool = False,
         patience: float = 0.0,
     ) -> AsyncIterator[Incoming]:
-        """Send a request and give its answer as it comes. Raises ConnectionFailed, Stalled or BrokenProtocol."""
-        ours = _origin(request.url) == self._origin
-        sent = {**(self._extra if ours else {}), **request.headers}
+        """Send a request and give its answer as it comes.
+
+        A token that is refused is renewed once, and the request is sent again. Raises NotAuthorized if that is no help,
+        ConnectionFailed, Stalled or BrokenProtocol.
+        """
+        key = self._key if _origin(request.url) == self._origin else None
         read = self._timeouts.stall if stream else self._timeouts.response + patience
-        method = request.method
-        if self._override_method and method in ("PATCH", "DELETE"):
-            sent[names.METHOD_OVERRIDE], method = method, "POST"
-        limits = httpx.Timeout(self._timeouts.stall, connect=self._timeouts.connect, read=read, pool=None)
+        shown = await key.shown() if key is not None else None
+        response = await self._send(request, shown, content, read)
         try:
-            message = self._client.build_request(method, request.url, headers=sent, content=content, timeout=limits)
-            response = await self._client.send(message, stream=True, auth=self._auth if ours else None)
-        except httpx.HTTPError as error:
-            raise _connection_error(error, error.request) from error
-        except (httpx.InvalidURL, ValueError) as error:
-            raise UsageError(f"{request.url} is not a URL that can be asked: {error}") from error
-        try:
-            yield Incoming(response)
+            if response.status_code in (401, 403) and key is not None and key.renewable:
+                await response.aclose()
+                response = await self._renewed(request, key, shown, content, read)
+            yield Incoming(response, self._timeouts.stall)
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
 
+    async def _renewed(
+        self, request: Request, key: Key, refused: str | None, content: Content | None, read: float
+    ) -> httpx.Response:
+        """The same request with another token. Raises NotAuthorized if that is refused, too."""
+        await key.renew(refused)
+        response = await self._send(request, await key.shown(), content, read)
+        if response.status_code not in (401, 403):
+            return response
+        try:
+            refusal = protocol.refused(await Incoming(response, self._timeouts.stall).answer(), self.clock.time())
+        finally:
+            await response.aclose()
+        error = from_refusal(refusal, request.url)
+        error.add("; the token had just been renewed")
+        raise error
 
-def _direct(verify: ssl.SSLContext | bool, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
+    async def _send(
+        self, request: Request, authorization: str | None, content: Content | None, read: float
+    ) -> httpx.Response:
+        ours = _origin(request.url) == self._origin
+        sent = {**(self._extra if ours else {}), **request.headers}
+        if authorization is not None:
+            sent[names.AUTHORIZATION] = authorization
+        method = request.method
+        if self._override_method and method in ("PATCH", "DELETE"):
+            sent[names.METHOD_OVERRIDE], method = method, "POST"
+        limits = httpx.Timeout(self._timeouts.stall, connect=self._timeouts.connect, read=read, pool=None)
+        url, extensions = request.url, {}
+        if "?" in url:
+            # httpx logs URLs, and a query may be a signature; this goes past its eyes.
+            parts = urlsplit(url)
+            url = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
+            extensions["target"] = f"{quote(parts.path, safe=_LEGAL) or '/'}?{quote(parts.query, safe=_LEGAL)}".encode()
+        try:
+            message = self._client.build_request(
+                method,
+                url,
+                headers=sent,
+                content=content() if content is not None else None,
+                timeout=limits,
+                extensions=extensions,
+            )
+            return await self._client.send(message, stream=True)
+        except httpx.HTTPError as error:
+            raise _connection_error(error, error.request) from error
+        except (httpx.InvalidURL, ValueError) as error:
+            raise UsageError(f"{request.url} is not a URL that can be asked: {error}") from error
+
+
+def _context(verify: Verify) -> ssl.SSLContext:
+    if isinstance(verify, ssl.SSLContext):
+        return verify
+    if isinstance(verify, bool):
+        return httpx.create_ssl_context(verify=verify)
+    try:
+        return ssl.create_default_context(cafile=os.fspath(verify))
+    except OSError as error:
+        reason = error.strerror or "it holds no certificates in PEM"
+        raise UsageError(
+            f"{os.fspath(verify)} cannot be used as a file of certificate authorities ({reason})"
+        ) from error
+
+
+def _direct(verify: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
     options: list[tuple[int, int, int]] = []
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         # Without it megabytes wait in the kernel: the count of bytes sent runs ahead of the wire, and the time
         # until they are gone is taken for time without an answer.
         options.append((socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PIECE))
     return httpx.AsyncHTTPTransport(verify=verify, http1=True, http2=False, limits=limits, socket_options=options)
+
+
+class _Lending(httpx.AsyncHTTPTransport):
+    """Its connections are those of _wire.py."""
+
+    def __init__(self, verify: ssl.SSLContext, limits: httpx.Limits) -> None:
+        super().__init__(verify=verify, limits=limits)
+        # httpx has no argument for it. A version that keeps its connections elsewhere is none the worse for this line.
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=verify,
+            max_connections=limits.max_connections,
+            max_keepalive_connections=limits.max_keepalive_connections,
+            keepalive_expiry=limits.keepalive_expiry,
+            network_backend=Network(),
+        )
 
 
 async def _outgoing(
@@ -257,7 +436,7 @@ async def _outgoing(
             yield piece  # type: ignore[misc]  # h11 takes a view as it takes bytes, and copies it once
 
 
-def _split(url: str) -> tuple[str, tuple[str, str] | None]:
+def _split(url: str) -> tuple[str, Login | None]:
     """The URL without user name and password, and these."""
     refusal = UsageError(f"{url!r} is not a URL of an HTTP server; it must look like http://host:8000/files")
     try:
@@ -274,14 +453,23 @@ def _split(url: str) -> tuple[str, tuple[str, str] | None]:
     return urlunsplit((parts.scheme, bare, parts.path or "/", parts.query, "")), credentials
 
 
+def _spelled(origin: Origin) -> str:
+    scheme, host, port = origin
+    return f"{scheme}://{f'[{host}]' if host and ':' in host else host}:{port}"
+
+
 def _origin(url: str) -> Origin:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
+def _where(request: httpx.Request) -> str:
+    return f"{request.url.host}:{request.url.port or {'http': 80}.get(request.url.scheme, 443)}"
+
+
 def _connection_error(error: httpx.HTTPError, request: httpx.Request) -> ConnectionFailed | BrokenProtocol:
     """Ours for one of httpx's."""
-    where = f"{request.url.host}:{request.url.port or {'http': 80}.get(request.url.scheme, 443)}"
+    where = _where(request)
     reason = str(error) or type(error).__name__
     match error:
         case httpx.ConnectTimeout():

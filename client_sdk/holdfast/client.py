@@ -5,9 +5,7 @@ the `async with` of an AsyncClient, and whatever was started in it has ended whe
 """
 
 import os
-import ssl
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -17,22 +15,30 @@ import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
-from holdfast._transport import Timeouts, Transport
+from holdfast._transport import Timeouts, Transport, Verify
 from holdfast.books import Books
+from holdfast.clock import SYSTEM, Clock
+from holdfast.credentials import Keyring, Token
 from holdfast.downloader import Downloader, DownloadJob
-from holdfast.errors import UsageError
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.journal import Journal
-from holdfast.ledger import Asked, Row
+from holdfast.ledger import Asked, Row, bare, shown
+from holdfast.limiter import Crowd
 from holdfast.outcome import DownloadResult, UploadResult
 from holdfast.planner import MAX_CONCURRENCY, RateLimit, Share
 from holdfast.progress import Tracker
 from holdfast.queue import TransferQueue
-from holdfast.repeating import Manner, digest_of, download_asked, stream_asked, upload_asked
+from holdfast.remotes import remote_of
+from holdfast.repeating import Manner, digest_of, download_asked, upload_asked
 from holdfast.sending import Dialect, OnChange, UploadJob
-from holdfast.streaming import Stream, StreamUploader
+from holdfast.sources import UploadSource, recognize
+from holdfast.streaming import StreamUploader
 from holdfast.transfers import Gate, RetryPolicy, Transfer
 from holdfast.uploader import Uploader
+from holdfast.watching import News, Watch, place, topics_for
+from holdfast_protocol import headers as names
 from holdfast_protocol.digest import Digest, available, size
+from holdfast_protocol.live import Place
 
 Result = TypeVar("Result")
 IfBusy = Literal["follow", "fail"]
@@ -46,32 +52,50 @@ class AsyncClient:
     Used with `async with`: leaving it waits for the transfers that still run, or cancels them if it is left by an
     exception, and then raises the errors that nobody awaited.
 
-    `transfers` is how many files are on their way at once, `limit_rate` bytes a second of content for all of them
-    together. `headers` are sent to the origin of each transfer's URL, and to no other. `state` is the folder of the
-    journal (else $HOLDFAST_STATE, else the user's state folder). `override_method` sends PATCH and DELETE as POST with
-    X-HTTP-Method-Override, for networks that block them. `if_busy` is what a transfer does that another process is at
-    already: it follows that one to its end, and takes over if its process ends before, or it fails with TransferBusy.
+    `transfers` is how many files are on their way at once, `connections` how many connections they have together (None:
+    as many as pay, at most 16 for each origin), `limit_rate` bytes a second of content for all of them together; all
+    three can be changed later (`queue`).
+
+    `headers` are sent to the origin of each transfer's URL, and to no other. So is `token`, as Bearer: a string, or a
+    function, perhaps an `async def`, that gives one for an origin, and is asked again when a server refuses what it
+    gave. Without these there are $HOLDFAST_TOKEN and netrc (holdfast/credentials.py). `verify` is how servers prove who
+    they are: True, a file of certificate authorities in PEM, an SSLContext, or False. `proxy` is a URL; else the
+    environment names it.
+
+    `state` is the folder of the journal (else $HOLDFAST_STATE, else the user's state folder). `override_method` sends
+    PATCH and DELETE as POST with X-HTTP-Method-Override, for networks that block them. `if_busy` is what a transfer
+    does that another process is at already: it follows that one to its end, and takes over if its process ends before,
+    or it fails with TransferBusy. `clock` is what waits go by. Raises UsageError for what makes no sense, here or when
+    it is entered.
     """
 
     def __init__(
         self,
         *,
         headers: Mapping[str, str] | None = None,
-        limit_rate: float | None = None,
+        token: Token | None = None,
         transfers: int = 4,
+        connections: int | None = None,
+        limit_rate: float | None = None,
         timeouts: Timeouts | None = None,
-        verify: ssl.SSLContext | bool = True,
+        verify: Verify = True,
+        proxy: str | None = None,
         state: PathLike | None = None,
         override_method: bool = False,
         retry: RetryPolicy | None = None,
         if_busy: IfBusy = "follow",
+        clock: Clock = SYSTEM,
     ) -> None:
         self._headers = dict(headers or {})
-        self._limit = RateLimit(limit_rate, time.monotonic)
-        self.queue = TransferQueue(transfers, self._limit, retry or RetryPolicy())
+        self._token = token
+        self._clock = clock
+        self._limit = RateLimit(limit_rate, clock.monotonic)
+        self._crowd = Crowd(connections)
+        self.queue = TransferQueue(transfers, self._limit, retry or RetryPolicy(), self._crowd, clock)
         """All transfers of this client: their order, limits and statistics."""
         self._timeouts = timeouts
-        self._verify = verify
+        self._verify: Verify = verify
+        self._proxy = proxy
         self._state = state
         self._override_method = override_method
         self._if_busy = if_busy
@@ -82,13 +106,24 @@ class AsyncClient:
         self._group: TaskGroup | None = None
 
     async def __aenter__(self) -> "AsyncClient":
+        keyring = Keyring(self._token)
+        if keyring.explicit and any(name.lower() == names.AUTHORIZATION.lower() for name in self._headers):
+            raise UsageError("give a token or the header Authorization, not both")
         self._journal = await to_thread.run_sync(Journal.open, self._state)
-        self._transport = Transport(
-            timeouts=self._timeouts,
-            verify=self._verify,
-            override_method=self._override_method,
-            ceilings=await to_thread.run_sync(self._journal.find_ceilings),
-        )
+        try:
+            self._transport = Transport(
+                timeouts=self._timeouts,
+                verify=self._verify,
+                proxy=self._proxy,
+                keyring=keyring,
+                override_method=self._override_method,
+                ceilings=await to_thread.run_sync(self._journal.find_ceilings),
+                crowd=self._crowd,
+                clock=self._clock,
+            )
+        except BaseException:
+            self._journal.close()
+            raise
         self._books = Books(self._journal, self._transport.limiters)
         self._bookkeeping = anyio.create_task_group()
         await self._bookkeeping.__aenter__()
@@ -126,9 +161,10 @@ class AsyncClient:
 
     def upload(
         self,
-        path: PathLike,
+        source: UploadSource,
         to: str,
         *,
+        name: str | None = None,
         metadata: Metadata | None = None,
         checksum: str = "sha-256",
         concurrency: int | None = None,
@@ -140,20 +176,28 @@ class AsyncClient:
         resume: bool = False,
         max_attempts: int = 10,
     ) -> Transfer[UploadResult]:
-        """Start sending a file to the collection `to`, or go on with it if it was begun before.
+        """Start sending something to the collection `to`, or go on with it if it was begun before.
 
-        With `resume`, `to` is the URL of one upload that another client began: what it lacks of the file is sent, in
-        any dialect, and `metadata` are not. Whether the bytes that are there are those of this file is known only where
-        the server verifies a digest of the whole: with parallel chunks. It is never begun anew: if it is gone, or has
-        another length, UploadGone or VerificationFailed is raised, and it stays as it is.
+        `source` is the path of a file, bytes, a file object that is open for reading bytes, or an iterable of bytes,
+        asynchronous or not. A file object is read from where it stands, and stays open. Files and bytes are recognized:
+        the same call in a later process goes on where this one stopped. What has no length beforehand (an iterable, a
+        pipe) is a stream: one chunk of 8 MiB (`chunk_size`, at most 64 MiB) of it is in memory, until the server has
+        it. It needs a server with `creation-defer-length` of tus or with the IETF draft, and goes over one connection.
 
-        `metadata` is added to the file's name and type. `checksum` is the algorithm of the digest of the whole file.
-        `protocol` is the dialect: parallel, tus, ietf (the IETF draft, in the newest version that the server
-        understands), or auto: the first of these that the server names. `concurrency` is 1 to 64 connections,
-        `chunk_size` in bytes is rounded up to what the server can take; None leaves both to the client. `priority`:
-        lower numbers go first. `on_change="restart"` begins anew when the file changes while it is sent, instead of
+        With `resume`, `to` is the URL of one upload that was begun already, by whatever client: what it lacks is sent,
+        in any dialect, and `metadata` are not. A stream must come from its beginning again; what the server has of it
+        is read and not sent. Whether the bytes that are there are the right ones is known only where the server
+        verifies a digest of the whole: with parallel chunks. It is never begun anew: if it is gone, or has another
+        length, UploadGone or VerificationFailed is raised, and it stays as it is.
+
+        `name` is what the file is called at the server, if not as the path or the file object. `metadata` is added to
+        the file's name and type. `checksum` is the algorithm of the digest of the whole file. `protocol` is the
+        dialect: parallel, tus, ietf (the IETF draft, in the newest version that the server understands), or auto: the
+        first of these that the server names. `concurrency` is 1 to 64 connections, `chunk_size` in bytes is rounded up
+        to what the server can take; None leaves both to the client. `priority`: lower numbers go first. `limit_rate` is
+        in bytes a second. `on_change="restart"` begins anew when the file changes while it is sent, instead of
         SourceChanged. `max_attempts` are failures in a row without progress. Returns at once. Raises UsageError for
-        arguments that make no sense.
+        arguments that make no sense; the transfer raises it if the server takes no streams.
         """
         _check_dialect(protocol)
         if checksum not in available():
@@ -163,8 +207,13 @@ class AsyncClient:
         if chunk_size is not None and chunk_size < 1:
             raise UsageError(f"a chunk size of {chunk_size} bytes makes no sense; give at least 1")
         _check_attempts(max_attempts)
+        given = recognize(source, name)
+        if given.stream is not None and protocol == "parallel":
+            raise UsageError("a stream of unknown length cannot go in parallel chunks; use auto, tus or ietf")
+        transport, journal = self._ready()
+        session = transport.session(to, self._headers)
         job = UploadJob(
-            path=Path(path),
+            given=given,
             metadata=_encoded(metadata or {}),
             checksum=checksum,
             concurrency=concurrency,
@@ -174,59 +223,21 @@ class AsyncClient:
             resume=resume,
             max_attempts=max_attempts,
         )
-        transport, journal = self._ready()
-        session = transport.session(to, self._headers)
         asked = upload_asked(job, to, self._manner(priority, limit_rate))
+        job = replace(job, id=asked.id)
         tracker, limit, share = self._shared(priority, limit_rate)
-        uploader = Uploader(replace(job, id=asked.id), session, journal, tracker, share)
-        # What another process has finished is found there, complete.
-        work = self._followed(tracker, uploader.run, lambda row: None)
-        transfer = Transfer("upload", str(job.path), tracker, work, share=share, limit=limit, id=asked.id)
-        return self._begun(transfer, asked)
-
-    def upload_stream(
-        self,
-        stream: Stream,
-        to: str,
-        *,
-        name: str = "stream",
-        metadata: Metadata | None = None,
-        checksum: str = "sha-256",
-        chunk_size: int | None = None,
-        protocol: Dialect = "auto",
-        priority: int = 0,
-        limit_rate: float | None = None,
-        max_attempts: int = 10,
-    ) -> Transfer[UploadResult]:
-        """Start sending bytes of which nobody knows how many will come, from an iterable or an asynchronous one.
-
-        For servers with `creation-defer-length` of tus, or with the IETF draft; one chunk of 8 MiB (`chunk_size`, at
-        most 64 MiB) is in memory. `name` is that of the file at the server. `protocol` is tus, ietf or auto. A later
-        process cannot go on with it. The other arguments are those of `upload`. Returns at once. Raises UsageError for
-        arguments that make no sense; the transfer raises it if the server takes no such uploads.
-        """
-        if checksum not in available():
-            raise UsageError(f"the checksum {checksum!r} is not known; use one of {', '.join(available())}")
-        if chunk_size is not None and chunk_size < 1:
-            raise UsageError(f"a chunk size of {chunk_size} bytes makes no sense; give at least 1")
-        _check_dialect(protocol)
-        if protocol == "parallel":
-            raise UsageError("a stream of unknown length cannot go in parallel chunks; use auto, tus or ietf")
-        _check_attempts(max_attempts)
-        job = UploadJob(
-            path=Path(name),
-            metadata=_encoded(metadata or {}),
-            checksum=checksum,
-            chunk_size=chunk_size,
-            dialect=protocol,
-            max_attempts=max_attempts,
+        gate: Gate | None = None
+        work: Callable[[], Awaitable[UploadResult]]
+        if given.stream is not None:
+            gate = Gate()
+            work = StreamUploader(job, given.stream, session, tracker, share, gate).run
+        else:
+            # What another process has finished is found there, complete.
+            work = self._followed(tracker, Uploader(job, session, journal, tracker, share).run, lambda row: None)
+        called = shown(given.path or given.name)
+        transfer = Transfer(
+            "upload", called, tracker, work, share=share, limit=limit, gate=gate, id=asked.id, clock=self._clock
         )
-        transport, _ = self._ready()
-        tracker, limit, share = self._shared(priority, limit_rate)
-        gate = Gate()
-        uploader = StreamUploader(job, stream, transport.session(to, self._headers), tracker, share, gate)
-        asked = stream_asked(name, to, self._manner(priority, limit_rate))
-        transfer = Transfer("upload", name, tracker, uploader.run, share=share, limit=limit, gate=gate, id=asked.id)
         return self._begun(transfer, asked)
 
     def download(
@@ -237,6 +248,7 @@ class AsyncClient:
         folder: PathLike | None = None,
         segments: int | None = None,
         checksum: Digest | None = None,
+        mirrors: Sequence[str] = (),
         overwrite: bool = False,
         priority: int = 0,
         limit_rate: float | None = None,
@@ -244,8 +256,10 @@ class AsyncClient:
     ) -> Transfer[DownloadResult]:
         """Start receiving a file into `path`, or into `folder` under the name that the server gives.
 
-        `segments` is how many connections to use, 1 to 64. `checksum` is what the file must have, beside what the
-        server says. Returns at once. Raises UsageError for arguments that make no sense.
+        URLs are those of HTTP, and of FTP with the extra `ftp`. `segments` is how many connections to use, 1 to 64, to
+        each server; None leaves it to the client. `checksum` is what the file must have, beside what the server says.
+        `mirrors` are further URLs of the same file, which are used at the same time. Returns at once. Raises UsageError
+        for arguments that make no sense.
         """
         if segments is not None and not 1 <= segments <= MAX_CONCURRENCY:
             raise UsageError(f"segments must be 1 to {MAX_CONCURRENCY}, not {segments}")
@@ -265,17 +279,18 @@ class AsyncClient:
             checksum=checksum,
             overwrite=overwrite,
             max_attempts=max_attempts,
+            mirrors=tuple(mirrors),
         )
         transport, journal = self._ready()
-        session = transport.session(url, self._headers, "down")
+        remotes = [remote_of(each, transport, self._headers) for each in (url, *mirrors)]
         asked = download_asked(job, self._manner(priority, limit_rate))
         tracker, limit, share = self._shared(priority, limit_rate)
-        downloader = Downloader(replace(job, id=asked.id), session, journal, tracker, share)
+        downloader = Downloader(replace(job, id=asked.id), remotes, journal, tracker, share)
 
         def received(row: Row) -> DownloadResult:
             tracker.accepted = row.size or 0
             return DownloadResult(
-                url=session.endpoint,
+                url=bare(remotes[0].url),
                 path=Path(row.result or row.target),
                 size=row.size or 0,
                 digest=digest_of(row.digest) if row.digest is not None else None,
@@ -288,8 +303,42 @@ class AsyncClient:
             )
 
         work = self._followed(tracker, downloader.run, received)
-        transfer = Transfer("download", session.endpoint, tracker, work, share=share, limit=limit, id=asked.id)
+        transfer = Transfer(
+            "download",
+            bare(remotes[0].url),
+            tracker,
+            work,
+            share=share,
+            limit=limit,
+            id=asked.id,
+            clock=self._clock,
+        )
         return self._begun(transfer, asked)
+
+    def watch(
+        self,
+        server: str,
+        *uploads: str,
+        projects: Sequence[str] = (),
+        owners: Sequence[str] = (),
+        everything: bool = False,
+        since: Place | None = None,
+        max_attempts: int | None = 10,
+        lost: Callable[[HoldfastError, float], None] | None = None,
+    ) -> AsyncIterator[News]:
+        """Follow uploads on a Holdfast server while they happen: `async for news in client.watch(url): ...`.
+
+        `server` is its URL, `uploads` are ids or URLs; with nothing named it is everything that may be watched. If only
+        uploads are watched, it ends when all of them have. Every change of a state comes once and in order, over any
+        number of lost connections. `since` goes on behind the `place` of earlier news. `max_attempts` is how many
+        connections in a row may fail, None any number; `lost` is told of each failure and of the seconds until the next
+        attempt. Raises UsageError at once, and HoldfastError.
+        """
+        url, ids = place(server, uploads)
+        topics = topics_for(ids, owners, projects, everything=everything)
+        transport, _ = self._ready()
+        session = transport.session(url, self._headers, "down")
+        return Watch(session, topics, since, max_attempts, lost=lost, clock=self._clock).follow()
 
     def _ready(self) -> tuple[Transport, Journal]:
         if self._group is None or self._transport is None or self._journal is None:
@@ -309,12 +358,13 @@ class AsyncClient:
         return work if self._if_busy == "fail" else self._books.following(tracker, work, result_of)
 
     def _manner(self, priority: int, limit_rate: float | None) -> Manner:
-        return Manner(tuple(self._headers), self._override_method, priority, limit_rate)
+        secret = [names.AUTHORIZATION] if self._token is not None else []
+        return Manner((*self._headers, *secret), self._override_method, priority, limit_rate)
 
     def _shared(self, priority: int, limit_rate: float | None) -> tuple[Tracker, RateLimit, Share]:
         """What a transfer is seen and held by: its progress, its own rate limit, and its share of what is common."""
-        limit = RateLimit(limit_rate, time.monotonic)
-        return Tracker(time.monotonic), limit, Share(priority, limit, self._limit)
+        limit = RateLimit(limit_rate, self._clock.monotonic)
+        return Tracker(self._clock.monotonic), limit, Share(priority, limit, self._limit)
 
 
 def _encoded(metadata: Metadata) -> dict[str, bytes]:

@@ -1,44 +1,56 @@
 """Receives one file: parallel ranges into a sparse file beside the target.
 
-Rule of this file: bytes of two versions never get into one file. The first answer fixes the version by its strong
-ETag and its length; each range is asked for with If-Range, and taken only if the answer is a 206 with exactly the
-range, the length and the ETag. Without ranges or without a strong ETag there is one stream from the start. A span
-counts as received when its bytes are on the disk, not before. The target's name appears when all is there and
-verified, by a rename.
+    remote.py         where the file is: http_remote.py, ftp.py
+    segments.py       which connection fetches what
+    arrivals.py       what has come, and is safe
+    verification.py   whether it is right
+    targets.py        the file beside the target
+
+Rule of this file: bytes of two versions never get into one file. The first answer fixes the version; each range is
+pinned to it. Without a pin there is one stream from the start, after a failure from the start again. Several servers
+are used together only where they have the same file, and one that fails is left. The target's name appears when all is
+there and verified, by a rename.
 """
 
-import contextlib
-import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
-from urllib.parse import unquote, urlsplit
+from typing import Final, TypeAlias
 
 import anyio
 from anyio import to_thread
+from anyio.abc import TaskGroup
 
-from holdfast._transport import Incoming, Session
+from holdfast.arrivals import Arrivals, recovered
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, TargetExists, VerificationFailed
 from holdfast.journal import DownloadRecord, Journal, TransferLock, download_key
-from holdfast.outcome import DownloadResult, from_refusal, from_violation, gave_up
-from holdfast.planner import MIB, MOST_CONNECTIONS, Attempts, Backoff, Plan, Share
+from holdfast.ledger import bare
+from holdfast.limiter import Limiter
+from holdfast.outcome import DownloadResult, from_refusal, gave_up
+from holdfast.planner import MOST_CONNECTIONS, Attempts, Backoff, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
-from holdfast.targets import PartFile
-from holdfast_protocol import client as protocol
-from holdfast_protocol import fields
-from holdfast_protocol import headers as names
-from holdfast_protocol.client import Reaction, Refusal, ViolationError
+from holdfast.remote import Answer, OtherVersion, Remote, Version, same_file
+from holdfast.segments import LEAST, Segment, Segments
+from holdfast.targets import PartFile, check_room
+from holdfast.verification import Proof, Said
+from holdfast_protocol.client import Reaction, Refusal
 from holdfast_protocol.digest import Digest
-from holdfast_protocol.messages import Request, Span
-from holdfast_protocol.names import safe_name
-from holdfast_protocol.problem import FieldError
+from holdfast_protocol.messages import Span
+from holdfast_protocol.ranges import RangeSet
 
-COMMIT_BYTES: Final = 16 * MIB
-RANGE_GRANULE: Final = 64 * 1024
+SLICE: Final = 4 * 1024 * 1024
+"""Bytes after which, at the latest, it is looked what else is wanted."""
+LOOK: Final = 0.25
+"""Seconds after which a connection without work looks whether somebody is slow."""
+HOLD: Final = 2.0
+"""Seconds for which a connection is kept although others wait for it."""
 KEPT: Final = "What was received is kept; run the same download again to go on."
+
+Trouble: TypeAlias = HoldfastError | OtherVersion
+"""What ends the use of a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,176 +63,195 @@ class DownloadJob:
     path: Path | None = None
     folder: Path | None = None
     segments: int | None = None
-    """Connections to use at once."""
+    """Connections to use at once, to each server."""
     checksum: Digest | None = None
     """What the file must have, beside what the server says."""
     overwrite: bool = False
     max_attempts: int = 10
+    mirrors: tuple[str, ...] = ()
+    """Further URLs of the same file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version of a file, as the first answer described it."""
-
-    size: int | None
-    etag: str | None
-    """Strong, or None."""
-    ranges: bool
-    digests: tuple[Digest, ...]
-    name: str
+class _Again(Exception):  # noqa: N818 - it is no error yet
+    """A stream that nobody can go on with has broken; it is begun anew."""
 
 
-class _OtherVersion(Exception):  # noqa: N818 - it is no error yet
-    """The server has another version now, or no ranges any more."""
+@dataclass(eq=False)
+class _Source:
+    """A server that has the version."""
+
+    remote: Remote
+    version: Version
+    trouble: Trouble | None = None
 
 
 @dataclass
 class _Run:
     """What belongs to one attempt at one version."""
 
-    version: Version
     part: PartFile
-    key: str
-    missing: list[Span] = field(default_factory=list)
-    """What nobody has asked for yet, the first range last."""
-    busy: int = 0
-    """Connections that receive a range."""
-    failure: HoldfastError | _OtherVersion | None = None
+    arrivals: Arrivals
+    segments: Segments
+    sources: list[_Source]
+    scopes: dict[Segment, anyio.CancelScope] = field(default_factory=dict)
+    joining: int = 0
+    """Servers that may come to be among the sources."""
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    """Of all connections."""
+    news: anyio.Event = field(default_factory=anyio.Event)
 
-    def cut(self, plan: Plan) -> Span | None:
-        """The range to ask for next, of the size that the plan wants."""
-        if not self.missing:
-            return None
-        size = plan.chunk_size(sum(span.length for span in self.missing))
-        first = self.missing.pop()
-        if first.length > size:
-            self.missing.append(Span(first.start + size, first.end))
-        return Span(first.start, min(first.start + size, first.end))
+    def tell(self) -> None:
+        """Something is free, or all has come, or no server is left."""
+        if not self.segments.left or not (self.live or self.joining):
+            self.scope.cancel()
+        self.news.set()
+        self.news = anyio.Event()
+
+    @property
+    def live(self) -> list[_Source]:
+        return [each for each in self.sources if each.trouble is None]
 
 
 class Downloader:
-    """Runs one DownloadJob. `clock` is monotonic, in seconds."""
+    """Runs one DownloadJob, from one server or several. `clock` is monotonic, in seconds."""
 
     def __init__(
         self,
         job: DownloadJob,
-        session: Session,
+        remotes: Sequence[Remote],
         journal: Journal,
         tracker: Tracker,
         share: Share,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
-        self._session = session
+        self._remotes = list(remotes)
         self._journal = journal
         self._tracker = tracker
         self._share = share
         self._clock = clock
         self._backoff = Backoff()
-        self._url = session.endpoint
-        self._segments = 0
+        self._url = remotes[0].url
+        self._requests = 0
         self._progress = 0
+        """Grows with the bytes that came for the first time."""
+        self._failure: HoldfastError | None = None
 
     async def run(self) -> DownloadResult:
         """Receive the file, or what is not here of it. Raises HoldfastError; see errors.py."""
+        job = self._job
+        if job.path is not None:
+            _check_free(job.path.absolute(), overwrite=job.overwrite)
         attempts = self._attempts()
+        changes = self._attempts()
         while True:
             try:
-                version = await self._probe(attempts)
-                return await self._locked(version)
-            except _OtherVersion:
-                change = BrokenProtocol(f"{self._url} changes all the time; try again when it is left alone")
-                if not attempts.failed(0):
-                    raise change from None
+                async with self._first(attempts) as (source, answer, release):
+                    return await self._locked(source, answer, release, attempts)
+            except _Again:
+                self._tracker.accepted = 0
+            except OtherVersion:
+                if not changes.failed(0):
+                    raise BrokenProtocol(f"{self._url} changes all the time; try again when it is left alone") from None
                 self._tracker.retries += 1
                 self._tracker.accepted = 0
                 self._tracker.enter(Stage.STARTING, f"{self._url} changed; it is received anew")
 
-    async def _probe(self, attempts: Attempts) -> Version:
-        """Ask for one byte: what version is there, how long, and are ranges spoken?
-
-        An empty file has no byte to ask for; its name and digest need not be in the refusal, so all of it is asked
-        for then.
-        """
-        asked: Span | None = Span(0, 1)
-        while True:
-            try:
-                async with self._session.open(self._request(asked), stream=True) as incoming:
-                    if asked is not None and _is_empty(incoming):
-                        asked = None
+    @asynccontextmanager
+    async def _first(self, attempts: Attempts) -> AsyncIterator[tuple[_Source, Answer, AsyncExitStack]]:
+        """The first answer of the first server that gives one, and what ends it."""
+        remotes = list(self._remotes)
+        async with AsyncExitStack() as stack:
+            while True:
+                remote = remotes[0]
+                try:
+                    async with AsyncExitStack() as trial:
+                        answer = await trial.enter_async_context(remote.first())
+                        stack.push_async_callback(trial.pop_all().aclose)
+                    break
+                except (ConnectionFailed, Refusal, BrokenProtocol) as error:
+                    if len(remotes) > 1 and _is_final(error):
+                        remotes.pop(0)
                         continue
-                    return await self._version(incoming)
-            except (ConnectionFailed, Refusal) as error:
-                await self._recover(error, attempts)
+                    await self._recover(error, attempts, remote.limiter)
+                    remotes.append(remotes.pop(0))
+            yield _Source(remote, answer.version), answer, stack
 
-    async def _version(self, incoming: Incoming) -> Version:
-        head = incoming.headers
-        try:
-            said = head.get(names.REPR_DIGEST)
-            digests = fields.parse_digests(names.REPR_DIGEST, said) if said is not None else ()
-            etag = _strong(head.get(names.ETAG))
-            name = self._name(head.get(names.CONTENT_DISPOSITION))
-            if incoming.status == 206:
-                _, _, total = fields.parse_content_range(head.one(names.CONTENT_RANGE) or "")
-                return Version(total, etag, etag is not None and total is not None, digests, name)
-            if incoming.status == 200:
-                length = head.one(names.CONTENT_LENGTH)
-                size = fields.parse_integer(names.CONTENT_LENGTH, length) if length is not None else None
-                return Version(size, etag, False, digests, name)
-        except FieldError as error:
-            raise BrokenProtocol(f"{self._url}: a field of the answer is malformed: {error}") from error
-        raise await self._refused(incoming)
-
-    async def _locked(self, version: Version) -> DownloadResult:
+    async def _locked(
+        self, source: _Source, answer: Answer, release: AsyncExitStack, attempts: Attempts
+    ) -> DownloadResult:
         job = self._job
-        target = (job.path or (job.folder or Path()) / version.name).absolute()
-        if target.exists() and not job.overwrite:
-            raise TargetExists(f"{target} is there already; choose another name, or say that it may be replaced")
+        target = (job.path or (job.folder or Path()) / source.version.name).absolute()
+        _check_free(target, overwrite=job.overwrite)
         key = download_key(self._url, str(target))
         lock = await to_thread.run_sync(self._journal.lock, key, str(target), job.id)
         finished = False
         try:
-            result = await self._receive(version, target, key, lock)
+            result = await self._receive(source, answer, release, target, key, lock, attempts)
             finished = True
             return result
         finally:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(lambda: self._journal.unlock(key, lock, forget=finished))
 
-    async def _receive(self, version: Version, target: Path, key: str, lock: TransferLock) -> DownloadResult:
-        part_path = target.with_name(target.name + ".part")
-        record = await to_thread.run_sync(self._journal.find_download, key)
-        same = (
-            record is not None
-            and version.ranges
-            and (record.etag, record.size) == (version.etag, version.size)
-            and part_path.exists()
-        )
-        part = await to_thread.run_sync(lambda: PartFile.open(part_path, version.size, fresh=not same))
+    async def _receive(
+        self,
+        source: _Source,
+        answer: Answer,
+        release: AsyncExitStack,
+        target: Path,
+        key: str,
+        lock: TransferLock,
+        attempts: Attempts,
+    ) -> DownloadResult:
+        version = source.version
+        part, have = await to_thread.run_sync(self._open, version, target, key, lock)
+        self._lock = lock
+        self._tracker.size = version.size
+        self._tracker.accepted = self._tracker.resumed = have.total
+        proof = Proof(part, self._url, self._said(version))
         try:
-            run = _Run(version, part, key)
-            spans = record.spans if record is not None and same else ()
-            if not same and version.ranges:
-                fresh = DownloadRecord(
-                    key, self._url, str(target), str(part_path), version.size or 0, version.etag or ""
-                )
-                await to_thread.run_sync(self._journal.begin_download, fresh)
-            self._tracker.size = version.size
-            self._tracker.accepted = self._tracker.resumed = sum(span.length for span in spans)
-            self._lock = lock
-            if version.size != 0:
-                await (self._ranges(run, spans) if version.ranges else self._stream(run))
-            digest = await self._verify(run)
+            missing = [Span(*each) for each in have.missing(0, version.size)] if version.size else []
+            arrivals = Arrivals(key, part, self._journal, lock, have)
+            run = _Run(part, arrivals, Segments(missing), [source])
+            self._tracker.enter(Stage.IN_PROGRESS)
+            digest: Digest | None = None
+            trouble: Exception | None = None
+            async with anyio.create_task_group() as group:
+                names = (version.name, target.name)
+                group.start_soon(self._beside, group, proof.ask_beside(source.remote.beside, names))
+                group.start_soon(self._beside, group, proof.follow(lambda: have.prefix))
+                if version.pin is not None:
+                    group.start_soon(self._beside, group, arrivals.keep())
+                try:
+                    if version.pin is not None:
+                        await self._ranges(run, answer, release, proof)
+                    else:
+                        await self._stream(run, source, answer, attempts)
+                    await release.aclose()
+                    await source.remote.settle(version)
+                    self._tracker.enter(Stage.VERIFYING)
+                    digest = await proof.check(self._tracker.accepted)
+                except (HoldfastError, OtherVersion, _Again) as error:
+                    trouble = error
+                finally:
+                    if version.pin is not None:
+                        with anyio.CancelScope(shield=True):
+                            await arrivals.commit()
+                group.cancel_scope.cancel()
+            if (trouble := trouble or self._failure) is not None:
+                raise trouble
             await to_thread.run_sync(lambda: part.publish(target, overwrite=self._job.overwrite))
             await to_thread.run_sync(self._journal.forget_download, key)
-        except _OtherVersion:
+        except (OtherVersion, VerificationFailed):
             await to_thread.run_sync(self._journal.forget_download, key)
+            await to_thread.run_sync(lock.unmark)
             raise
         finally:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(part.close)
         return DownloadResult(
-            url=self._url,
+            url=bare(self._url),
             path=target,
             size=self._tracker.accepted,
             digest=digest,
@@ -228,212 +259,270 @@ class Downloader:
             bytes_received=lock.wire,
             bytes_resumed=self._tracker.resumed,
             retries=self._tracker.retries,
-            segments=self._segments,
+            segments=self._requests,
             concurrency=self._tracker.peak,
         )
 
-    async def _ranges(self, run: _Run, have: tuple[Span, ...]) -> None:
-        assert run.version.size is not None
-        limiter = self._session.limiter
-        plan = Plan(limiter.controller, granule=RANGE_GRANULE, concurrency=self._job.segments)
-        at = 0
-        for span in (*have, Span(run.version.size, run.version.size)):
-            run.missing += (Span(at, span.start),) if at < span.start else ()
-            at = max(at, span.end)
-        run.missing.reverse()
-        left = sum(span.length for span in run.missing)
-        workers = min(self._job.segments or MOST_CONNECTIONS, -(-left // plan.chunk_size(1)))
-        self._tracker.enter(Stage.IN_PROGRESS)
+    async def _beside(self, group: TaskGroup, work: Awaitable[None]) -> None:
+        """Something that is done while bytes come; where it fails, all has failed."""
+        try:
+            await work
+        except HoldfastError as error:
+            self._failure = self._failure or error
+            group.cancel_scope.cancel()
+
+    def _open(self, version: Version, target: Path, key: str, lock: TransferLock) -> tuple[PartFile, RangeSet]:
+        """The file to receive into, and what it has of this version. Blocks."""
+        path = target.with_name(target.name + ".part")
+        record = self._journal.find_download(key)
+        digests = {f"{each.algorithm}={each.hex}": each for each in version.digests}
+        same = (
+            record is not None
+            and version.pin is not None
+            and record.size == version.size
+            and (record.pin == version.pin or record.digest in digests)
+            and path.exists()
+        )
+        there = path.stat().st_blocks * 512 if same else 0
+        check_room(target.parent, (version.size or 0) - there)
+        part = PartFile.open(path, version.size, fresh=not same)
+        have = RangeSet((span.start, span.end) for span in record.spans) if record is not None and same else RangeSet()
+        try:
+            if same:
+                recovered(self._journal, lock, key, part, have)
+            else:
+                lock.unmark()
+                self._journal.forget_download(key)
+            if not same and version.pin is not None:
+                fresh = DownloadRecord(
+                    key,
+                    self._url,
+                    str(target),
+                    str(path),
+                    version.size or 0,
+                    version.pin,
+                    next(iter(digests), None),
+                )
+                self._journal.begin_download(fresh)
+        except BaseException:
+            part.close()
+            raise
+        return part, have
+
+    def _said(self, version: Version) -> Iterable[Said]:
+        if self._job.checksum is not None:
+            yield Said(self._job.checksum, "the checksum that was given")
+        for digest in version.digests:
+            yield Said(digest, "its server")
+
+    async def _ranges(self, run: _Run, answer: Answer, release: AsyncExitStack, proof: Proof) -> None:
+        if not run.segments.left:
+            return
+        given: Answer | None = answer
+        if not run.segments.begins_at(answer.start):
+            await release.aclose()
+            given = None
         async with anyio.create_task_group() as group:
-            for _ in range(workers):
-                group.start_soon(self._worker, run, plan, group.cancel_scope)
-        if run.failure is not None:
-            raise run.failure
+            run.scope = group.cancel_scope
+            self._staff(run, run.sources[0], group, given, release)
+            for remote in self._remotes:
+                if remote is not run.sources[0].remote:
+                    run.joining += 1
+                    group.start_soon(self._join, run, remote, proof, group)
+        if run.segments.left:
+            troubles = [each.trouble for each in run.sources if each.trouble is not None]
+            # That the file has changed is what there is an answer to: to begin anew.
+            raise next((each for each in troubles if isinstance(each, OtherVersion)), troubles[0])
 
-    async def _worker(self, run: _Run, plan: Plan, scope: anyio.CancelScope) -> None:
-        attempts = self._attempts()
+    def _staff(
+        self,
+        run: _Run,
+        source: _Source,
+        group: TaskGroup,
+        answer: Answer | None = None,
+        release: AsyncExitStack | None = None,
+    ) -> None:
+        """Have a server worked at by as many as may be of use."""
+        most = min(self._job.segments or MOST_CONNECTIONS, -(-run.segments.left // LEAST))
+        for index in range(most):
+            group.start_soon(self._work, run, source, *((answer, release) if not index else (None, None)))
+
+    async def _join(self, run: _Run, remote: Remote, proof: Proof, group: TaskGroup) -> None:
+        """Use another server, too, if it has the same file."""
+        base, version, why = run.sources[0].version, None, f"{remote.url} may have another file"
         try:
-            while run.missing:
-                async with self._session.limiter.connection(self._share, self._job.segments):
-                    span = run.cut(plan)
-                    if span is not None:
-                        run.busy += 1
-                        self._tracker.busy(run.busy)
-                        await self._bring(run, span, attempts)
-                        run.busy -= 1
-                        self._tracker.busy(run.busy)
-        except (HoldfastError, _OtherVersion) as error:
-            run.failure = run.failure or error
-            scope.cancel()
+            async with remote.first() as answer:
+                version = answer.version
+        except HoldfastError as error:
+            why = error.message
+        except Refusal as refusal:
+            why = from_refusal(refusal, remote.url).message
+        # Where a digest will be compared in the end, the length is enough to begin with.
+        same = version is not None and (same_file(base, version) or (proof.wanted and base.size == version.size))
+        if version is not None and version.pin is not None and same:
+            source = _Source(remote, version)
+            run.sources.append(source)
+            self._staff(run, source, group)
+        else:
+            self._tracker.enter(Stage.IN_PROGRESS, f"a mirror is left out: {why}")
+        run.joining -= 1
+        run.tell()
 
-    async def _bring(self, run: _Run, span: Span, attempts: Attempts) -> None:
-        at = span.start
-        self._tracker.chunk_size = span.length
-        while at < span.end:
-            try:
-                async with self._session.limiter.sending():
-                    at = await self._segment(run, Span(at, span.end))
-            except (ConnectionFailed, Refusal) as error:
-                await self._recover(error, attempts)
-
-    async def _segment(self, run: _Run, span: Span) -> int:
-        """Receive a range; how far it got. What came before a connection broke counts."""
-        at = committed = span.start
-        began, overhead = time.monotonic(), 0.0
-        try:
-            async with self._session.open(self._request(span, run.version.etag), stream=True) as incoming:
-                await self._check_answer(incoming, run.version, span)
-                overhead = time.monotonic() - began
-                async for piece in incoming.pieces():
-                    if at + len(piece) > span.end:
-                        raise BrokenProtocol(f"{self._url} sent more than the range that was asked for")
-                    await self._take(run.part, at, piece)
-                    at += len(piece)
-                    if at - committed >= COMMIT_BYTES:
-                        committed = await self._commit(run, Span(committed, at))
-        except ConnectionFailed:
-            if at == span.start:
-                raise
-        with anyio.CancelScope(shield=True):
-            if at > committed:
-                await self._commit(run, Span(committed, at))
-        if at == span.end:
-            self._segments += 1
-            self._session.limiter.accepted(span.length, time.monotonic() - began, overhead)
-        elif at == span.start:
-            raise ConnectionFailed(f"{self._url} ended the range without a byte of it")
-        return at
-
-    async def _commit(self, run: _Run, span: Span) -> int:
-        def write_down() -> None:
-            run.part.sync()
-            self._journal.commit_spans(run.key, [span])
-
-        await to_thread.run_sync(write_down)
-        self._progress += 1
-        return span.end
-
-    async def _stream(self, run: _Run) -> None:
-        """The whole file in one answer, from the start; after a failure from the start again."""
+    async def _work(self, run: _Run, source: _Source, answer: Answer | None, release: AsyncExitStack | None) -> None:
+        """One connection to a server, as long as there is something for it."""
         attempts = self._attempts()
-        self._tracker.busy(1)
-        self._tracker.enter(Stage.IN_PROGRESS)
-        while True:
-            self._tracker.accepted = 0
-            try:
-                async with self._session.open(self._request(None), stream=True) as incoming:
-                    if incoming.status != 200:
-                        raise await self._refused(incoming)
-                    await to_thread.run_sync(run.part.cut, 0)
-                    at = 0
-                    async for piece in incoming.pieces():
-                        await self._take(run.part, at, piece)
-                        at += len(piece)
-                if run.version.size is not None and at != run.version.size:
-                    raise ConnectionFailed(f"{self._url} ended after {at} of {run.version.size} bytes")
-                await to_thread.run_sync(lambda length=at: run.part.cut(length))  # type: ignore[misc]
-                self._tracker.size = at
-                self._segments = 1
+        limiter = source.remote.limiter
+        try:
+            while run.segments.left and source.trouble is None:
+                if not run.segments.offers(self._clock()):
+                    news = run.news
+                    with anyio.move_on_after(LOOK):
+                        await news.wait()
+                    continue
+                async with limiter.connection(self._share, self._job.segments):
+                    segment = run.segments.take(self._parts(run), self._clock())
+                    if segment is not None:
+                        for lost in [each for each in run.scopes if not each.left]:
+                            run.scopes[lost].cancel()
+                        await self._bring(run, source, segment, answer, attempts)
+                if answer is not None and release is not None:
+                    await release.aclose()
+                    answer = None
+        except (HoldfastError, OtherVersion) as error:
+            source.trouble = source.trouble or error
+            if run.live:
+                why = error.message if isinstance(error, HoldfastError) else f"{source.remote.url} has another file now"
+                self._tracker.enter(Stage.IN_PROGRESS, f"a mirror is left: {why}")
+            run.tell()
+
+    def _parts(self, run: _Run) -> int:
+        """Among how many connections what is free is to be shared."""
+        most = sum(self._job.segments or each.remote.limiter.controller.connections for each in run.live)
+        return most - len(run.segments.taken)
+
+    async def _bring(
+        self, run: _Run, source: _Source, segment: Segment, answer: Answer | None, attempts: Attempts
+    ) -> None:
+        limiter = source.remote.limiter
+        began, overhead = self._clock(), 0.0
+        self._tracker.busy(len(run.segments.taken))
+        scope = anyio.CancelScope()
+        run.scopes[segment] = scope
+        trouble: ConnectionFailed | Refusal | None = None
+        try:
+            with scope:
+                async with limiter.sending(), self._answer(source, segment, answer) as given:
+                    overhead = self._clock() - began
+                    await self._carry(run, limiter, segment, given)
+        except (ConnectionFailed, Refusal) as error:
+            trouble = error
+        finally:
+            del run.scopes[segment]
+            run.arrivals.ended(segment)
+            run.segments.give_back(segment)
+            self._tracker.busy(len(run.segments.taken))
+            run.tell()
+        came = segment.at - segment.start
+        if came:
+            self._requests += 1
+            limiter.accepted(came, self._clock() - began, overhead)
+        if isinstance(trouble, Refusal) or (trouble is not None and not came):
+            await self._recover(trouble, attempts, limiter)
+        elif trouble is not None:
+            self._tracker.retries += 1
+
+    @asynccontextmanager
+    async def _answer(self, source: _Source, segment: Segment, answer: Answer | None) -> AsyncIterator[Answer]:
+        """The answer that is there already, if it is to this segment, or a new one."""
+        if answer is not None and answer.start == segment.start:
+            yield answer
+            return
+        async with source.remote.range(source.version, Span(segment.start, segment.end)) as new:
+            yield new
+
+    async def _carry(self, run: _Run, limiter: Limiter, segment: Segment, answer: Answer) -> None:
+        start = answer.start
+        until = self._clock() + HOLD
+
+        def write(at: int, data: memoryview) -> None:
+            run.part.write(start + at, data)
+
+        def wanted() -> int:
+            return min(segment.left, self._share.slice or SLICE)
+
+        async for count in answer.carry(write, wanted):
+            now = self._clock()
+            new = run.arrivals.came(segment, segment.at, segment.at + count)
+            segment.came(count, now)
+            self._progress += new
+            self._count(limiter, count, new)
+            await limiter.held_to(self._share, count)
+            if now >= until and segment.left > SLICE and limiter.surplus(self._share, self._job.segments):
                 return
-            except (ConnectionFailed, Refusal) as error:
-                await self._recover(error, attempts)
+        if segment.left:
+            raise ConnectionFailed(f"{self._url} ended the answer {segment.left} bytes too early")
 
-    async def _take(self, part: PartFile, at: int, piece: bytes) -> None:
-        await self._session.limiter.held_to(self._share, len(piece))
-        await to_thread.run_sync(part.write, at, piece)
-        self._lock.count(len(piece))
-        self._tracker.accepted += len(piece)
-        self._tracker.moved(len(piece))
-        self._session.limiter.moved(len(piece))
+    async def _stream(self, run: _Run, source: _Source, answer: Answer, attempts: Attempts) -> None:
+        """The whole file in one answer, from the start."""
+        size, limiter = source.version.size, source.remote.limiter
+        self._tracker.busy(1)
+        at = 0
+        try:
+            async with limiter.connection(self._share, self._job.segments):
+                async for count in answer.carry(run.part.write, lambda: self._share.slice or SLICE):
+                    run.arrivals.there.add(at, at + count)
+                    at += count
+                    self._count(limiter, count, count)
+                    await limiter.held_to(self._share, count)
+                if size is not None and at != size:
+                    raise ConnectionFailed(f"{self._url} ended after {at} of {size} bytes")
+        except ConnectionFailed as error:
+            self._progress = max(self._progress, at)
+            await self._recover(error, attempts, limiter)
+            raise _Again from error
+        finally:
+            self._tracker.busy(0)
+        await to_thread.run_sync(run.part.cut, at)
+        self._tracker.size = at
+        self._requests = 1
+
+    def _count(self, limiter: Limiter, count: int, new: int) -> None:
+        """Bytes came, some of them for the first time."""
+        self._lock.count(count)
+        self._tracker.accepted += new
+        self._tracker.resent += count - new
+        self._tracker.moved(count)
+        limiter.moved(count)
         self._tracker.go_on()
 
-    async def _verify(self, run: _Run) -> Digest | None:
-        """Read all of it back and compare with every digest that is known of it."""
-        wanted = {digest.algorithm: digest for digest in run.version.digests}
-        given = self._job.checksum
-        if given is not None:
-            wanted[given.algorithm] = given
-        await to_thread.run_sync(run.part.sync)
-        if not wanted:
-            return None
-        self._tracker.enter(Stage.VERIFYING)
-        computed = await to_thread.run_sync(run.part.digests, tuple(wanted))
-        for digest in computed:
-            if digest != wanted[digest.algorithm]:
-                await to_thread.run_sync(self._journal.forget_download, run.key)
-                await to_thread.run_sync(run.part.discard)
-                raise VerificationFailed(
-                    f"{self._url}: what arrived has {digest.algorithm} {digest.hex}, and not"
-                    f" {wanted[digest.algorithm].hex}; it was thrown away, download it again"
-                )
-        return given or computed[0]
-
-    async def _check_answer(self, incoming: Incoming, version: Version, span: Span) -> None:
-        if incoming.status in (200, 412, 416):
-            raise _OtherVersion
-        if incoming.status != 206:
-            raise await self._refused(incoming)
-        said = incoming.headers.one(names.CONTENT_RANGE) or ""
-        try:
-            exact = fields.parse_content_range(said) == (span.start, span.end, version.size)
-        except FieldError:
-            exact = False
-        if not exact:
-            raise BrokenProtocol(f"{self._url} answered {said!r} to the range {span.start} to {span.end}")
-        if _strong(incoming.headers.get(names.ETAG)) != version.etag:
-            raise _OtherVersion
-
-    async def _refused(self, incoming: Incoming) -> Refusal:
-        try:
-            refusal = protocol.refused(await incoming.answer(), time.time())
-        except ViolationError as error:
-            raise from_violation(error, self._url) from error
-        if refusal.reaction is not Reaction.RETRY:
-            refusal.reaction = Reaction.FAIL
-        return refusal
-
-    async def _recover(self, error: ConnectionFailed | Refusal, attempts: Attempts) -> None:
+    async def _recover(
+        self, error: ConnectionFailed | Refusal | BrokenProtocol, attempts: Attempts, limiter: Limiter
+    ) -> None:
+        """Wait until it may go better. Raises if it will not, or has not for too long."""
         final = from_refusal(error, self._url) if isinstance(error, Refusal) else error
-        if isinstance(error, Refusal) and error.reaction is Reaction.FAIL:
+        if _is_final(error):
             raise final from error
+        self._tracker.failed(final)
         if not attempts.failed(self._progress):
             raise gave_up(final, attempts.failures, KEPT) from error
         self._tracker.retries += 1
         told = error.retry_after if isinstance(error, Refusal) else None
-        if isinstance(error, Refusal) and error.throttled:
-            self._session.limiter.throttled(retry_after=told, crowded=error.status == 429)
-        delay = self._backoff.delay(attempts.failures, random.random(), told)  # noqa: S311 - jitter
+        throttled = isinstance(error, Refusal) and error.throttled
+        if isinstance(error, Refusal) and throttled:
+            limiter.throttled(retry_after=told, crowded=error.status == 429)
+        delay = limiter.after_failure(self._backoff, attempts.failures, told, throttled=throttled)
         self._tracker.enter(Stage.IN_PROGRESS, f"{final.message}; again in {delay:.1f} s")
-        await anyio.sleep(delay)
+        await limiter.clock.sleep(delay)
 
     def _attempts(self) -> Attempts:
         return Attempts(self._job.max_attempts, self._progress)
 
-    def _request(self, span: Span | None, etag: str | None = None) -> Request:
-        sent: dict[str, str] = {}
-        if span is not None:
-            sent[names.RANGE] = f"bytes={span.start}-{span.end - 1}"
-        if etag is not None:
-            sent[names.IF_RANGE] = etag
-        return Request("GET", self._url, sent)
 
-    def _name(self, disposition: str | None) -> str:
-        said = fields.parse_disposition(disposition) if disposition is not None else None
-        return safe_name(said or unquote(urlsplit(self._url).path.rstrip("/").rpartition("/")[2]), "download")
+def _is_final(error: ConnectionFailed | Refusal | BrokenProtocol) -> bool:
+    """Another attempt at that server will not help."""
+    return isinstance(error, BrokenProtocol) or (isinstance(error, Refusal) and error.reaction is Reaction.FAIL)
 
 
-def _is_empty(incoming: Incoming) -> bool:
-    """The answer says that there is no first byte, as the file has none (RFC 9110, section 15.5.17)."""
-    said = incoming.headers.get(names.CONTENT_RANGE)
-    return incoming.status == 416 and said == fields.format_unsatisfied_range(0)
-
-
-def _strong(etag: str | None) -> str | None:
-    """The ETag as it came, if it is one and a strong one (RFC 9110, section 13.1.5)."""
-    if etag is None:
-        return None
-    with contextlib.suppress(FieldError):
-        tags = fields.parse_entity_tags(etag)
-        if tags != "*" and len(tags) == 1 and not tags[0].weak:
-            return etag
-    return None
+def _check_free(target: Path, *, overwrite: bool) -> None:
+    if target.exists() and not overwrite:
+        raise TargetExists(f"{target} is there already; choose another name, or say that it may be replaced")

@@ -7,7 +7,8 @@
 Rule of this file: the journal is a map and never the truth. The server's word about what is stored goes before it,
 and a row that is lost costs time and nothing else. A span of a download is recorded only after its bytes are on the
 disk. One process at a time runs a transfer: it holds an operating system lock on a small file, which also carries
-the count of bytes that were put on the wire, so that the count survives `kill -9` without a commit for each.
+what shall survive `kill -9` without a commit for each: the count of bytes that were put on the wire, and of a download
+the ranges that were written since the last commit.
 
 Secrets are not stored: no header field, no user name or password, no query of a URL that the caller gave (it may be a
 signature). The URL of an upload is what the server gave it, whole: it is what resuming needs.
@@ -43,6 +44,12 @@ KEEP_DONE: Final = 30 * 86400.0
 """Seconds for which a finished transfer is remembered."""
 KEEP_CEILING: Final = 7 * 86400.0
 """Seconds for which it is believed that an origin takes no larger chunks."""
+BOOT: Final = 64
+"""Where in a lock file stands which start of the machine the marks are of,"""
+MARKS: Final = 128
+"""and where they begin."""
+MARK: Final = 42
+"""Bytes of a mark."""
 
 _log = logging.getLogger("holdfast")
 
@@ -74,7 +81,10 @@ class DownloadRecord:
     path: str
     part: str
     size: int
-    etag: str
+    pin: str
+    """The validator of that version."""
+    digest: str | None = None
+    """`ALG=HEX` of that version, if it was known."""
     spans: tuple[Span, ...] = ()
 
 
@@ -100,24 +110,54 @@ def download_key(url: str, path: str) -> str:
 class TransferLock:
     """Held by the one process that runs a transfer; ends with the process, however that ends.
 
-    `wire` counts bytes put on the wire for this transfer by all processes that held the lock.
+    `wire` counts bytes put on the wire for this transfer by all processes that held the lock. Marks are ranges of a
+    download that were written and are not in the journal yet; they hold until the machine is started anew, which is
+    known by the kernel's name for this start.
     """
 
     def __init__(self, path: Path | None, descriptor: int, wire: int) -> None:
         self._path = path
         self._descriptor = descriptor
+        self._marked = False
         self.wire = wire
 
     def count(self, size: int) -> None:
         """`size` bytes were put on the wire. Cheap: one small write into the page cache."""
         self.wire += size
+        self._write(b"%020d %010d\n" % (self.wire, os.getpid()), 0)
+
+    def mark(self, slot: int, span: Span) -> None:
+        """The bytes of a range were written; in place of what was marked in that slot (from 0). As cheap as `count`."""
+        if not self._marked:
+            self._marked = True
+            self._write(_boot()[: MARKS - BOOT].ljust(MARKS - BOOT), BOOT)
+        self._write(b"%020d %020d\n" % (span.start, span.end), MARKS + slot * MARK)
+
+    def marks(self) -> tuple[Span, ...]:
+        """What earlier processes have marked since the machine was started."""
+        if self._descriptor < 0 or not _boot():
+            return ()
+        said = os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
+        if said[BOOT:MARKS].rstrip() != _boot()[: MARKS - BOOT]:
+            return ()
+        found = []
+        for line in said[MARKS:].split(b"\n"):
+            words = line.split()
+            if len(line) == MARK - 1 and len(words) == 2 and all(word.isdigit() for word in words):
+                start, end = map(int, words)
+                if start < end:
+                    found.append(Span(start, end))
+        return tuple(found)
+
+    def unmark(self) -> None:
+        """Forget all marks."""
         if self._descriptor >= 0:
-            # A count that is lost (a full disk) is no reason to stop.
+            self._marked = False
             with contextlib.suppress(OSError):
-                os.pwrite(self._descriptor, b"%020d %010d\n" % (self.wire, os.getpid()), 0)
+                os.ftruncate(self._descriptor, min(BOOT, os.fstat(self._descriptor).st_size))
 
     def close(self, *, forget: bool = False) -> None:
-        """Let go; with `forget` the count goes, too. May be called more than once."""
+        """Let go; with `forget` the count and the marks go, too. May be called more than once."""
         if self._descriptor < 0:
             return
         if forget and self._path is not None:
@@ -125,6 +165,19 @@ class TransferLock:
                 self._path.unlink()
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
+
+    def _write(self, said: bytes, offset: int) -> None:
+        # What is lost of this (a full disk) is no reason to stop.
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._descriptor, said, offset)
+
+
+def _boot() -> bytes:
+    """What the kernel calls the time since the machine was started; empty where it does not say so."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()
+    return b""
 
 
 class Journal:
@@ -269,13 +322,13 @@ class Journal:
     # Downloads
 
     def find_download(self, key: str) -> DownloadRecord | None:
-        row = self._file.row("SELECT key, url, path, part, size, etag FROM download WHERE key = ?", key)
+        row = self._file.row("SELECT key, url, path, part, size, etag, digest FROM download WHERE key = ?", key)
         if row is None:
             return None
         spans = self._file.rows('SELECT start, "end" FROM span WHERE key = ? ORDER BY start', (key,))
-        key, url, path, part, size, etag = row
         have = tuple(Span(start, end) for start, end in spans)
-        return DownloadRecord(key, url, path, part, size, etag, have)
+        key, url, path, part, size, pin, digest = row
+        return DownloadRecord(key, url, path, part, size, pin, digest, have)
 
     def begin_download(self, record: DownloadRecord) -> None:
         """Remember a new download; spans of an older one with the same key are dropped."""
@@ -283,18 +336,26 @@ class Journal:
         with self._file.transaction() as db:
             db.execute("DELETE FROM download WHERE key = ?", (record.key,))
             db.execute(
-                "INSERT INTO download VALUES (?, 'running', ?, ?, ?, ?, ?, 0, ?, ?)",
-                (record.key, bare(record.url), record.path, record.part, record.size, record.etag, now, now),
+                "INSERT INTO download (key, state, url, path, part, size, etag, digest, wire, created, updated)"
+                " VALUES (?, 'running', ?, ?, ?, ?, ?, ?, 0, ?, ?)",
+                (
+                    record.key,
+                    bare(record.url),
+                    record.path,
+                    record.part,
+                    record.size,
+                    record.pin,
+                    record.digest,
+                    now,
+                    now,
+                ),
             )
 
-    def commit_spans(self, key: str, spans: Iterable[Span]) -> None:
-        """Bytes of a download are on the disk (the caller has synced the file). On the disk when this returns."""
+    def keep_spans(self, key: str, spans: Iterable[Span]) -> None:
+        """All that is there of a download; the caller has synced the file. On the disk when this returns."""
         with self._file.transaction() as db:
-            db.executemany(
-                "INSERT INTO span VALUES (?, ?, ?)"
-                ' ON CONFLICT (key, start) DO UPDATE SET "end" = max("end", excluded."end")',
-                [(key, span.start, span.end) for span in spans],
-            )
+            db.execute("DELETE FROM span WHERE key = ?", (key,))
+            db.executemany("INSERT INTO span VALUES (?, ?, ?)", [(key, span.start, span.end) for span in spans])
 
     def forget_download(self, key: str) -> None:
         """It is finished, or cannot be continued."""

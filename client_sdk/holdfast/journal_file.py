@@ -61,6 +61,7 @@ MIGRATIONS: Final = (
     CREATE INDEX transfer_owner ON transfer (owner);
     CREATE TABLE ceiling (origin TEXT PRIMARY KEY, size INTEGER NOT NULL, learnt REAL NOT NULL) STRICT, WITHOUT ROWID;
     """,
+    "ALTER TABLE download ADD COLUMN digest TEXT",
 )
 
 _log = logging.getLogger("holdfast")

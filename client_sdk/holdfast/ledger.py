@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import sqlite3
 import threading
 import time
@@ -39,7 +38,6 @@ _COLUMNS: Final = (
     "id, kind, source, target, options, key, owner, state, wanted, priority, size, accepted, failure, result, digest,"
     " created, updated"
 )
-_QUERY: Final = re.compile(r"(https?://[^\s?]*)\?\S*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,10 +301,10 @@ _FINAL: Final = tuple(str(state) for state in State if state.final)
 
 
 def _said(error: HoldfastError | None) -> str | None:
-    """An error for the journal. Its sentence may name a URL with its query."""
+    """An error for the journal."""
     if error is None:
         return None
-    said = {"type": type(error).__name__, "code": error.code, "message": _QUERY.sub(r"\1", error.message)}
+    said = {"type": type(error).__name__, "code": error.code, "message": error.message}
     if isinstance(error, ServerRefused):
         said["status"] = str(error.status)
     return json.dumps(said)

@@ -2,24 +2,29 @@
 
 Rule of this file: connections are given out by priority, then to the transfer that has the fewest, then by age; so a
 large file takes what others leave, and a small one need not wait for its chunks. There are never more at once than the
-controller allows, and none while the origin has asked to be left alone. What a transfer learns about the network goes
-through here to the controller, so that whoever waits is let in as soon as there is room.
+controller allows, nor than the caller has set for all origins together, and none while the origin has asked to be left
+alone. What a transfer learns about the network goes through here to the controller, so that whoever waits is let in as
+soon as there is room.
 """
 
 import itertools
 import random
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 import anyio
 
-from holdfast.planner import Controller, Share
+from holdfast.clock import SYSTEM, Clock
+from holdfast.errors import UsageError
+from holdfast.planner import Backoff, Budget, Controller, Share
 
 Origin: TypeAlias = tuple[str, str | None, int | None]
 Direction = Literal["up", "down"]
 
+BUDGET: Final = Budget(SYSTEM.monotonic())
+"""The retries of this process."""
 LOOK: Final = 0.25
 """Seconds after which whoever waits for a rate limit looks whether it was changed."""
 
@@ -34,12 +39,45 @@ class _Waiter:
     turn: anyio.Event = field(default_factory=anyio.Event)
 
 
-class Limiter:
-    """The connections to one origin in one direction. Belongs to one event loop. `clock` is monotonic, in seconds."""
+class Crowd:
+    """All connections of a client, whatever their origin: at most `most` of them, None for any number."""
 
-    def __init__(self, clock: Callable[[], float], ceiling: int | None = None) -> None:
-        self._clock = clock
-        self.controller = Controller(clock(), ceiling=ceiling)
+    def __init__(self, most: int | None = None) -> None:
+        self._most = _checked_most(most)
+        self.used = 0
+        self.limiters: list[Limiter] = []
+
+    @property
+    def most(self) -> int | None:
+        """May be changed at any time; those that are in use stay. Raises UsageError below 1."""
+        return self._most
+
+    @most.setter
+    def most(self, most: int | None) -> None:
+        self._most = _checked_most(most)
+        self.admit()
+
+    @property
+    def has_room(self) -> bool:
+        return self._most is None or self.used < self._most
+
+    def admit(self) -> None:
+        """Let in whoever is next, of all origins, as long as there is room."""
+        while self.has_room:
+            first = min((each for each in self.limiters if each.first is not None), key=_rank, default=None)
+            if first is None:
+                return
+            first.admit()
+
+
+class Limiter:
+    """The connections to one origin in one direction, some of those of `crowd`. Belongs to one event loop."""
+
+    def __init__(self, clock: Clock, ceiling: int | None = None, crowd: Crowd | None = None) -> None:
+        self.clock = clock
+        self._crowd = crowd or Crowd()
+        self._crowd.limiters.append(self)
+        self.controller = Controller(clock.monotonic(), ceiling=ceiling)
         self._used = 0
         self._holds: dict[Share, int] = {}
         """How many connections each transfer has now, if it has any."""
@@ -53,10 +91,9 @@ class Limiter:
         `fixed` is the number that the caller of the transfer has asked for, whatever the controller thinks.
         """
         waiter = _Waiter(share, next(self._age), fixed or 0)
-        if not self._waiting and self._has_room_for(waiter):
-            self._give(waiter)
-        else:
-            self._waiting.append(waiter)
+        self._waiting.append(waiter)
+        self._crowd.admit()
+        if not waiter.turn.is_set():
             try:
                 await waiter.turn.wait()
             except BaseException:
@@ -66,8 +103,8 @@ class Limiter:
                     self._leave(share)
                 raise
         try:
-            while (pause := self.controller.pause(self._clock())) > 0:  # noqa: ASYNC110 - it is a time that is awaited
-                await anyio.sleep(pause)
+            while (pause := self.controller.pause(self.clock.monotonic())) > 0:
+                await self.clock.sleep(pause)
             yield
         finally:
             self._leave(share)
@@ -77,73 +114,103 @@ class Limiter:
         tickets = share.book(size)
         while (wait := share.wait(tickets)) > 0:
             self.controller.held()
-            await anyio.sleep(min(wait, LOOK))
+            await self.clock.sleep(min(wait, LOOK))
 
     @asynccontextmanager
     async def sending(self) -> AsyncIterator[None]:
         """Bytes of a chunk are on their way in the block."""
-        self.controller.began(self._clock())
+        self.controller.began(self.clock.monotonic())
         try:
             yield
         finally:
-            self.controller.ended(self._clock())
+            self.controller.ended(self.clock.monotonic())
 
     @contextmanager
     def hungry(self) -> Iterator[None]:
         """In the block a connection waits for bytes to be read that it could send."""
-        self.controller.hungry(self._clock())
+        self.controller.hungry(self.clock.monotonic())
         try:
             yield
         finally:
-            self.controller.fed(self._clock())
+            self.controller.fed(self.clock.monotonic())
+
+    def surplus(self, share: Share, fixed: int | None = None) -> bool:
+        """A transfer should give up one of its connections: there are too many, or somebody waits who goes before it.
+
+        For those who hold a connection for long.
+        """
+        if self._used > max(self.controller.connections, fixed or 0):
+            return True
+        mine = (share.priority, self._holds[share] - 1)
+        return any((each.share.priority, self._holds.get(each.share, 0)) < mine for each in self._waiting)
 
     def moved(self, size: int) -> None:
         """See `Controller.moved`."""
-        self.controller.moved(size, self._clock())
-        self._admit()
+        self.controller.moved(size, self.clock.monotonic())
+        if self._waiting:
+            self._crowd.admit()
 
     def accepted(self, size: int, seconds: float, overhead: float) -> None:
         """See `Controller.accepted`."""
-        self.controller.accepted(size, seconds, overhead, self._clock())
-        self._admit()
+        self.controller.accepted(size, seconds, overhead, self.clock.monotonic())
+        BUDGET.succeeded()
+        if self._waiting:
+            self._crowd.admit()
 
     def throttled(self, *, retry_after: float | None, crowded: bool) -> None:
         """See `Controller.throttled`."""
         jitter = random.random()  # noqa: S311
-        self.controller.throttled(self._clock(), jitter, retry_after=retry_after, crowded=crowded)
+        self.controller.throttled(self.clock.monotonic(), jitter, retry_after=retry_after, crowded=crowded)
 
-    def _has_room_for(self, waiter: _Waiter) -> bool:
-        return self._used < max(self.controller.connections, waiter.most)
+    def after_failure(self, backoff: Backoff, failures: int, retry_after: float | None, *, throttled: bool) -> float:
+        """Seconds to wait before something is tried again: what the failure asks for, and what the process can
+        afford."""
+        delay = backoff.delay(failures, random.random(), retry_after)  # noqa: S311 - jitter
+        return max(delay, BUDGET.spend(self.clock.monotonic(), throttled=throttled))
 
-    def _give(self, waiter: _Waiter) -> None:
+    @property
+    def first(self) -> _Waiter | None:
+        """Who is next here; None if nobody waits, or nobody may."""
+        if not self._waiting:
+            return None
+        first = min(self._waiting, key=self.rank)
+        return first if self._used < max(self.controller.connections, first.most) else None
+
+    def rank(self, waiter: _Waiter) -> tuple[int, int, int]:
+        """Who goes first has the least."""
+        return waiter.share.priority, self._holds.get(waiter.share, 0), waiter.age
+
+    def admit(self) -> None:
+        """Let in whoever is next."""
+        waiter = self.first
+        assert waiter is not None
+        self._waiting.remove(waiter)
         self._used += 1
+        self._crowd.used += 1
         self._holds[waiter.share] = self._holds.get(waiter.share, 0) + 1
         waiter.turn.set()
 
     def _leave(self, share: Share) -> None:
         self._used -= 1
+        self._crowd.used -= 1
         self._holds[share] -= 1
         if not self._holds[share]:
             del self._holds[share]
-        self._admit()
-
-    def _admit(self) -> None:
-        while self._waiting:
-            first = min(self._waiting, key=lambda each: (each.share.priority, self._holds.get(each.share, 0), each.age))
-            if not self._has_room_for(first):
-                return
-            self._waiting.remove(first)
-            self._give(first)
+        self._crowd.admit()
 
 
 class Limiters:
     """All limiters of a client, by origin and direction.
 
-    `ceilings` are the largest chunks that origins (`scheme://host:port`) take, as earlier clients have learnt.
+    `ceilings` are the largest chunks that origins (`scheme://host:port`) take, as earlier clients have learnt. The
+    connections of all of them are of one `crowd`.
     """
 
-    def __init__(self, clock: Callable[[], float], ceilings: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, clock: Clock = SYSTEM, ceilings: Mapping[str, int] | None = None, crowd: Crowd | None = None
+    ) -> None:
         self._clock = clock
+        self._crowd = crowd or Crowd()
         self._ceilings = ceilings or {}
         self._found: dict[tuple[Origin, Direction], Limiter] = {}
 
@@ -152,7 +219,7 @@ class Limiters:
         key = (origin, direction)
         if key not in self._found:
             ceiling = self._ceilings.get(_named(origin)) if direction == "up" else None
-            self._found[key] = Limiter(self._clock, ceiling)
+            self._found[key] = Limiter(self._clock, ceiling, self._crowd)
         return self._found[key]
 
     @property
@@ -165,3 +232,15 @@ class Limiters:
 def _named(origin: Origin) -> str:
     scheme, host, port = origin
     return f"{scheme}://{host}:{port}"
+
+
+def _rank(limiter: Limiter) -> tuple[int, int, int]:
+    first = limiter.first
+    assert first is not None
+    return limiter.rank(first)
+
+
+def _checked_most(most: int | None) -> int | None:
+    if most is not None and most < 1:
+        raise UsageError("at least one connection must be allowed")
+    return most

@@ -12,6 +12,7 @@ from holdfast.errors import (
     BrokenProtocol,
     HoldfastError,
     NotAuthorized,
+    ServerFull,
     ServerRefused,
     ServerUnavailable,
     UploadGone,
@@ -28,7 +29,8 @@ class UploadResult:
 
     url: str
     """Where the file is: GET downloads it from a Holdfast server."""
-    path: Path
+    path: Path | None
+    """The file that was sent; None if it was no path that was given."""
     size: int
     digest: Digest
     """Of the whole file; the server verified it if it speaks the parallel dialect."""
@@ -73,10 +75,12 @@ def from_refusal(refusal: Refusal, url: str) -> ServerRefused:
     said = refusal.detail.rstrip(".") or f"status {refusal.status}, without saying why"
     code = refusal.code
     match refusal.status:
-        case 401 | 403 if code is None or code == "not-authorized":
+        case 401 | 403:
             return NotAuthorized(
-                f"{url} refuses us ({refusal.status}: {said}); give credentials with the header Authorization",
+                f"{url} refuses us ({refusal.status}: {said}); give a token in HOLDFAST_TOKEN, a name and a password in"
+                " ~/.netrc, or the header Authorization",
                 status=refusal.status,
+                code=code,
             )
         case 404 | 410:
             return UploadGone(
@@ -84,10 +88,15 @@ def from_refusal(refusal: Refusal, url: str) -> ServerRefused:
                 status=refusal.status,
                 code=code or "not-found",
             )
+        case 507:
+            return ServerFull(
+                f"{url} has no room for it ({refusal.status}: {said}); free some there",
+                status=refusal.status,
+                code=code,
+            )
     if refusal.reaction is Reaction.RETRY or refusal.status >= 500:
-        advice = "free some room there" if refusal.status == 507 else "try again later"
         return ServerUnavailable(
-            f"{url} does not take it now ({refusal.status}: {said}); {advice}",
+            f"{url} does not take it now ({refusal.status}: {said}); try again later",
             status=refusal.status,
             code=code,
         )
@@ -101,6 +110,5 @@ def from_violation(error: ViolationError, url: str) -> BrokenProtocol:
 
 def gave_up(error: AnyError, attempts: int, keeps: str) -> AnyError:
     """The same error, with a sentence about the attempts. `keeps` says what can be done with what is there."""
-    error.message = f"{error.message}; gave up after {attempts} attempts without progress. {keeps}"
-    error.args = (error.message,)
+    error.add(f"; gave up after {attempts} attempts without progress. {keeps}")
     return error

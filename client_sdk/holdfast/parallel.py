@@ -365,6 +365,7 @@ class ParallelRoad:
         for part in todo:
             left += (Span(start, end) for start, end in lacking.within(part.start, part.end))
             for start, end in lacking.missing(part.start, part.end):
+                self._upload.arrived(end - start)
                 self._has(Span(start, end))
         self._upload.tracker.go_on()
         return left
@@ -406,7 +407,7 @@ class ParallelRoad:
     async def _verified(self, wait: float | None) -> protocol.State:
         """Ask until verifying has come to an end (P-COMPLETE-4)."""
         while True:
-            await anyio.sleep(min(max(wait or 1.0, 0.2), RETRY_AFTER_CAP))
+            await self._upload.session.clock.sleep(min(max(wait or 1.0, 0.2), RETRY_AFTER_CAP))
             try:
                 state = await self._upload.state()
             except StartAgain as error:

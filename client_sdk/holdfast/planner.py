@@ -8,7 +8,7 @@ monotonic clock), and so is randomness.
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 from holdfast.errors import UsageError
 from holdfast_protocol.messages import Span
@@ -76,6 +76,39 @@ class Attempts:
             self.failures = 0
         self.failures += 1
         return self.failures < self._limit
+
+
+class Budget:
+    """How many retries all transfers of a process may make together, so that many that fail do not become a storm.
+
+    It holds 500 tokens. A retry takes 14, one after 429 or 503 takes 5, and what succeeds gives one back, as botocore
+    has it. Where that gives up, here whoever finds it empty waits: a retry a second is always paid for, and nobody has
+    to wait for more than `LONGEST` seconds.
+    """
+
+    CAPACITY: ClassVar[int] = 500
+    RETRY: ClassVar[int] = 14
+    THROTTLED: ClassVar[int] = 5
+    LONGEST: ClassVar[float] = 30.0
+
+    __slots__ = ("_then", "tokens")
+
+    def __init__(self, now: float) -> None:
+        self._then = now
+        self.tokens = float(self.CAPACITY)
+        """Below zero: retries that wait for their turn."""
+
+    def succeeded(self) -> None:
+        """Something was accepted."""
+        self.tokens = min(self.tokens + 1, float(self.CAPACITY))
+
+    def spend(self, now: float, *, throttled: bool = False) -> float:
+        """Take what a retry costs; the seconds to wait before it."""
+        self.tokens = min(self.tokens + max(0.0, now - self._then) * self.RETRY, float(self.CAPACITY))
+        self._then = now
+        least = -self.LONGEST * self.RETRY
+        self.tokens = max(self.tokens - (self.THROTTLED if throttled else self.RETRY), least)
+        return max(0.0, -self.tokens / self.RETRY)
 
 
 class Controller:

@@ -2,7 +2,8 @@
 
 Rule of this file: a snapshot is never queued. Whoever looks gets the newest one, and those in between are gone;
 so a slow reader costs nothing. Bytes that the other side has accepted and bytes that were put on the wire are two
-numbers and are never mixed: the first never goes back, the second counts what was sent again, too.
+numbers and are never mixed: the first never goes back, the second counts what was sent again, too. The speed is that of
+the wire, so what a resumed transfer had before does not count in it; the time to go follows it slowly.
 """
 
 import math
@@ -13,8 +14,12 @@ from typing import Final
 
 import anyio
 
+from holdfast.errors import HoldfastError
+
 HALF_LIFE: Final = 3.0
 """Seconds after which a measured speed counts half."""
+ETA_HALF_LIFE: Final = 4.0
+"""Seconds in which the time to go comes half the way to what the speed of now would make of it."""
 
 
 class State(StrEnum):
@@ -53,14 +58,21 @@ class Progress:
     """Bytes on the wire per second, smoothed; 0 if nothing moves."""
     elapsed: float
     resent: int
-    """Bytes that were put on the wire in vain, and have to go once more."""
+    """Bytes that this call put on the wire in vain, so that they went, or have to go, once more."""
+    errors: int
+    """Failures, whatever came of them."""
     retries: int
     """Failures after which something was tried again."""
     concurrency: int
     """Connections that carry bytes now."""
     chunk_size: int
+    """Bytes of the chunk that was cut last; 0 before the first one."""
+    eta: float | None = None
+    """Seconds until all bytes are there; None if nothing can be said. It follows the speed without jumping."""
     note: str | None = None
     """A sentence about the last failure while it matters."""
+    last_error: HoldfastError | None = None
+    """The last failure, if there was one, also after it was got over."""
 
     @property
     def fraction(self) -> float:
@@ -68,13 +80,6 @@ class Progress:
         if self.size is None:
             return 0.0
         return 1.0 if self.size == 0 else min(1.0, self.accepted / self.size)
-
-    @property
-    def eta(self) -> float | None:
-        """Seconds until all bytes are there at the present speed; None if nothing can be said."""
-        if self.size is None or self.speed <= 0 or self.state.final:
-            return None
-        return max(0.0, (self.size - self.accepted) / self.speed)
 
 
 class Meter:
@@ -101,6 +106,33 @@ class Meter:
             self._pending = 0
             self._since = now
         return self._rate / self._weight if self._weight > 0 else 0.0
+
+
+class Countdown:
+    """The time to go: it counts down by itself, and comes to what the speed would make of it little by little."""
+
+    __slots__ = ("_left", "_then")
+
+    def __init__(self) -> None:
+        self._left: float | None = None
+        self._then = 0.0
+
+    def left(self, now: float, bytes_left: float, speed: float) -> float | None:
+        """Seconds; None as long as nothing has moved. While nothing moves any more it stands still."""
+        span, self._then = max(0.0, now - self._then), now
+        if speed <= 0:
+            return self._left
+        aim = bytes_left / speed
+        if self._left is None:
+            self._left = aim
+        else:
+            left = max(0.0, self._left - span)
+            self._left = aim + (left - aim) * math.pow(0.5, span / ETA_HALF_LIFE)
+        return self._left
+
+    def reset(self) -> None:
+        """What was said so far is of no use."""
+        self._left = None
 
 
 class Latest:
@@ -167,12 +199,17 @@ class Tracker:
         self.resumed = 0
         self.wire = 0
         self.resent = 0
+        self.errors = 0
         self.retries = 0
+        self.last_error: HoldfastError | None = None
+        self._countdown = Countdown()
         self.concurrency = 0
         self.peak = 0
         """The most connections that were busy at once."""
         self.chunk_size = 0
         self.note: str | None = None
+        self.url: str | None = None
+        """Of the upload, as soon as there is one."""
         self.latest = Latest(self.snapshot)
 
     @property
@@ -186,6 +223,7 @@ class Tracker:
             self.begun = True
             self._began = now
         self._meter = Meter(now)
+        self._countdown.reset()
         self.enter(State.STARTING)
 
     def go_on(self) -> None:
@@ -198,6 +236,12 @@ class Tracker:
         self.state = state
         self.note = note
         self.latest.changed()
+
+    def failed(self, error: HoldfastError) -> None:
+        """Something went wrong; what comes of it is said elsewhere. The same error counts once."""
+        if error is not self.last_error:
+            self.errors += 1
+            self.last_error = error
 
     def moved(self, size: int) -> None:
         """`size` bytes went over the wire."""
@@ -217,17 +261,28 @@ class Tracker:
 
     def snapshot(self) -> Progress:
         now = self._clock()
+        speed = self._meter.rate(now)
         return Progress(
             state=self.state,
             size=self.size,
             accepted=self.accepted,
             resumed=self.resumed,
             wire=self.wire,
-            speed=self._meter.rate(now),
+            speed=speed,
             elapsed=now - self._began,
             resent=self.resent,
+            errors=self.errors,
             retries=self.retries,
             concurrency=self.concurrency,
             chunk_size=self.chunk_size,
+            eta=self._eta(now, speed),
             note=self.note,
+            last_error=self.last_error,
         )
+
+    def _eta(self, now: float, speed: float) -> float | None:
+        if self.size is None or self.state is not State.IN_PROGRESS:
+            return None
+        # What is on its way counts as moved: a chunk that is accepted would be a leap else.
+        there = max(self.accepted, self.resumed + self.wire - self.resent)
+        return self._countdown.left(now, max(0, self.size - there), speed)

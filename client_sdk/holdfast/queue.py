@@ -5,17 +5,20 @@ paused or waits for another try takes no place. Nothing that was taken in is for
 """
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import UsageError
+from holdfast.limiter import Crowd
 from holdfast.planner import RateLimit
-from holdfast.progress import Progress, State
+from holdfast.progress import Countdown, Progress, State
 from holdfast.transfers import RetryPolicy, Transfer, tell
 
 AnyTransfer: TypeAlias = Transfer[Any]
@@ -37,8 +40,18 @@ class Statistics:
     """Of these, as Progress.accepted."""
     speed: float
     """Of all that are active together, bytes a second."""
+    errors: int
     retries: int
     resent: int
+    connections: int
+    """In use now, of all transfers together."""
+    eta: float | None = None
+    """Seconds until all is done, as far as sizes are known; None if nothing can be said. It does not jump."""
+
+    @property
+    def done(self) -> int:
+        """Those that have ended, in whatever way."""
+        return self.completed + self.failed + self.cancelled
 
     @property
     def total(self) -> int:
@@ -50,11 +63,6 @@ class Statistics:
         """Accepted part of the whole, 0.0 to 1.0."""
         return 1.0 if self.size == 0 else min(1.0, self.accepted / self.size)
 
-    @property
-    def eta(self) -> float | None:
-        """Seconds until all is done at the present speed; None if nothing can be said."""
-        return (self.size - self.accepted) / self.speed if self.speed > 0 else None
-
 
 class TransferQueue:
     """All transfers of one client (`AsyncClient.queue`): at most `active` of them at once, the others wait.
@@ -62,17 +70,27 @@ class TransferQueue:
     Belongs to the client's event loop. Methods return at once but for `join` and `shutdown`.
     """
 
-    def __init__(self, active: int, limit: RateLimit, policy: RetryPolicy) -> None:
+    def __init__(
+        self,
+        active: int,
+        limit: RateLimit,
+        policy: RetryPolicy,
+        crowd: Crowd | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
         self._active = _checked_active(active)
         self._limit = limit
         self._policy = policy
+        self._crowd = crowd or Crowd()
+        self._clock = clock
+        self._countdown = Countdown()
         self._group: TaskGroup | None = None
         self._running: set[AnyTransfer] = set()
         self._waiting: list[tuple[AnyTransfer, anyio.Event]] = []
         self._transfers: dict[AnyTransfer, None] = {}
         self._failed: list[AnyTransfer] = []
         self._gone = {State.COMPLETED: 0, State.FAILED: 0, State.CANCELLED: 0}
-        self._gone_bytes = self._gone_retries = self._gone_resent = 0
+        self._gone_bytes = self._gone_errors = self._gone_retries = self._gone_resent = 0
         self._age = 0
         self._closed = False
         self._on_progress: list[Callable[[AnyTransfer, Progress], object]] = []
@@ -101,6 +119,19 @@ class TransferQueue:
         self._limit.rate = rate
 
     @property
+    def connections(self) -> int | None:
+        """Connections for all transfers together, to whatever servers; None for as many as pay. May be changed at any
+        time.
+
+        With a lower number those that carry a chunk bring it to its end. Raises UsageError below 1.
+        """
+        return self._crowd.most
+
+    @connections.setter
+    def connections(self, most: int | None) -> None:
+        self._crowd.most = most
+
+    @property
     def transfers(self) -> Sequence[AnyTransfer]:
         """All that have not ended, in the order in which they came."""
         return tuple(self._transfers)
@@ -116,6 +147,13 @@ class TransferQueue:
         looks = [each.progress for each in self._transfers if each.begun]
         states = [each.state for each in self._transfers]
         pending, paused = states.count(State.PENDING), states.count(State.PAUSED)
+        size = self._gone_bytes + sum(look.size or 0 for look in looks)
+        accepted = self._gone_bytes + sum(look.accepted for look in looks if look.size is not None)
+        moved = sum(
+            max(look.accepted, look.resumed + look.wire - look.resent) for look in looks if look.size is not None
+        )
+        speed = sum(look.speed for look in looks)
+        left = max(0, size - self._gone_bytes - moved)
         return Statistics(
             pending=pending,
             active=len(states) - pending - paused,
@@ -123,11 +161,14 @@ class TransferQueue:
             completed=self._gone[State.COMPLETED],
             failed=self._gone[State.FAILED],
             cancelled=self._gone[State.CANCELLED],
-            size=self._gone_bytes + sum(look.size or 0 for look in looks),
-            accepted=self._gone_bytes + sum(look.accepted for look in looks if look.size is not None),
-            speed=sum(look.speed for look in looks),
+            size=size,
+            accepted=accepted,
+            speed=speed,
+            errors=self._gone_errors + sum(look.errors for look in looks),
             retries=self._gone_retries + sum(look.retries for look in looks),
             resent=self._gone_resent + sum(look.resent for look in looks),
+            connections=self._crowd.used,
+            eta=self._countdown.left(self._clock.monotonic(), left, speed),
         )
 
     def on_progress(self, callback: Callable[[AnyTransfer, Progress], object]) -> None:
@@ -199,9 +240,10 @@ class TransferQueue:
         self._age += 1
         transfer.age = self._age
         self._transfers[transfer] = None
+        transfer.belongs_to(self)
         self._group.start_soon(self._carry_out, transfer)
         for callback in self._on_progress:
-            self._group.start_soon(self._follow, transfer, callback)
+            transfer.on_progress(partial(callback, transfer))
 
     async def enter(self, transfer: AnyTransfer) -> None:
         """See Turns."""
@@ -228,6 +270,11 @@ class TransferQueue:
         """See Turns."""
         self._waiting.sort(key=_order)
 
+    def call(self, callback: Callable[..., Coroutine[Any, Any, None]], *said: object) -> None:
+        """See Turns."""
+        assert self._group is not None
+        self._group.start_soon(callback, *said)
+
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._active:
             transfer, turn = self._waiting.pop(0)
@@ -241,6 +288,7 @@ class TransferQueue:
             look = transfer.progress
             self._gone[look.state] += 1
             self._gone_bytes += look.accepted
+            self._gone_errors += look.errors
             self._gone_retries += look.retries
             self._gone_resent += look.resent
             del self._transfers[transfer]
@@ -248,10 +296,6 @@ class TransferQueue:
                 self._failed.append(transfer)
         for callback in self._on_end:
             await tell(callback, transfer)
-
-    async def _follow(self, transfer: AnyTransfer, callback: Callable[[AnyTransfer, Progress], object]) -> None:
-        async for progress in transfer:
-            await tell(callback, transfer, progress)
 
     @property
     def unseen_errors(self) -> list[Exception]:

@@ -6,7 +6,7 @@ it would be another one.
 """
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,9 +36,13 @@ class Manner:
 
 
 def upload_asked(job: UploadJob, to: str, manner: Manner) -> Asked:
-    """The row of an upload of a file."""
+    """The row of an upload. Only that of a path can be repeated: whatever else was given is gone with its process."""
+    if job.given.path is None:
+        return Asked(transfer_id(secrets.token_hex(16)), "upload", shown(job.given.name), bare(to), manner.priority)
+    place = job.given.path.absolute()
     call = {
-        "path": str(job.path.absolute()),
+        "source": str(place),
+        "name": job.given.name if job.given.name != place.name else None,
         "to": bare(to),
         "metadata": {key: value.decode("utf-8", "surrogateescape") for key, value in job.metadata.items()},
         "checksum": job.checksum,
@@ -49,14 +53,8 @@ def upload_asked(job: UploadJob, to: str, manner: Manner) -> Asked:
         "resume": job.resume,
         "max_attempts": job.max_attempts,
     }
-    id_ = transfer_id("upload", call["path"], to, sorted(job.metadata.items()))
-    path = shown(job.path.absolute())
-    return Asked(id_, "upload", path, bare(to), manner.priority, _options(call, to, manner))
-
-
-def stream_asked(name: str, to: str, manner: Manner) -> Asked:
-    """The row of an upload that cannot be repeated: what it sent is gone."""
-    return Asked(transfer_id(secrets.token_hex(16)), "upload", shown(name), bare(to), manner.priority)
+    id_ = transfer_id("upload", call["source"], to, sorted(job.metadata.items()), job.given.name)
+    return Asked(id_, "upload", shown(place), bare(to), manner.priority, _options(call, to, manner))
 
 
 def download_asked(job: DownloadJob, manner: Manner) -> Asked:
@@ -65,19 +63,22 @@ def download_asked(job: DownloadJob, manner: Manner) -> Asked:
     call = {
         "url": bare(job.url),
         "path" if job.path is not None else "folder": str(place),
+        "mirrors": [bare(each) for each in job.mirrors],
         "segments": job.segments,
         "checksum": f"{job.checksum.algorithm}={job.checksum.hex}" if job.checksum is not None else None,
         "overwrite": job.overwrite,
         "max_attempts": job.max_attempts,
     }
     id_ = transfer_id("download", job.url, str(place), job.path is None)
-    return Asked(id_, "download", bare(job.url), shown(place), manner.priority, _options(call, job.url, manner))
+    return Asked(
+        id_, "download", bare(job.url), shown(place), manner.priority, _options(call, job.url, manner, job.mirrors)
+    )
 
 
 def lacking(row: Row, headers: Collection[str]) -> str | None:
     """Why the call of a row cannot be repeated with these header fields; None if it can."""
     if row.options is None:
-        return "what it sent was a stream, which is gone; start it anew"
+        return "what it sent was no file that can be opened again; start it anew"
     if row.options["query"]:
         return "its URL had a query, which is not kept because it may be a secret; run the same command again"
     given = {name.lower() for name in headers}
@@ -90,7 +91,7 @@ def lacking(row: Row, headers: Collection[str]) -> str | None:
 def again(client: "AsyncClient", row: Row) -> Transfer[Any]:
     """The same call once more; goes on from what is done. Raises UsageError if it cannot be repeated."""
     if row.options is None:
-        raise UsageError(f"{row.source} was a stream and cannot be sent again")
+        raise UsageError(f"{row.source} was no file that can be opened again")
     call = dict(row.options["call"])
     call |= {"priority": row.priority, "limit_rate": row.options["limit_rate"]}
     if row.kind == "upload":
@@ -106,13 +107,13 @@ def digest_of(said: str) -> Digest:
     return Digest(algorithm, bytes.fromhex(digits))
 
 
-def _options(call: dict[str, Any], url: str, manner: Manner) -> dict[str, Any]:
-    parts = urlsplit(url)
-    needed = {*manner.headers} | ({names.AUTHORIZATION} if parts.username is not None else set())
+def _options(call: dict[str, Any], url: str, manner: Manner, others: Sequence[str] = ()) -> dict[str, Any]:
+    parts = [urlsplit(each) for each in (url, *others)]
+    named = any(each.username is not None for each in parts)
     return {
         "call": call,
-        "headers": sorted(needed),
-        "query": bool(parts.query),
+        "headers": sorted({*manner.headers} | ({names.AUTHORIZATION} if named else set())),
+        "query": any(each.query for each in parts),
         "override_method": manner.override_method,
         "limit_rate": manner.limit_rate,
     }

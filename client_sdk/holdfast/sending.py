@@ -4,16 +4,13 @@ Rule of this file: what a failure asks for is decided in one place (`Upload.reco
 server is asked what it has. Attempts count only as long as the server accepts nothing in between.
 """
 
-import random
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final, Literal, TypeVar
 
-import anyio
 from anyio import to_thread
 
 from holdfast._transport import Body, Session
@@ -23,7 +20,7 @@ from holdfast.outcome import from_refusal, from_violation, gave_up
 from holdfast.planner import Attempts, Backoff, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
-from holdfast.sources import Source
+from holdfast.sources import Given, Source
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal, SizeLimits, Speech, ViolationError
 from holdfast_protocol.digest import Digest, Hasher, hasher
@@ -44,7 +41,7 @@ KEPT: Final = "What the server has is kept; run the same upload again to go on."
 class UploadJob:
     """What to send, where, and how. Sizes in bytes; None leaves a choice to the plan."""
 
-    path: Path
+    given: Given
     id: str | None = None
     """Of the transfer, in the journal."""
     metadata: Mapping[str, bytes] = field(default_factory=dict)
@@ -117,10 +114,26 @@ class Upload:
         self, steps: Generator[Request, Response, Result], body: Body | None = None, *, patience: float = 0.0
     ) -> Result:
         """One exchange, tried once; `patience` as in Session.exchange. Raises Refusal, HoldfastError."""
+        sent = 0
+
+        def count(size: int) -> None:
+            nonlocal sent
+            sent += size
+            self._sent(size)
+
         try:
-            return await self.session.exchange(steps, body, sent=self._sent, share=self.share, patience=patience)
+            return await self.session.exchange(steps, body, sent=count, share=self.share, patience=patience)
         except ViolationError as error:
+            self.tracker.resent += sent
             raise from_violation(error, self.url) from error
+        except BaseException:
+            # In vain, unless it turns out that the server has some of it all the same (`arrived`).
+            self.tracker.resent += sent
+            raise
+
+    def arrived(self, size: int) -> None:
+        """So many bytes of a request that failed are there: they were not sent in vain."""
+        self.tracker.resent = max(0, self.tracker.resent - size)
 
     def connection(self) -> AbstractAsyncContextManager[None]:
         """A connection of those that all transfers to this origin share; waits for its turn."""
@@ -169,6 +182,7 @@ class Upload:
     async def recover(self, error: Refusal | ConnectionFailed, attempts: Attempts) -> None:
         """Wait as long as this failure asks for. Raises what ends the upload, if it does."""
         retry_after = None
+        throttled = isinstance(error, Refusal) and error.throttled
         if isinstance(error, Refusal):
             self.limits = self.limits.then(error.limits)
             if error.final:
@@ -177,7 +191,7 @@ class Upload:
                     f" ({error.status}: {error.detail or 'it did not say why'}); nothing can be resumed,"
                     " upload it again"
                 ) from error
-            if error.throttled:
+            if throttled:
                 self.session.limiter.throttled(retry_after=error.retry_after, crowded=error.status == 429)
             if error.reaction is Reaction.RECREATE:
                 raise StartAgain(from_refusal(error, self.url)) from error
@@ -185,12 +199,14 @@ class Upload:
                 raise from_refusal(error, self.url) from error
             retry_after = error.retry_after
         final = from_refusal(error, self.url) if isinstance(error, Refusal) else error
+        self.tracker.failed(final)
         if not attempts.failed(self.progress):
             raise gave_up(final, attempts.failures, KEPT) from error
         self.tracker.retries += 1
-        delay = self._backoff.delay(attempts.failures, random.random(), retry_after)  # noqa: S311 - jitter
+        limiter = self.session.limiter
+        delay = limiter.after_failure(self._backoff, attempts.failures, retry_after, throttled=throttled)
         self.tracker.enter(Stage.IN_PROGRESS, f"{final.message}; again in {delay:.1f} s")
-        await anyio.sleep(delay)
+        await self.session.clock.sleep(delay)
 
     def accepted(self, total: int) -> None:
         """The server has `total` bytes by now."""

@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator
 from typing import Final
 
-import anyio
 from anyio import to_thread
 
 from holdfast._transport import Body
@@ -72,7 +71,7 @@ class SequentialRoad:
             if state.retry_after is not None and state.offset == upload.size:
                 # All is there and is being verified; an empty PATCH asks again.
                 upload.tracker.enter(Stage.VERIFYING)
-                await anyio.sleep(min(max(state.retry_after, 0.2), RETRY_AFTER_CAP))
+                await upload.session.clock.sleep(min(max(state.retry_after, 0.2), RETRY_AFTER_CAP))
             part = self._part(state.offset)
             await upload.hash_up_to(part.start, self._buffer)
             try:
@@ -100,9 +99,11 @@ class SequentialRoad:
                     await upload.recover(error, attempts)
                 if error.state is not None:
                     state = await upload.believed(error.state)
+                    upload.arrived(state.offset - part.start)
                     upload.accepted(state.offset)
                     continue
             state = await upload.state(attempts)
+            upload.arrived(state.offset - part.start)
             upload.accepted(state.offset)
         return state
 

@@ -1,22 +1,32 @@
 """Sends a stream of which nobody knows the length: tus 1.0.0 with `creation-defer-length`, or the IETF draft.
 
 Rule of this file: one chunk of the stream is in memory, until the server has it; then it is gone. So a failure of the
-network costs nothing, but an upload that the server loses cannot be begun anew, and a later process cannot go on with
-it: nothing of it is in the journal. The length is said with the last PATCH, and only then is the upload complete. A
-stream that cannot be sent to its end is removed from the server: nobody can continue it.
+network costs nothing, but an upload that the server loses cannot be begun anew. The length is said with the last PATCH,
+and only then is the upload complete.
+
+A stream that stops in the middle can be given once more from its beginning, together with the URL of the upload
+(`resume`): what the server has of it is read and hashed and not sent. What can never be whole is removed from the
+server.
 """
 
 import contextlib
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from typing import NoReturn, TypeAlias
+from collections.abc import AsyncIterator
+from typing import NoReturn
 
 import anyio
 from anyio import to_thread
 
 from holdfast._transport import Body, Session
 from holdfast.discovery import DISCOVERIES
-from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, ServerRefused, UsageError
+from holdfast.errors import (
+    BrokenProtocol,
+    ConnectionFailed,
+    HoldfastError,
+    ServerRefused,
+    UsageError,
+    VerificationFailed,
+)
 from holdfast.journal import TransferLock
 from holdfast.outcome import UploadResult
 from holdfast.planner import DEFAULT_CHUNK, RETRY_AFTER_CAP, Share
@@ -24,7 +34,7 @@ from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.sending import StartAgain, Upload, UploadJob
 from holdfast.sequential import LONGEST_PATCH, arrived_damaged
-from holdfast.sources import Fingerprint, Source
+from holdfast.sources import Fingerprint, Source, Stream, pieces
 from holdfast.transfers import Gate
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal, SizeLimits
@@ -33,8 +43,6 @@ from holdfast_protocol.digest import Digest, digest, hasher
 from holdfast_protocol.discovery import DEFER_LENGTH, Services
 from holdfast_protocol.messages import Span
 
-Stream: TypeAlias = AsyncIterable[bytes] | Iterable[bytes]
-
 
 class StreamSource(Source):
     """What was read of a stream so far. It cannot be read again."""
@@ -42,6 +50,9 @@ class StreamSource(Source):
     def __init__(self, name: str) -> None:
         self._name = name
         self.length = 0
+        """Bytes that were read so far."""
+        self.known: int | None = None
+        """Bytes that there must be in the end, as the server was told before."""
 
     @property
     def name(self) -> str:
@@ -49,7 +60,7 @@ class StreamSource(Source):
 
     @property
     def size(self) -> int:
-        return self.length
+        return self.length if self.known is None else self.known
 
     @property
     def fingerprint(self) -> Fingerprint:
@@ -67,7 +78,7 @@ class StreamSource(Source):
 
 
 class StreamUploader:
-    """Runs one upload of a stream. `job.path` is what the stream is called."""
+    """Runs one upload of a stream, which is that of `job.given`."""
 
     def __init__(
         self, job: UploadJob, stream: Stream, session: Session, tracker: Tracker, share: Share, gate: Gate
@@ -75,11 +86,14 @@ class StreamUploader:
         self._job = job
         self._gate = gate
         self._stream = stream
+        self._skip = 0
+        """Bytes of the stream that the server has already."""
         self._session = session
         self._tracker = tracker
-        self._source = StreamSource(job.path.name)
+        self._source = StreamSource(job.given.name)
         lock = TransferLock(None, -1, 0)
         self._upload = Upload(job, session, tracker, lock, self._source, session.endpoint, share)
+        self._whole = hasher(job.checksum)
         self._checksum: str | None = None
         self._chunk = min(job.chunk_size or DEFAULT_CHUNK, LONGEST_PATCH)
 
@@ -96,11 +110,16 @@ class StreamUploader:
         guest = None
         if self._job.dialect == "ietf" or (self._job.dialect == "auto" and not services.tus):
             guest = DISCOVERIES.guest(self._session, services, None)
-        elif not services.offers(DEFER_LENGTH):
+        elif not services.offers(DEFER_LENGTH) and not self._job.resume:
             raise UsageError(
                 f"{self._session.endpoint} takes no uploads of unknown length; save {self._source.name} to a file first"
             )
-        await self._create(guest)
+        complete = False
+        if self._job.resume:
+            complete = await self._find(guest)
+        else:
+            await self._create(guest)
+        self._tracker.url = upload.url
         if guest is None:
             upload.limits = SizeLimits(max_size=services.max_size)
             self._checksum = services.checksum
@@ -110,30 +129,47 @@ class StreamUploader:
         self._tracker.busy(1)
         self._tracker.chunk_size = self._chunk
         self._tracker.enter(Stage.IN_PROGRESS)
-        whole = hasher(self._job.checksum)
         async for part, last in self._parts():
             self._source.length += len(part)
             await self._check_size(last=last)
-            await to_thread.run_sync(whole.update, part)
+            await to_thread.run_sync(self._whole.update, part)
             await self._gate.passed()
-            await self._put(part, last=last)
+            if not complete:
+                await self._put(part, last=last)
         wire = upload.lock.wire
         size = self._source.length
         self._tracker.size = size
         return UploadResult(
             url=upload.url,
-            path=self._job.path,
+            path=None,
             size=size,
-            digest=Digest(self._job.checksum, whole.digest()),
+            digest=Digest(self._job.checksum, self._whole.digest()),
             seconds=self._tracker.elapsed,
             bytes_sent=wire,
-            bytes_resent=max(0, wire - size),
-            bytes_resumed=0,
+            bytes_resent=max(0, wire - (size - self._skip)),
+            bytes_resumed=self._skip,
             retries=self._tracker.retries,
             chunks=upload.chunks,
             concurrency=1,
             protocol="tus" if guest is None else "ietf",
+            already_there=complete,
         )
+
+    async def _find(self, guest: Guest | None) -> bool:
+        """How much of the stream the server has; whether that is all of it."""
+        upload, attempts = self._upload, self._upload.attempts()
+        upload.speech = guest or protocol
+        while True:
+            try:
+                state = await upload.exchange(upload.speech.query(upload.url, now=time.time()))
+                break
+            except (Refusal, ConnectionFailed) as error:
+                await upload.recover(error, attempts)
+        await upload.heard(state.limits, state.expires)
+        self._skip = self._tracker.resumed = state.offset
+        self._source.known = state.length
+        upload.accepted(state.offset)
+        return bool(state.complete)
 
     async def _fit(self, services: Services) -> None:
         """Chunks as the server takes them. Raises ServerRefused if they would not fit into memory."""
@@ -150,6 +186,12 @@ class StreamUploader:
     async def _check_size(self, *, last: bool) -> None:
         """Compares what was read with what the server takes. Raises ServerRefused."""
         limits, size = self._upload.limits, self._source.length
+        known = self._source.known
+        if known is not None and (size > known or (last and size != known)):
+            raise VerificationFailed(
+                f"{self._source.name} is not what {self._upload.url} is an upload of: that has {known} bytes, and this"
+                f" has {size}{'' if last else ' or more'}"
+            )
         if limits.max_size is not None and size > limits.max_size:
             await self._outside(f"takes at most {limits.max_size} bytes, and {self._source.name} has more")
         if last and limits.min_size is not None and size < limits.min_size:
@@ -161,7 +203,7 @@ class StreamUploader:
 
     async def _remove(self) -> None:
         upload = self._upload
-        if upload.url != self._session.endpoint:
+        if upload.url != self._session.endpoint and not self._job.resume:
             with anyio.move_on_after(10), contextlib.suppress(Refusal, HoldfastError):
                 await upload.exchange(upload.speech.terminate(upload.url, now=time.time()))
 
@@ -187,9 +229,13 @@ class StreamUploader:
     async def _parts(self) -> AsyncIterator[tuple[memoryview, bool]]:
         """The stream in chunks, each valid until the next one is asked for, and whether it is the last one."""
         buffer = bytearray(self._chunk)
-        filled = 0
-        async for piece in _pieces(self._stream):
-            rest = memoryview(piece)
+        filled, skip = 0, self._skip
+        async for piece in pieces(self._stream, self._source.name):
+            there = memoryview(piece)[:skip]
+            self._whole.update(there)
+            self._source.length += len(there)
+            skip -= len(there)
+            rest = memoryview(piece)[len(there) :]
             while rest:
                 # A full chunk goes only when there is more, so that the last one is known to be the last.
                 if filled == self._chunk:
@@ -199,6 +245,11 @@ class StreamUploader:
                 buffer[filled : filled + count] = rest[:count]
                 filled += count
                 rest = rest[count:]
+        if skip:
+            raise VerificationFailed(
+                f"{self._source.name} ended after {self._source.length} bytes, and {self._upload.url} has {self._skip}"
+                " already: it is the upload of something else"
+            )
         yield memoryview(buffer)[:filled], True
 
     async def _put(self, data: memoryview, *, last: bool) -> None:
@@ -214,9 +265,8 @@ class StreamUploader:
             proof = None
             if self._checksum is not None:
                 proof = await to_thread.run_sync(digest, self._checksum, view)
-            steps = upload.speech.append(
-                upload.url, part, checksum=proof, length=end if last else None, now=time.time()
-            )
+            length = end if last and self._source.known is None else None
+            steps = upload.speech.append(upload.url, part, checksum=proof, length=length, now=time.time())
             state: protocol.State | None = None
             try:
                 stored = await upload.exchange(steps, _body(view))
@@ -231,7 +281,7 @@ class StreamUploader:
                         return
                     if stored.retry_after is not None:
                         self._tracker.enter(Stage.VERIFYING)
-                        await anyio.sleep(min(max(stored.retry_after, 0.2), RETRY_AFTER_CAP))
+                        await self._session.clock.sleep(min(max(stored.retry_after, 0.2), RETRY_AFTER_CAP))
                     continue
             except (Refusal, ConnectionFailed) as error:
                 damaged += isinstance(error, Refusal) and error.reaction is Reaction.REPEAT
@@ -241,6 +291,7 @@ class StreamUploader:
                 if isinstance(error, Refusal) and error.state is not None:
                     state = await upload.believed(error.state)
             state = state or await upload.state(attempts)
+            upload.arrived(max(0, state.offset - at))
             if state.offset < start:
                 raise await self._lost(BrokenProtocol(f"{upload.url} went back to {state.offset} from {start} bytes"))
             upload.accepted(state.offset)
@@ -250,8 +301,7 @@ class StreamUploader:
 
     async def _lost(self, reason: HoldfastError) -> HoldfastError:
         await self._remove()
-        reason.message = f"{reason.message}; a stream cannot be sent again from its beginning"
-        reason.args = (reason.message,)
+        reason.add("; a stream cannot be sent again from its beginning")
         return reason
 
 
@@ -260,14 +310,3 @@ def _body(view: memoryview) -> Body:
         yield view
 
     return Body(len(view), content)
-
-
-async def _pieces(stream: Stream) -> AsyncIterator[bytes]:
-    if isinstance(stream, AsyncIterable):
-        async for piece in stream:
-            yield piece
-        return
-    pieces = iter(stream)
-    # Waiting for a pipe must not keep anybody from leaving.
-    while (found := await to_thread.run_sync(next, pieces, None, abandon_on_cancel=True)) is not None:
-        yield found

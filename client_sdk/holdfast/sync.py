@@ -4,10 +4,10 @@ Rule of this file: it holds no logic of transfers. A call blocks its thread unti
 that arrives meanwhile, Ctrl-C among them, cancels the transfer, which can be continued later.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -17,7 +17,9 @@ from holdfast.outcome import DownloadResult, UploadResult
 from holdfast.progress import Progress
 from holdfast.sending import Dialect, OnChange
 from holdfast.transfers import Transfer
+from holdfast.watching import News
 from holdfast_protocol.digest import Digest
+from holdfast_protocol.live import Place
 
 Result = TypeVar("Result")
 Watcher = Callable[[Progress], object]
@@ -105,6 +107,7 @@ class Client:
         folder: PathLike | None = None,
         segments: int | None = None,
         checksum: Digest | None = None,
+        mirrors: Sequence[str] = (),
         overwrite: bool = False,
         priority: int = 0,
         max_attempts: int = 10,
@@ -118,6 +121,7 @@ class Client:
                 folder=folder,
                 segments=segments,
                 checksum=checksum,
+                mirrors=mirrors,
                 overwrite=overwrite,
                 priority=priority,
                 max_attempts=max_attempts,
@@ -125,15 +129,48 @@ class Client:
             progress,
         )
 
+    def watch(
+        self,
+        server: str,
+        *uploads: str,
+        projects: Sequence[str] = (),
+        owners: Sequence[str] = (),
+        everything: bool = False,
+        since: Place | None = None,
+        max_attempts: int | None = 10,
+    ) -> Iterator[News]:
+        """Follow uploads, as AsyncClient.watch does; each step blocks until there is news. Raises HoldfastError."""
+        news = aiter(
+            self._client.watch(
+                server,
+                *uploads,
+                projects=projects,
+                owners=owners,
+                everything=everything,
+                since=since,
+                max_attempts=max_attempts,
+            )
+        )
+
+        async def following() -> News | None:
+            return await anext(news, None)
+
+        while (each := self._wait_for(following)) is not None:
+            yield each
+
     def _run(self, start: Callable[[], Transfer[Result]], progress: Watcher | None) -> Result:
+        return self._wait_for(lambda: _watched(start, progress))
+
+    def _wait_for(self, work: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
         if self._portal is None:
             raise RuntimeError("use the client inside `with Client() as client:`")
-        future = self._portal.start_task_soon(_watched, start, progress)
+        future = self._portal.start_task_soon(work)
         try:
-            return future.result()
+            result: Result = future.result()
         except BaseException:
             future.cancel()
             raise
+        return result
 
 
 async def _watched(start: Callable[[], Transfer[Result]], progress: Watcher | None) -> Result:
@@ -198,6 +235,7 @@ def download(
     folder: PathLike | None = None,
     segments: int | None = None,
     checksum: Digest | None = None,
+    mirrors: Sequence[str] = (),
     overwrite: bool = False,
     max_attempts: int = 10,
     progress: Watcher | None = None,
@@ -213,6 +251,7 @@ def download(
             folder=folder,
             segments=segments,
             checksum=checksum,
+            mirrors=mirrors,
             overwrite=overwrite,
             max_attempts=max_attempts,
             progress=progress,

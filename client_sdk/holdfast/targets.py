@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.errors import TargetExists, TargetUnwritable
-from holdfast_protocol.digest import Digest, hasher
 
-READ: Final = 1024 * 1024
 BLOCK: Final = bytes(4096)
 
 
@@ -23,7 +21,7 @@ class PartFile:
     """A file that is being received. Methods block; they are called in worker threads, `write` in several at once."""
 
     def __init__(self, path: Path, descriptor: int, *, fresh: bool) -> None:
-        self._path = path
+        self.path = path
         self._descriptor = descriptor
         self._fresh = fresh
 
@@ -41,45 +39,38 @@ class PartFile:
                 raise
             return cls(path, descriptor, fresh=fresh)
 
-    def write(self, offset: int, data: bytes) -> None:
+    def write(self, offset: int, data: bytes | memoryview) -> None:
         """Put `data` at `offset`. Raises TargetUnwritable, for a full disk among others.
 
-        In a fresh file an offset is written once, or the file is emptied before by `cut`.
+        In a fresh file an offset is written once, or with the same bytes again, or the file is emptied before by `cut`.
         """
         view = memoryview(data)
-        with _unwritable(self._path):
-            for start, end in _filled(data, offset) if self._fresh else ((0, len(data)),):
+        with _unwritable(self.path):
+            for start, end in _filled(view, offset) if self._fresh else ((0, len(view)),):
                 while start < end:
                     start += os.pwrite(self._descriptor, view[start:end], offset + start)
 
+    def read_into(self, buffer: bytearray, offset: int) -> int:
+        """Fill `buffer` with what is at `offset`; how many bytes it was, 0 at the end."""
+        with _unwritable(self.path):
+            return os.preadv(self._descriptor, [buffer], offset)
+
     def cut(self, length: int) -> None:
         """It has `length` bytes and no more."""
-        with _unwritable(self._path):
+        with _unwritable(self.path):
             os.ftruncate(self._descriptor, length)
 
     def sync(self) -> None:
         """What was written is on the disk when this returns."""
-        with _unwritable(self._path):
+        with _unwritable(self.path):
             os.fdatasync(self._descriptor)
-
-    def digests(self, algorithms: tuple[str, ...]) -> tuple[Digest, ...]:
-        """Read all of it and hash it."""
-        running = [(name, hasher(name)) for name in algorithms]
-        buffer = bytearray(READ)
-        offset = 0
-        with _unwritable(self._path):
-            while count := os.preadv(self._descriptor, [buffer], offset):
-                for _, each in running:
-                    each.update(memoryview(buffer)[:count])
-                offset += count
-        return tuple(Digest(name, each.digest()) for name, each in running)
 
     def publish(self, target: Path, *, overwrite: bool) -> None:
         """Give it its name. Raises TargetExists, TargetUnwritable."""
         with _unwritable(target):
             os.fsync(self._descriptor)
             if overwrite:
-                self._path.replace(target)
+                self.path.replace(target)
             else:
                 self._claim(target)
             folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -91,20 +82,16 @@ class PartFile:
     def _claim(self, target: Path) -> None:
         # A rename replaces in silence what is there; a hard link does not.
         try:
-            target.hardlink_to(self._path)
+            target.hardlink_to(self.path)
         except FileExistsError:
-            raise TargetExists(f"{target} appeared in the meantime; the file is in {self._path}") from None
+            raise TargetExists(f"{target} appeared in the meantime; the file is in {self.path}") from None
         except OSError:
             # A file system without hard links: a small gap between the look and the rename remains.
             if target.exists():
-                raise TargetExists(f"{target} appeared in the meantime; the file is in {self._path}") from None
-            self._path.rename(target)
+                raise TargetExists(f"{target} appeared in the meantime; the file is in {self.path}") from None
+            self.path.rename(target)
         else:
-            self._path.unlink()
-
-    def discard(self) -> None:
-        """Remove it."""
-        self._path.unlink(missing_ok=True)
+            self.path.unlink()
 
     def close(self) -> None:
         """Let go of it. May be called more than once."""
@@ -113,19 +100,37 @@ class PartFile:
             os.close(descriptor)
 
 
-def _filled(data: bytes, offset: int) -> Iterator[tuple[int, int]]:
+def _filled(data: memoryview, offset: int) -> Iterator[tuple[int, int]]:
     """The runs of `data`, which goes to `offset`, without its blocks of zeros, or parts of such at its edges."""
-    begin = at = 0
-    end = -offset % len(BLOCK)
-    while at < len(data):
-        end = min(end, len(data))
-        if data.startswith(BLOCK[: end - at], at):
+    size = len(BLOCK)
+    first = min(-offset % size, len(data))
+    begin = first if data[:first] == BLOCK[:first] else 0
+    # One byte of each block tells of nearly all that they are no zeros.
+    looks = bytes(data[first + size - 1 :: size])
+    last = first + len(looks) * size
+    index = looks.find(0)
+    while index >= 0:
+        at = first + index * size
+        if data[at : at + size] == BLOCK:
             if begin < at:
                 yield begin, at
-            begin = end
-        at, end = end, end + len(BLOCK)
-    if begin < len(data):
-        yield begin, len(data)
+            begin = at + size
+        index = looks.find(0, index + 1)
+    end = last if data[last:] == BLOCK[: len(data) - last] else len(data)
+    if begin < end:
+        yield begin, end
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raises TargetUnwritable if the disk of `folder`, or of where it will be, has not so many bytes left. Blocks."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    with _unwritable(folder):
+        status = os.statvfs(folder)
+    if (there := status.f_bavail * status.f_frsize) < needed:
+        raise TargetUnwritable(
+            f"{folder} has room for {there} bytes, and {needed} are to come; make room or choose another place"
+        )
 
 
 @contextlib.contextmanager

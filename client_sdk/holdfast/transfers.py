@@ -8,12 +8,13 @@ stop and to keep what is done: to resume is the same call again, which goes on f
 import inspect
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 import anyio
 
+from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HoldfastError, TransferCancelled
 from holdfast.planner import Backoff, RateLimit, Share
 from holdfast.progress import Progress, State, Tracker
@@ -24,6 +25,15 @@ Watcher = Callable[[Progress], object]
 """Called with the newest snapshot; may be an `async def`."""
 
 _log = logging.getLogger("holdfast")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a policy thinks of a failure."""
+
+    again: bool
+    reason: str
+    """Part of a sentence, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +48,15 @@ class RetryPolicy:
     first: float = 5.0
     longest: float = 60.0
 
-    def worth(self, error: HoldfastError, failures: int) -> bool:
-        """Whether to try again after the `failures`-th failure (from 1)."""
-        return error.retryable and not error.elsewhere and failures <= self.retries
+    def judge(self, error: HoldfastError, failures: int) -> "Verdict":
+        """Whether to try again after the `failures`-th failure (from 1), and why."""
+        if not error.retryable:
+            return Verdict(False, error.verdict)
+        if error.elsewhere:
+            return Verdict(False, "not tried again: the process that it was followed in has given up")
+        if failures > self.retries:
+            return Verdict(False, f"not tried again by itself after {failures} failures, but {error.verdict}")
+        return Verdict(True, error.verdict)
 
     def delay(self, failures: int, rand: float) -> float:
         """Seconds to wait after the `failures`-th failure; `rand` is uniform in [0, 1)."""
@@ -63,6 +79,10 @@ class Turns(Protocol):
 
     def reordered(self) -> None:
         """A transfer that may be waiting has another priority."""
+        ...
+
+    def call(self, callback: Callable[..., Coroutine[Any, Any, None]], *said: object) -> None:
+        """Have something done beside the transfers."""
         ...
 
 
@@ -91,8 +111,8 @@ class Transfer(Generic[Result]):
     """One file on its way, up or down. `await` it for the result; iterate over it, with `async for`, for its progress.
 
     Iterating gives the newest snapshot each time and ends with the transfer; it raises nothing of the transfer's.
-    Awaiting raises HoldfastError. Both may be done by several tasks of the client's event loop. `limit` is this
-    transfer's own rate limit. All methods but `result` and `ended` return at once.
+    Awaiting raises HoldfastError. Both may be done by several tasks of the client's event loop. All methods but
+    `result` and `wait` return at once.
     """
 
     def __init__(
@@ -106,6 +126,7 @@ class Transfer(Generic[Result]):
         limit: RateLimit,
         gate: Gate | None = None,
         id: str = "",  # noqa: A002 - that is what it is called
+        clock: Clock = SYSTEM,
     ) -> None:
         self.kind = kind
         self.name = name
@@ -113,6 +134,9 @@ class Transfer(Generic[Result]):
         """What it is called in the journal, and by `holdfast transfers`."""
         self.age = 0.0
         """Of those with the same priority the one with the lowest number is next; the queue gives it."""
+        self.verdict: str | None = None
+        """Why it is not tried again, of one that failed; part of a sentence."""
+        self._clock = clock
         self._share = share
         self._limit = limit
         self._tracker = tracker
@@ -162,6 +186,11 @@ class Transfer(Generic[Result]):
     def error(self) -> HoldfastError | None:
         """Why it failed or was cancelled; None if it did not, or has not ended."""
         return self._error
+
+    @property
+    def url(self) -> str | None:
+        """Of an upload: where it is on the server, as soon as it is there. None for a download."""
+        return self._tracker.url
 
     @property
     def outcome(self) -> Result | None:
@@ -226,6 +255,28 @@ class Transfer(Generic[Result]):
         self._interrupted = not self._cancelled
         self.cancel()
 
+    def on_progress(self, callback: Watcher) -> None:
+        """Have a function, or an `async def`, called with the newest snapshot, at most ten times a second.
+
+        The last one is final. What it raises is logged and harms nobody. It runs in the event loop, so it must not
+        block.
+        """
+        assert self._turns is not None
+        self._turns.call(self._report, callback)
+
+    def on_end(self, callback: "Callable[[Transfer[Result]], object]") -> None:
+        """Have a function, or an `async def`, called with this transfer when it has ended; as `on_progress` else."""
+        assert self._turns is not None
+        self._turns.call(self._report_end, callback)
+
+    async def _report(self, callback: Watcher) -> None:
+        async for progress in self:
+            await tell(callback, progress)
+
+    async def _report_end(self, callback: "Callable[[Transfer[Result]], object]") -> None:
+        await self._ended.wait()
+        await tell(callback, self)
+
     def __aiter__(self) -> AsyncIterator[Progress]:
         return self._tracker.latest.follow()
 
@@ -251,9 +302,12 @@ class Transfer(Generic[Result]):
         """The error that nobody has been told of."""
         return None if self._seen or self._cancelled else self._error
 
+    def belongs_to(self, turns: Turns) -> None:
+        """Where it waits for its turn; the client's part."""
+        self._turns = turns
+
     async def run(self, turns: Turns, policy: RetryPolicy) -> None:
         """Carry it out; the client's part. Raises only what is a mistake in this package, and cancellation."""
-        self._turns = turns
         if self._gate is not None:
             policy = NO_RETRIES  # what was read of a stream cannot be read again
         failures = 0
@@ -268,8 +322,10 @@ class Transfer(Generic[Result]):
                         await self._turn(turns, 0.0 if last is None else policy.delay(failures, random.random()), last)  # noqa: S311
                 except HoldfastError as error:
                     failures += 1
-                    if not policy.worth(error, failures):
-                        self._error = error
+                    self._tracker.failed(error)
+                    verdict = policy.judge(error, failures)
+                    if not verdict.again:
+                        self._error, self.verdict = error, verdict.reason
                     last = error
                 if self._cancelled:
                     self._error = self._error or self._stopped()
@@ -285,7 +341,7 @@ class Transfer(Generic[Result]):
     async def _turn(self, turns: Turns, delay: float, after: HoldfastError | None) -> None:
         if after is not None:
             self._tracker.enter(State.PENDING, f"{after.message}; the transfer goes on in {delay:.0f} s")
-            await anyio.sleep(delay)
+            await self._clock.sleep(delay)
         await turns.enter(self)
         try:
             self._tracker.begin()

@@ -41,7 +41,7 @@ from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.sending import StartAgain, Upload, UploadJob
 from holdfast.sequential import SequentialRoad, arrived_damaged, read_whole
-from holdfast.sources import FileSource, Source
+from holdfast.sources import Source
 from holdfast.splitting import Part, split
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Created, Reaction, Refusal, SizeLimits
@@ -84,7 +84,8 @@ class Uploader:
     async def run(self) -> UploadResult:
         """Send the file, or what the server lacks of it. Raises HoldfastError; see errors.py."""
         for change in range(CHANGES_FOLLOWED + 1):
-            source = await to_thread.run_sync(FileSource.open, self._job.path)
+            assert self._job.given.open is not None
+            source = await to_thread.run_sync(self._job.given.open)
             try:
                 return await self._locked(source)
             except SourceChanged:
@@ -127,7 +128,7 @@ class Uploader:
             record = await to_thread.run_sync(self._journal.find_upload, key)
             if self._job.resume:
                 return await self._others(source, key, lock, record)
-            if record is not None and not record.done and (record.expires or math.inf) <= time.time():
+            if record is not None and not record.done and (record.expires or math.inf) <= self._session.clock.time():
                 await to_thread.run_sync(self._journal.forget_upload, key)
                 self._tracker.enter(Stage.STARTING, f"what was begun has expired at {record.url}; it is begun anew")
                 record = None
@@ -167,7 +168,7 @@ class Uploader:
             url = self._endpoint
             begin = self._journal.begin_upload
             await to_thread.run_sync(lambda: begin(key, source.fingerprint, endpoint=url, url=url))
-            record = UploadRecord(key, str(self._job.path), url, url, source.size)
+            record = UploadRecord(key, source.fingerprint.path, url, url, source.size)
         try:
             return await self._resumed(self._upload(source, lock, record.url, key), key, record)
         except StartAgain as again:
@@ -312,6 +313,7 @@ class Uploader:
 
     async def _send(self, upload: Upload, key: str, state: protocol.State, *, begun: bool = False) -> UploadResult:
         """Bring what is missing. `begun`: what the server has already was sent by this call."""
+        self._tracker.url = upload.url
         if state.length is None:
             # Chunks wait until the length is known (T-DEFER-4); a PATCH in order says it.
             state = replace(state, offer=None, missing=None)
@@ -371,7 +373,7 @@ class Uploader:
         await to_thread.run_sync(lambda: self._journal.finish_upload(key, digest=digest, wire=wire))
         return UploadResult(
             url=upload.url,
-            path=self._job.path,
+            path=self._job.given.path,
             size=upload.size,
             digest=digest,
             seconds=self._tracker.elapsed,

@@ -53,6 +53,10 @@ class Hasher(Protocol):
         """The value for the input so far, `size(algorithm)` bytes; xxHash and crc32c big-endian."""
         ...
 
+    def copy(self) -> "Hasher":
+        """Another one that has taken in the same, and goes its own way from here."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Digest:
@@ -84,6 +88,11 @@ class _Crc32c:
         with memoryview(data) as view:
             for start in range(0, len(view), _CRC_PIECE):
                 self._value = self._extend(self._value, bytes(view[start : start + _CRC_PIECE]))
+
+    def copy(self) -> "_Crc32c":
+        other = _Crc32c(self._extend)
+        other._value = self._value
+        return other
 
     def digest(self) -> bytes:
         return self._value.to_bytes(4, "big")

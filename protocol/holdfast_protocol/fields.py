@@ -8,6 +8,7 @@ in Python, whatever they are on the wire.
 """
 
 import binascii
+import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -179,6 +180,25 @@ def format_digests(digests: Iterable[Digest]) -> str:
     return http_sf.ser({digest.algorithm: digest.value for digest in digests})
 
 
+_LEGACY: Final[Mapping[str, str]] = {"sha-256": "sha-256", "sha-512": "sha-512", "sha": "sha", "md5": "md5"}
+
+
+def parse_legacy_digests(value: str) -> tuple[Digest, ...]:
+    """`Digest` (RFC 3230): `SHA-256=BASE64,MD5=BASE64`, in the order in which they came.
+
+    What is not known here is left out, and so is what has not the length of its algorithm: no server promises much
+    with this field.
+    """
+    found = []
+    for part in value.split(","):
+        name, _, text = part.strip(_BLANKS).partition("=")
+        algorithm = _LEGACY.get(name.lower())
+        with contextlib.suppress(FieldError):
+            if algorithm is not None:
+                found.append(_digest(headers.DIGEST, algorithm, _base64(headers.DIGEST, text)))
+    return tuple(found)
+
+
 def _digest(field: str, algorithm: str, raw: bytes) -> Digest:
     if len(raw) != size(algorithm):
         raise FieldError(field, f"a value of {algorithm} has {size(algorithm)} bytes, this one {len(raw)}")
@@ -286,6 +306,7 @@ def media_type(value: str | None) -> str | None:
 
 
 _RANGE: Final = re.compile(r"([0-9]{1,40})-([0-9]{0,40})|-([0-9]{1,40})")
+_UNSATISFIED_RANGE: Final = re.compile(r"bytes \*/([0-9]{1,18})", re.ASCII | re.IGNORECASE)
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.ASCII | re.IGNORECASE)
 
 
@@ -341,6 +362,12 @@ def format_content_range(start: int, end: int, total: int) -> str:
 def format_unsatisfied_range(total: int) -> str:
     """`Content-Range` of a 416 for a file of `total` bytes."""
     return f"bytes */{total}"
+
+
+def parse_unsatisfied_range(value: str) -> int | None:
+    """The length of the whole in the `Content-Range` of a 416 (`bytes */LENGTH`); None if it does not say so."""
+    match = _UNSATISFIED_RANGE.fullmatch(value)
+    return None if match is None else int(match[1])
 
 
 def parse_content_range(value: str) -> tuple[int, int, int | None]:

@@ -39,10 +39,13 @@ UPLOAD_STATE: Final = "Upload-State"
 # RFC 9530
 CONTENT_DIGEST: Final = "Content-Digest"
 REPR_DIGEST: Final = "Repr-Digest"
+DIGEST: Final = "Digest"
+"""RFC 3230, which RFC 9530 has replaced; servers still send it."""
 WANT_CONTENT_DIGEST: Final = "Want-Content-Digest"
 WANT_REPR_DIGEST: Final = "Want-Repr-Digest"
 
 # RFC 9110 and neighbours
+ACCEPT_ENCODING: Final = "Accept-Encoding"
 ACCEPT_PATCH: Final = "Accept-Patch"
 ACCEPT_RANGES: Final = "Accept-Ranges"
 ALLOW: Final = "Allow"
@@ -56,7 +59,9 @@ CONTENT_TYPE: Final = "Content-Type"
 CONTENT_TYPE_OPTIONS: Final = "X-Content-Type-Options"
 DATE: Final = "Date"
 ETAG: Final = "ETag"
+FORWARDED_FOR: Final = "X-Forwarded-For"
 FORWARDED_HOST: Final = "X-Forwarded-Host"
+FORWARDED_PROTO: Final = "X-Forwarded-Proto"
 HOST: Final = "Host"
 IF_MATCH: Final = "If-Match"
 IF_NONE_MATCH: Final = "If-None-Match"
@@ -70,6 +75,12 @@ RETRY_AFTER: Final = "Retry-After"
 TRAILER: Final = "Trailer"
 TRANSFER_ENCODING: Final = "Transfer-Encoding"
 WWW_AUTHENTICATE: Final = "WWW-Authenticate"
+
+# Live progress (protocol.md, section 10)
+ACCEL_BUFFERING: Final = "X-Accel-Buffering"
+"""nginx sends an answer on as it comes if this is `no`."""
+LAST_EVENT_ID: Final = "Last-Event-ID"
+MEDIA_EVENTS: Final = "text/event-stream"
 
 # CORS (the Fetch standard)
 ALLOW_HEADERS: Final = "Access-Control-Allow-Headers"

@@ -1,25 +1,34 @@
 """The ASGI application: serve it, or mount it in another one."""
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from holdfast_protocol.live import EVENTS_PATH, LIVE_PATH
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth import Authority
+from holdfast_server.auth.chain import authority_of
+from holdfast_server.catalog.base import Quota
 from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.http.api import Api
 from holdfast_server.http.envelope import Envelope
 from holdfast_server.http.files import Files
 from holdfast_server.http.guard import Guard
+from holdfast_server.http.live import Live
+from holdfast_server.http.proxies import Proxies
 from holdfast_server.http.rationing import Rationing
+from holdfast_server.live.history import History
+from holdfast_server.live.hub import Hub
 from holdfast_server.page.assets import Page
-from holdfast_server.settings import Settings
+from holdfast_server.settings import Limits, Settings
 from holdfast_server.storage.local import LocalStorage
+from holdfast_server.storage.neighbours import Neighbours
 from holdfast_server.uploads.service import Uploads
 
 
@@ -28,6 +37,7 @@ class _Site:
 
     def __init__(self) -> None:
         self.uploads: Uploads | None = None
+        self.hub: Hub | None = None
 
     def get(self) -> Uploads:
         if self.uploads is None:
@@ -36,12 +46,18 @@ class _Site:
             )
         return self.uploads
 
+    def get_hub(self) -> Hub:
+        self.get()
+        assert self.hub is not None
+        return self.hub
+
 
 def create_app(settings: Settings | str | os.PathLike[str], authority: Authority | None = None) -> Starlette:
     """The application over one data folder: `Settings`, or just the folder.
 
-    `authority` says who has sent a request; without one everybody may do everything, and whoever carries the
-    application has to see to that.
+    `authority` says who has sent a request, where the settings name no other one that does. Without any everybody
+    may do everything, and whoever carries the application has to see to that. Raises OSError, ValueError and
+    ImportError if what the settings say of credentials cannot be used.
 
     Nothing is opened before its lifespan starts. Mounted in another application, that one's lifespan has to enter
     ours: `async with uploads_app.router.lifespan_context(uploads_app)`. `app.state.stop()` tells it that the process
@@ -49,24 +65,31 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
     """
     if not isinstance(settings, Settings):
         settings = Settings(data=Path(settings))
+    asked = authority_of(settings, authority)
     site = _Site()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         settings.data.mkdir(parents=True, exist_ok=True)
         storage = LocalStorage(settings.data, settings.durability)
-        async with open_sqlite(settings.data / "catalog.sqlite", durability=settings.durability) as catalog:
+        async with open_sqlite(
+            settings.data / "catalog.sqlite", durability=settings.durability, quota=_quota(settings.limits)
+        ) as catalog:
             uploads = Uploads(catalog, storage, settings)
-            async with uploads.running():
-                site.uploads = uploads
-                try:
-                    yield
-                finally:
-                    site.uploads = None
+            neighbours = Neighbours(settings.data / "live", time.monotonic)
+            with neighbours.there():
+                hub = Hub(uploads, catalog, neighbours, settings)
+                async with uploads.running(), hub.running(), History(hub, settings).running():
+                    site.uploads, site.hub = uploads, hub
+                    try:
+                        yield
+                    finally:
+                        site.uploads = site.hub = None
 
     files = Files(site.get, settings)
-    api = Api(site.get)
     page = Page()
+    api = Api(site.get, site.get_hub)
+    live = Live(site.get_hub)
     app = _Application(
         routes=[
             Route("/files/{id}", _Endpoint(files.upload)),
@@ -74,6 +97,11 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
             Route("/files/", _Endpoint(files.collection)),
             Route("/api/uploads", _Endpoint(api.uploads)),
             Route("/api/uploads/{id}", _Endpoint(api.upload)),
+            Route("/api/uploads/{id}/history", _Endpoint(api.history)),
+            Route("/api/stats", _Endpoint(api.stats)),
+            Route(EVENTS_PATH, _Endpoint(live.events)),
+            Route(LIVE_PATH, _Endpoint(live.socket)),
+            WebSocketRoute(LIVE_PATH, _Endpoint(live.socket)),
             Route("/", _Endpoint(page.index)),
             Route("/page/{name}", _Endpoint(page.asset)),
             Route("/health/live", _Endpoint(api.live)),
@@ -82,7 +110,7 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
         lifespan=lifespan,
     )
     app.settings = settings
-    app.authority = authority
+    app.authority = asked
     app.router.redirect_slashes = False
 
     async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,9 +124,15 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
     def stop() -> None:
         if site.uploads is not None:
             site.uploads.stop()
+        if site.hub is not None:
+            site.hub.stop()
 
     app.state.stop = stop
     return app
+
+
+def _quota(limits: Limits) -> Quota:
+    return Quota(limits.max_uploads, limits.max_stored, limits.owner_uploads, limits.owner_stored)
 
 
 class _Application(Starlette):
@@ -109,9 +143,13 @@ class _Application(Starlette):
 
     def build_middleware_stack(self) -> ASGIApp:
         limits = self.settings.limits
-        guard: ASGIApp = Guard(self.router, self.authority)
-        rationing = Rationing(guard, limits.client_requests, limits.client_rate)
-        return Envelope(rationing if rationing.bounds else guard, limits.max_head, self.settings.cors_origins)
+        inner: ASGIApp = Guard(self.router, self.authority, self.settings.cors_origins)
+        rationing = Rationing(inner, limits.client_requests, limits.client_rate)
+        if rationing.bounds:
+            inner = rationing
+        if self.settings.trusted_proxies:
+            inner = Proxies(inner, self.settings.trusted_proxies)
+        return Envelope(inner, limits.max_head, self.settings.cors_origins)
 
 
 class _Endpoint:

@@ -5,8 +5,10 @@ else from `HOLDFAST_<NAME>`, else from the file given with `--config`, else from
 """
 
 import dataclasses
+import errno
 import functools
 import gc
+import ipaddress
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -14,6 +16,7 @@ import re
 import resource
 import signal
 import socket
+import ssl
 import sys
 import threading
 import tomllib
@@ -30,8 +33,11 @@ from starlette.applications import Starlette
 from uvicorn.supervisors import Multiprocess
 
 from holdfast_server.app import create_app
+from holdfast_server.auth.chain import authority_of
 from holdfast_server.http.doors import Doors
+from holdfast_server.http.proxies import networks
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
+from holdfast_server.http.websocket import WebSocketProtocol
 from holdfast_server.settings import Limits, Settings
 from holdfast_server.storage.local import Durability
 
@@ -66,6 +72,30 @@ class Count(click.ParamType[int]):
         if not re.fullmatch(r"[1-9][0-9]*", str(value).strip()):
             self.fail(f"{value!r} is no number from 1 on, and not any.", param, ctx)
         return int(value)
+
+
+class Extension(click.ParamType[str]):
+    """`jpg` or `.jpg`."""
+
+    name = "extension"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        match = re.fullmatch(r"\.?([^./\\\s]+)", str(value))
+        if match is None:
+            self.fail(f"{value!r} is no extension; write it as jpg.", param, ctx)
+        return match[1].lower()
+
+
+class MediaType(click.ParamType[str]):
+    """`image/png`, `image/*`."""
+
+    name = "type"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        found = str(value).lower()
+        if not re.fullmatch(r"[a-z0-9.+-]+/(?:\*|[a-z0-9.+-]+)", found):
+            self.fail(f"{value!r} is no media type; write it as image/png or image/*.", param, ctx)
+        return found
 
 
 class BaseURL(click.ParamType[str]):
@@ -159,7 +189,46 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
     help="Where clients reach this server, as https://files.example.org; Location is absolute then.",
 )
 @click.option(
+    "--progress-rate",
+    default=_DEFAULT["progress_rate"],
+    type=click.FloatRange(0.01, 1000),
+    help="Progress frames a second of one upload that somebody who watches gets, at most.",
+)
+@click.option("--ping-interval", default="25s", type=Duration(), help="Those who watch hear something so often.")
+@click.option(
+    "--history-samples",
+    default=_DEFAULT["history_samples"],
+    type=click.IntRange(2, 10_000),
+    help="Samples of progress that are kept of one upload.",
+)
+@click.option("--history-keep", default="24h", type=Duration(), help="How long samples are kept.")
+@click.option("--log-keep", default="7d", type=Duration(), help="How long events are kept for those who were away.")
+@click.option(
+    "--log-events", default=_DEFAULT["log_events"], type=click.IntRange(1), help="How many events are kept at most."
+)
+@click.option(
     "--patience", default="10s", type=Duration(), help="How long a completing request waits before it is answered 202."
+)
+@click.option(
+    "--allow-extension",
+    "allow_extensions",
+    multiple=True,
+    type=Extension(),
+    help="Take only files that end so, as jpg. Can be given several times.",
+)
+@click.option(
+    "--allow-type",
+    "allow_types",
+    multiple=True,
+    type=MediaType(),
+    help="Take only files that are of this type, as image/*, by name and first bytes. Can be given several times.",
+)
+@click.option(
+    "--inline-type",
+    "inline_types",
+    multiple=True,
+    type=MediaType(),
+    help="Let browsers show files of this type, and not only save them. Can be given several times.",
 )
 @click.option("--max-connections", default=10_000, type=Count(), help="Connections at once, or `any`.")
 @click.option("--client-connections", default=1_000, type=Count(), help="Connections of one client at once, or `any`.")
@@ -169,16 +238,76 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
 )
 @click.option("--max-head", default="128K", type=Size(), help="Largest head of a request.")
 @click.option("--max-metadata", default="16K", type=Size(), help="Largest Upload-Metadata.")
+@click.option("--max-uploads", default=100_000, type=Count(), help="Unfinished uploads at once, or `any`.")
+@click.option("--max-stored", type=Size(), help="Bytes of all uploads together.  [default: any that fit]")
+@click.option("--owner-uploads", type=Count(), help="Unfinished uploads of one owner at once.  [default: any number]")
+@click.option("--owner-stored", type=Size(), help="Bytes of all uploads of one owner.  [default: any number]")
 @click.option("--min-speed", default="128", type=Size(), help="End requests that send or fetch less a second.")
 @click.option("--max-request-time", default="1d", type=Duration(), help="End requests that take longer.")
-def serve(host: str, port: int, workers: int, **values: Any) -> None:
+@click.option(
+    "--tokens",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file of tokens, as holdfast token makes it; only who has one may do anything.",
+)
+@click.option("--jwt-keys", help="Keys to verify JWTs with: a file with a JWK set, or its https:// address.")
+@click.option("--jwt-issuer", help="The issuer (iss) that JWTs have to have.")
+@click.option("--jwt-audience", help="The audience (aud) that JWTs have to have.")
+@click.option(
+    "--jwt-algorithm",
+    "jwt_algorithms",
+    multiple=True,
+    default=_DEFAULT["jwt_algorithms"],
+    help="An algorithm that JWTs may be signed with. Can be given several times.",
+)
+@click.option(
+    "--signing-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file with the keys of signed URLs, one a line, as of openssl rand -hex 32; the first one signs.",
+)
+@click.option("--authority", help="A Python callable that says who sends a request, as package.module:name.")
+@click.option(
+    "--allow-everyone",
+    is_flag=True,
+    help="Listen on other addresses than those of this machine although nobody has to say who he is: whoever reaches "
+    "the server may upload, read and delete everything.",
+)
+@click.option(
+    "--trusted-proxy",
+    "trusted_proxies",
+    multiple=True,
+    help="A proxy whose X-Forwarded- fields are believed: address, network, or unix. Can be given several times.",
+)
+@click.option(
+    "--tls-cert", type=click.Path(dir_okay=False, path_type=Path), help="Speak TLS, with this certificate chain (PEM)."
+)
+@click.option("--tls-key", type=click.Path(dir_okay=False, path_type=Path), help="The key of it (PEM).")
+@click.option(
+    "--unix", type=click.Path(dir_okay=False, path_type=Path), help="Listen on this Unix socket instead of a port."
+)
+def serve(
+    host: str,
+    port: int,
+    workers: int,
+    allow_everyone: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    unix: Path | None,
+    **values: Any,
+) -> None:
     """Run the upload server."""
     settings = _settings(values)
+    _check_credentials(settings, None if unix else host, allow_everyone)
+    _check_tls(tls_cert, tls_key)
     try:
-        listener = _bind((host, port))
+        listener = _bind((host, port)) if unix is None else _bind_unix(unix)
     except OSError as error:
-        raise click.ClickException(f"Cannot listen on {host} port {port}: {error.strerror}.") from None
-    url = "http://{}:{}".format(f"[{host}]" if ":" in host else host, listener.getsockname()[1])
+        where = f"{host} port {port}" if unix is None else unix
+        raise click.ClickException(f"Cannot listen on {where}: {error.strerror or error}.") from None
+    if unix is None:
+        scheme = "http" if tls_cert is None else "https"
+        url = "{}://{}:{}".format(scheme, f"[{host}]" if ":" in host else host, listener.getsockname()[1])
+    else:
+        url = f"unix:{unix}"
     config = uvicorn.Config(
         functools.partial(_served, settings),
         factory=True,
@@ -192,7 +321,7 @@ def serve(host: str, port: int, workers: int, **values: Any) -> None:
                 doors=Doors(_connections(settings.limits.max_connections), settings.limits.client_connections),
             ),
         ),
-        ws="none",
+        ws=cast(Any, WebSocketProtocol),
         lifespan="on",
         log_level="warning",
         access_log=False,
@@ -201,7 +330,18 @@ def serve(host: str, port: int, workers: int, **values: Any) -> None:
         backlog=_BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(settings.grace)),
+        ssl_certfile=tls_cert,
+        ssl_keyfile=tls_key,
     )
+    if unix is not None:
+        listener.listen(_BACKLOG)
+        _tell(url)
+        if workers > 1:
+            Multiprocess(config, sockets=[listener]).run()
+        else:
+            uvicorn.Server(config).run(sockets=[listener])
+        unix.unlink(missing_ok=True)
+        return
     if workers > 1:
         port_of_all = _Port(listener)
         threading.Thread(target=port_of_all.tell, args=(url, workers), name="tell", daemon=True).start()
@@ -213,6 +353,37 @@ def serve(host: str, port: int, workers: int, **values: Any) -> None:
     server.run(sockets=[listener])
     if not server.started:
         raise SystemExit(1)
+
+
+def _check_credentials(settings: Settings, host: str | None, allow_everyone: bool) -> None:
+    """That what the settings say of them can be used, and that somebody asks for them where strangers may come."""
+    try:
+        asked = authority_of(settings) is not None
+        networks(settings.trusted_proxies)
+    except (OSError, ValueError, ImportError) as error:
+        raise click.ClickException(f"Cannot start: {error}.") from None
+    if not (asked or allow_everyone or host is None or _is_loopback(host)):
+        raise click.UsageError(
+            f"Whoever reaches {host} could upload, read and delete everything, because nobody has to say who he is. "
+            "Give --tokens, --jwt-keys, --signing-key or --authority; or, if that is what you want, --allow-everyone."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_tls(certificate: Path | None, key: Path | None) -> None:
+    if certificate is None and key is not None:
+        raise click.UsageError("--tls-key needs --tls-cert.")
+    if certificate is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+        except (OSError, ValueError) as error:
+            raise click.ClickException(f"Cannot use {certificate} and its key for TLS: {error}.") from None
 
 
 def _connections(wanted: int | None) -> int:
@@ -276,7 +447,7 @@ def _settings(values: dict[str, Any]) -> Settings:
     for name in ("expire_after", "expire_finished", "max_request_time"):
         if values[name] == float("inf"):
             values[name] = None
-    for name in ("max_connections", "client_connections"):
+    for name in ("max_connections", "client_connections", "max_uploads", "owner_uploads"):
         values[name] = values[name] or None
     limits = Limits(**{field.name: values.pop(field.name) for field in dataclasses.fields(Limits)})
     return Settings(**values, limits=limits)
@@ -319,6 +490,31 @@ def _listen_too(address: tuple[str, int], listening: Connection) -> socket.socke
     listener.listen(_BACKLOG)
     listening.send_bytes(b"1")
     return listener
+
+
+def _bind_unix(path: Path) -> socket.socket:
+    """For its owner and group. A socket that a server has left behind is taken away; a living one is not."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        try:
+            bound.connect(str(path))
+        except FileNotFoundError:
+            pass
+        except ConnectionRefusedError:
+            path.unlink()
+        else:
+            raise OSError(errno.EADDRINUSE, "a server listens there")
+        bound.close()
+        bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o117)
+        try:
+            bound.bind(str(path))
+        finally:
+            os.umask(before)
+    except OSError:
+        bound.close()
+        raise
+    return bound
 
 
 def _bind(address: tuple[str, int], *, shared: bool = False) -> socket.socket:

@@ -49,7 +49,13 @@ def test_every_byte_is_stored(
 
 @pytest.mark.parametrize("connections", [1, 8])
 def test_a_download_is_read_to_its_last_byte(subject: Running, bench: Bench, connections: int) -> None:
-    job = {"collection": "/files", "source": str(bench.source(SIZE)), "size": SIZE, "count": 1, "piece": 0}
+    job: dict[str, Any] = {
+        "collection": "/files",
+        "source": str(bench.source(SIZE)),
+        "size": SIZE,
+        "count": 1,
+        "piece": 0,
+    }
     made, _ = load(subject, "streams", **job, fields=[])
     load(subject, "reads", target=made["locations"][0], size=SIZE, connections=connections)
     with pytest.raises(FailedError, match="bytes came, not"):
@@ -58,14 +64,28 @@ def test_a_download_is_read_to_its_last_byte(subject: Running, bench: Bench, con
 
 @pytest.mark.parametrize("way", ["one", "two"])
 def test_small_files_are_counted_as_they_are_stored(subject: Running, way: str) -> None:
-    job = {"collection": "/files", "way": way, "size": 5000, "clients": 4, "limit": 60.0, "most": 21, "fields": []}
+    job: dict[str, Any] = {
+        "collection": "/files",
+        "way": way,
+        "size": 5000,
+        "clients": 4,
+        "limit": 60.0,
+        "most": 21,
+        "fields": [],
+    }
     result, _ = load(subject, "files", **job)
     assert result["files"] == 21
     check_stored(subject.data, 21, 5000)
 
 
 def test_a_refused_request_is_told(subject: Running, bench: Bench) -> None:
-    job = {"collection": "/nowhere", "source": str(bench.source(SIZE)), "size": SIZE, "count": 1, "piece": 0}
+    job: dict[str, Any] = {
+        "collection": "/nowhere",
+        "source": str(bench.source(SIZE)),
+        "size": SIZE,
+        "count": 1,
+        "piece": 0,
+    }
     with pytest.raises(FailedError, match="answered 40"):
         load(subject, "streams", **job, fields=[])
 

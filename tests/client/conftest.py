@@ -8,6 +8,7 @@ import pytest
 
 from holdfast import AsyncClient, RetryPolicy, Timeouts
 from holdfast.discovery import DISCOVERIES
+from holdfast.limiter import BUDGET
 from tests.client.loopback import Loopback
 
 MakeFile = Callable[..., Path]
@@ -27,8 +28,9 @@ def make_file(tmp_path: Path, rng: random.Random) -> MakeFile:
 
 @pytest.fixture(autouse=True)
 def strangers() -> None:
-    """A port that an earlier test's server had may belong to another kind of server now."""
+    """A port of an earlier test's server may belong to another kind of server now, and retries cost no waiting."""
     DISCOVERIES.forget()
+    BUDGET.tokens = float(BUDGET.CAPACITY)
 
 
 @pytest.fixture

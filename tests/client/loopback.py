@@ -364,7 +364,7 @@ class Handler(BaseHTTPRequestHandler):
         self._check(seen, body)
         deferred = headers.UPLOAD_DEFER_LENGTH.lower() in seen.fields
         length = 0 if deferred else int(seen.fields[headers.UPLOAD_LENGTH.lower()])
-        kept = Kept(length, metadata, bytearray(length), complete=length == 0, concat=concat)
+        kept = Kept(length, metadata, bytearray(length), complete=length == 0 and not deferred, concat=concat)
         kept.deferred = deferred
         if body:
             kept.data[: len(body)] = body

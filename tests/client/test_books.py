@@ -305,14 +305,14 @@ async def test_the_second_fails_if_that_is_asked_for(
 async def test_a_download_is_followed_too(
     make_client: MakeClient, loopback: Loopback, journal: Journal, tmp_path: Path
 ) -> None:
-    content = bytes(range(256)) * 4096
+    content = bytes(range(256)) * 16384
     url = loopback.put("a" * 32, content, stored=[(0, len(content))])
     free = threading.Event()
-    loopback.order("GET", "hold", until=free.is_set, when=lambda seen: "bytes=0-0" not in seen.fields.get("range", ""))
+    loopback.order("GET", "hold", until=free.is_set, when=lambda seen: seen.fields.get("range") != "bytes=0-")
     async with make_client(timeouts=PATIENT) as first, make_client(timeouts=PATIENT) as second:
-        leading = first.download(url, tmp_path / "x", segments=1)
+        leading = first.download(url, tmp_path / "x", segments=2)
         await until(journal, lambda row: row.key, "the lock")
-        following = second.download(url, tmp_path / "x", segments=1)
+        following = second.download(url, tmp_path / "x", segments=2)
         async for progress in following:
             if "follows" in (progress.note or ""):
                 free.set()

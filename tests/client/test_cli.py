@@ -96,7 +96,7 @@ def test_json_events_end_with_the_facts(make_file: MakeFile, loopback: Loopback,
 @pytest.mark.parametrize(
     ("order", "status", "sentence"),
     [
-        ({"method": "POST", "kind": "answer", "status": 401}, 4, "give credentials"),
+        ({"method": "POST", "kind": "answer", "status": 401}, 4, "give a token"),
         ({"method": "POST", "kind": "answer", "status": 413, "code": "upload-too-large"}, 4, "refused (413)"),
         ({"method": "POST", "kind": "answer", "status": 500, "times": 9}, 1, "gave up after 2 attempts"),
         ({"method": "PATCH", "kind": "answer", "status": 422, "code": "upload-digest-mismatch",
@@ -142,7 +142,6 @@ def test_a_file_that_is_not_there_fails_and_the_others_go(
         ["upload", "file", "--to", "http://127.0.0.1:1/files", "--protocol", "ftp"],
         ["upload", "file", "--to", "http://127.0.0.1:1/files", "--resume", "http://127.0.0.1:1/files/1"],
         ["upload", "file", "other", "--resume", "http://127.0.0.1:1/files/1"],
-        ["upload", "-", "--resume", "http://127.0.0.1:1/files/1"],
         ["upload", "-", "--to", "http://127.0.0.1:1/files", "--protocol", "parallel"],
         ["upload", "file", "--to", "http://127.0.0.1:1/files", "--checksum", "crc8"],
         ["upload", "file", "--to", "http://127.0.0.1:1/files", "--concurrency", "65"],

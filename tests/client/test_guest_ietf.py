@@ -546,7 +546,7 @@ async def test_a_stream_says_its_length_with_its_last_bytes(
 
     draft.order("PATCH", "cut", after=50_000)
     async with make_client() as client:
-        result = await client.upload_stream(coming(), draft.url, name="tape", chunk_size=100_000)
+        result = await client.upload(coming(), draft.url, name="tape", chunk_size=100_000)
     kept = draft.only()
     assert (bytes(kept.data), kept.complete, kept.length) == (content, True, size)
     assert (result.protocol, result.digest.value) == ("ietf", hashlib.sha256(content).digest())
@@ -573,7 +573,7 @@ async def test_a_stream_that_cannot_go_on_is_cancelled(
     draft.order("PATCH", "cut", when=lose)
     async with make_client() as client:
         with pytest.raises(holdfast.BrokenProtocol, match="went back to 0"):
-            await client.upload_stream(iter([rng.randbytes(300_000)]), draft.url, chunk_size=100_000)
+            await client.upload(iter([rng.randbytes(300_000)]), draft.url, chunk_size=100_000)
     assert methods(draft)[-1] == "DELETE"
     assert draft.uploads == {}
 
@@ -588,7 +588,7 @@ async def test_a_stream_that_does_not_fit_is_cancelled(
     with DraftLoopback(limits=limits) as draft:
         async with make_client() as client:
             with pytest.raises(holdfast.ServerRefused, match=says):
-                await client.upload_stream(iter([rng.randbytes(300_000)]), draft.url, chunk_size=100_000)
+                await client.upload(iter([rng.randbytes(300_000)]), draft.url, chunk_size=100_000)
         assert methods(draft)[-1] == "DELETE"
 
 
@@ -596,7 +596,7 @@ async def test_a_stream_that_does_not_fit_is_cancelled(
 async def test_a_stream_is_cut_as_the_server_takes_it(make_client: MakeClient, rng: random.Random) -> None:
     with DraftLoopback(limits="max-append-size=120000") as draft:
         async with make_client() as client:
-            await client.upload_stream(iter([rng.randbytes(300_000)]), draft.url)
+            await client.upload(iter([rng.randbytes(300_000)]), draft.url)
         assert lengths(draft) == [120_000, 120_000, 60_000]
 
 

@@ -145,8 +145,8 @@ def test_spans_of_a_download(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     record = DownloadRecord(key, "http://host/1", "/x", "/x.part", 100, '"one"')
     journal.begin_download(record)
-    journal.commit_spans(key, [Span(50, 60), Span(0, 10)])
-    journal.commit_spans(key, [Span(50, 70)])
+    journal.keep_spans(key, [Span(50, 60), Span(0, 10)])
+    journal.keep_spans(key, [Span(0, 10), Span(50, 70)])
     found = journal.find_download(key)
     assert found is not None
     assert found.spans == (Span(0, 10), Span(50, 70))

@@ -1,13 +1,16 @@
 """Who may use a connection next."""
 
+import itertools
 from contextlib import AsyncExitStack
 
 import anyio
 import pytest
 from anyio.abc import TaskGroup
 
-from holdfast.limiter import Limiter
-from holdfast.planner import START_CONNECTIONS, Share
+from holdfast.clock import SYSTEM
+from holdfast.errors import UsageError
+from holdfast.limiter import Crowd, Limiter, Limiters
+from holdfast.planner import START_CONNECTIONS, Budget, Share
 
 pytestmark = pytest.mark.anyio
 
@@ -16,7 +19,7 @@ class Room:
     """A limiter whose connections are all in use, and those that wait for one, by name."""
 
     def __init__(self, group: TaskGroup) -> None:
-        self.limiter = Limiter(lambda: 0.0)
+        self.limiter = Limiter(SYSTEM)
         self._group = group
         self.came: list[str] = []
 
@@ -82,3 +85,57 @@ async def test_who_gives_up_waiting_leaves_its_place_to_others() -> None:
         await anyio.wait_all_tasks_blocked()
         assert room.came[-1] == "next"
         group.cancel_scope.cancel()
+
+
+async def test_all_origins_share_what_the_caller_allows() -> None:
+    """At most so many connections to whatever origins; the lowest priority number is next, wherever it waits."""
+    crowd = Crowd(2)
+    limiters = Limiters(SYSTEM, crowd=crowd)
+    here, there = limiters.of(("http", "a", 1), "up"), limiters.of(("http", "b", 1), "down")
+    came: list[str] = []
+    leave = anyio.Event()
+
+    async def use(limiter: Limiter, name: str, priority: int, until: anyio.Event) -> None:
+        async with limiter.connection(Share(priority), fixed=10):
+            came.append(name)
+            await until.wait()
+
+    async with anyio.create_task_group() as group:
+        for limiter, name, priority in ((here, "first", 0), (there, "second", 0)):
+            group.start_soon(use, limiter, name, priority, leave)
+        await anyio.wait_all_tasks_blocked()
+        later = anyio.Event()
+        for limiter, name, priority in ((here, "late", 5), (there, "urgent", -1), (here, "middle", 1)):
+            group.start_soon(use, limiter, name, priority, later)
+            await anyio.wait_all_tasks_blocked()
+        assert (came, crowd.used) == (["first", "second"], 2)
+        leave.set()
+        await anyio.wait_all_tasks_blocked()
+        assert (came[2:], crowd.used) == (["urgent", "middle"], 2)
+        crowd.most = 3
+        await anyio.wait_all_tasks_blocked()
+        assert (came[4:], crowd.used) == (["late"], 3)
+        later.set()
+    assert crowd.used == 0
+    with pytest.raises(UsageError):
+        crowd.most = 0
+
+
+def test_retries_of_a_process_are_bounded_but_never_refused() -> None:
+    """A burst is free, then one a second, and nobody waits longer than half a minute."""
+    budget = Budget(0.0)
+    free = 0
+    while budget.spend(0.0) == 0.0:
+        free += 1
+    assert free == Budget.CAPACITY // Budget.RETRY
+    waits = [budget.spend(0.0) for _ in range(100)]
+    assert all(later >= sooner for sooner, later in itertools.pairwise(waits))
+    assert waits[-1] == Budget.LONGEST
+    assert budget.spend(60.0) == 0.0, "time pays"
+    budget = Budget(0.0)
+    for _ in range(36):
+        budget.spend(0.0)
+    for _ in range(40):
+        budget.succeeded()
+    assert budget.spend(0.0, throttled=True) == 0.0, "so does success"
+    assert budget.tokens <= Budget.CAPACITY

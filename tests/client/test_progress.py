@@ -2,8 +2,11 @@
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from holdfast.progress import Meter, Progress, State, Tracker
+from holdfast import ConnectionFailed, Stalled
+from holdfast.progress import ETA_HALF_LIFE, Meter, Progress, State, Tracker
 
 
 class Clock:
@@ -65,12 +68,65 @@ def test_what_was_there_before_does_not_count_as_speed() -> None:
     clock = Clock()
     tracker = Tracker(clock)
     tracker.size, tracker.accepted, tracker.resumed = 1000, 600, 600
+    tracker.enter(State.IN_PROGRESS)
     clock.now += 1
     tracker.moved(100)
     snapshot = tracker.snapshot()
     assert snapshot.fraction == 0.6
     assert snapshot.speed == pytest.approx(100)
-    assert snapshot.eta == pytest.approx(4.0)
+    assert snapshot.eta == pytest.approx(3.0), "what is on its way is not to go any more"
+
+
+@given(st.lists(st.tuples(st.floats(0.05, 2.0), st.floats(0.2, 5.0), st.booleans()), min_size=5, max_size=200))
+def test_the_time_to_go_does_not_jump(steps: list[tuple[float, float, bool]]) -> None:
+    """Whatever the speed does, and however large the chunks are that are accepted at once: it comes nearer to the
+    newest estimate, never beyond it, and by no more than the time that has passed allows.
+    """
+    clock = Clock()
+    tracker = Tracker(clock)
+    tracker.size = 10**9
+    tracker.enter(State.IN_PROGRESS)
+    tracker.moved(10_000)
+    clock.now += 1.0
+    last = tracker.snapshot().eta
+    assert last is not None
+    for span, speed, accepts in steps:
+        clock.now += span
+        tracker.moved(int(1e6 * speed * span))
+        if accepts:
+            tracker.accepted = tracker.wire
+        look = tracker.snapshot()
+        assert look.eta is not None
+        assert look.size is not None
+        aim = max(0, look.size - look.wire) / look.speed
+        allowed = 1 - 0.5 ** (span / ETA_HALF_LIFE)
+        down = max(0.0, last - span)
+        assert look.eta == pytest.approx(down + (aim - down) * allowed, rel=1e-6, abs=1e-6)
+        assert min(down, aim) - 1e-6 <= look.eta <= max(down, aim) + 1e-6
+        last = look.eta
+
+
+def test_at_a_steady_speed_it_counts_down_to_nothing() -> None:
+    clock = Clock()
+    tracker = Tracker(clock)
+    tracker.size = 60_000_000
+    tracker.enter(State.IN_PROGRESS)
+    for second in range(1, 60):
+        clock.now += 1
+        tracker.moved(1_000_000)
+        if second % 16 == 0:
+            tracker.accepted = tracker.wire
+        assert tracker.snapshot().eta == pytest.approx(60 - second, abs=0.5)
+
+
+def test_the_same_failure_counts_once() -> None:
+    tracker = Tracker(Clock())
+    error = ConnectionFailed("no way")
+    tracker.failed(error)
+    tracker.failed(error)
+    tracker.failed(Stalled("still no way"))
+    look = tracker.snapshot()
+    assert (look.errors, look.last_error) == (2, tracker.last_error)
 
 
 @pytest.mark.parametrize(("size", "fraction"), [(None, 0.0), (0, 1.0)])

@@ -49,7 +49,7 @@ async def test_a_stream_of_any_length(
 
     async with make_client() as client:
         stream = coming() if asynchronous else pieces(content)
-        result = await client.upload_stream(stream, deferring.url, name="tape", chunk_size=PIECE)
+        result = await client.upload(stream, deferring.url, name="tape", chunk_size=PIECE)
     kept = deferring.only()
     assert bytes(kept.data) == content
     assert (kept.length, kept.deferred, kept.metadata) == (size, False, "filename dGFwZQ==")
@@ -72,7 +72,7 @@ async def test_a_cut_chunk_is_sent_from_memory(make_client: MakeClient, rng: ran
         for offset in (0, PIECE, 3 * PIECE):
             loopback.order("PATCH", "cut", after=5, when=lambda seen, offset=offset: seen.offset == offset)
         async with make_client() as client:
-            result = await client.upload_stream(pieces(content), loopback.url, chunk_size=PIECE)
+            result = await client.upload(pieces(content), loopback.url, chunk_size=PIECE)
         assert bytes(loopback.only().data) == content
         assert not loopback.only().deferred
         assert result.retries == 3
@@ -83,7 +83,7 @@ async def test_the_last_answer_is_lost(make_client: MakeClient, deferring: Loopb
     content = rng.randbytes(PIECE + 7)
     deferring.order("PATCH", "lose", when=lambda seen: seen.offset == PIECE)
     async with make_client() as client:
-        result = await client.upload_stream(pieces(content), deferring.url, chunk_size=PIECE)
+        result = await client.upload(pieces(content), deferring.url, chunk_size=PIECE)
     assert bytes(deferring.only().data) == content
     assert (result.bytes_resent, len(deferring.requests("PATCH"))) == (0, 2)
 
@@ -91,24 +91,24 @@ async def test_the_last_answer_is_lost(make_client: MakeClient, deferring: Loopb
 async def test_damage_is_repeated_once(make_client: MakeClient, deferring: Loopback) -> None:
     async with make_client() as client:
         deferring.order("PATCH", "answer", status=460)
-        await client.upload_stream([b"abc"], deferring.url)
+        await client.upload([b"abc"], deferring.url)
         assert bytes(deferring.only().data) == b"abc"
         deferring.order("PATCH", "answer", status=460, times=99)
         with pytest.raises(holdfast.VerificationFailed, match="damaged twice"):
-            await client.upload_stream([b"abc"], deferring.url)
+            await client.upload([b"abc"], deferring.url)
 
 
 async def test_what_the_server_has_lost_cannot_be_sent_again(make_client: MakeClient, deferring: Loopback) -> None:
     deferring.order("PATCH", "answer", status=404, when=lambda seen: seen.offset == PIECE)
     async with make_client() as client:
         with pytest.raises(holdfast.UploadGone, match="a stream cannot be sent again"):
-            await client.upload_stream(pieces(bytes(2 * PIECE)), deferring.url, chunk_size=PIECE)
+            await client.upload(pieces(bytes(2 * PIECE)), deferring.url, chunk_size=PIECE)
 
 
 async def test_a_server_that_takes_no_streams_is_named(make_client: MakeClient, tus_only: Loopback) -> None:
     async with make_client() as client:
         with pytest.raises(holdfast.UsageError, match="save tape to a file first"):
-            await client.upload_stream([b"abc"], tus_only.url, name="tape")
+            await client.upload([b"abc"], tus_only.url, name="tape")
     assert tus_only.uploads == {}
 
 
@@ -116,7 +116,7 @@ async def test_a_stream_that_gets_too_long_is_stopped(make_client: MakeClient) -
     with Loopback(parallel=False, extensions=("creation-defer-length",), max_size=PIECE) as loopback:
         async with make_client() as client:
             with pytest.raises(holdfast.ServerRefused, match=f"at most {PIECE} bytes") as caught:
-                await client.upload_stream(pieces(bytes(2 * PIECE)), loopback.url, chunk_size=PIECE)
+                await client.upload(pieces(bytes(2 * PIECE)), loopback.url, chunk_size=PIECE)
         assert caught.value.code == "upload-too-large"
 
 

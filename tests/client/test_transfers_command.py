@@ -134,8 +134,8 @@ def test_clear_frees_the_server_and_the_disk(
     """Only with --unfinished, and not what runs."""
     path = make_file(MIB)
     held_at_the_end(loopback, path)
-    loopback.order("GET", "stall", when=lambda seen: seen.fields.get("range") != "bytes=0-0")
-    url = loopback.put("a" * 32, path.read_bytes(), stored=[(0, MIB)])
+    loopback.order("GET", "stall", times=3, when=lambda seen: seen.fields.get("range") != "bytes=0-")
+    url = loopback.put("a" * 32, 4 * path.read_bytes(), stored=[(0, 4 * MIB)])
     with holdfast_command.started(*slowly(loopback, path)):
         row = eventually(lambda: in_state(holdfast_command, "in_progress"), within=30, every=0.2)
         refused = holdfast_command.run("transfers", "clear", row["id"], "--unfinished")

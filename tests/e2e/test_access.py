@@ -5,8 +5,9 @@ do, their own tests show.
 """
 
 import base64
+import inspect
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tests.support.wire import Answer, Connection, Fields
 
 from holdfast_server import Settings, create_app
 from holdfast_server.auth import SCOPES, Principal, Request, Scope
+from holdfast_server.catalog.sqlite import SqliteCatalog
+from holdfast_server.storage.local import LocalStorage
 
 ALL: frozenset[Scope] = SCOPES - {"operate"}
 PEOPLE = {
@@ -31,7 +34,7 @@ NEVER = "0123456789abcdef" * 2
 
 
 def authority(request: Request) -> Principal | None:
-    return PEOPLE.get(request.bearer or "")
+    return PEOPLE.get(request.token or "")
 
 
 class Caller(Speaker):
@@ -208,7 +211,7 @@ def test_what_a_scope_is_needed_for(tmp_path: Path, rng: random.Random) -> None:
     people = {scope: Principal("alice", frozenset({scope})) for scope in SCOPES - {"operate"}} | {
         "all": PEOPLE["alice"]
     }
-    app = create_app(tmp_path / "data", lambda request: people.get(request.bearer or ""))
+    app = create_app(tmp_path / "data", lambda request: people.get(request.token or ""))
     with served(app, "httptools") as url, callers(url, "all", *sorted(ALL)) as (alice, *others):
         upload = alice.create(10).rsplit("/", 1)[1]
         for scope, caller in zip(sorted(ALL), others, strict=True):
@@ -232,3 +235,37 @@ def test_what_a_scope_is_needed_for(tmp_path: Path, rng: random.Random) -> None:
             assert with_body.status == 403
             assert caller.request("GET", "/api/uploads").status == (200 if scope in ("read", "watch") else 403)
         assert alice.request("POST", "/files", {**TUS_BODY, "Upload-Length": "3"}, b"abc").status == 201
+
+
+@pytest.mark.rule("A-OWNER-1")
+@pytest.mark.parametrize("state", ["begun", "complete"])
+def test_no_more_work_is_done_for_anothers_than_for_none(url: str, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So there is nothing to be told by time: the same questions to the catalog, and none to the storage."""
+    with callers(url, "alice", "bob") as (alice, bob):
+        upload = alice.create(10, parallel=False)
+        assert alice.patch(upload, 0, b"012" if state == "begun" else b"0123456789").status == 204
+        known = upload.rsplit("/", 1)[1]
+        work: list[str] = []
+        for owner in (SqliteCatalog, LocalStorage):
+            for name, function in inspect.getmembers(owner, inspect.isfunction):
+                if not name.startswith("_") and name != "changed":
+                    monkeypatch.setattr(owner, name, counting(work, f"{owner.__name__}.{name}", function))
+        for method, target, fields, body in REQUESTS:
+            counts = []
+            for each in (known, NEVER):
+                work.clear()
+                assert bob.request(method, target.format(id=each), fields, body).status == 404
+                counts.append([name for name in work if name not in BACKGROUND])
+            assert counts[0] == counts[1], (method, target, fields)
+            assert set(counts[0]) <= {"SqliteCatalog.get"}
+
+
+BACKGROUND = {"SqliteCatalog.fences", "SqliteCatalog.fence_head", "SqliteCatalog.expired", "SqliteCatalog.purge"}
+
+
+def counting(work: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def counted(*args: Any, **named: Any) -> Any:
+        work.append(name)
+        return method(*args, **named)
+
+    return counted

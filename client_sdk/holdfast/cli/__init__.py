@@ -15,9 +15,10 @@ from holdfast.cli.completion import completion
 from holdfast.cli.download import download
 from holdfast.cli.transfers import transfers
 from holdfast.cli.upload import upload
+from holdfast.cli.watch import watch
 
 ENTRY_POINTS: Final = "holdfast.commands"
-_EXTRAS: Final = {"serve": "server", "watch": "server"}
+_EXTRAS: Final = {"serve": "server", "sign": "server", "token": "server", "watch": "server"}
 """Commands of other packages, and the extra that brings what they need."""
 
 
@@ -77,4 +78,5 @@ def main() -> None:
 main.add_command(upload)
 main.add_command(download)
 main.add_command(transfers)
+main.add_command(watch)
 main.add_command(completion)

@@ -19,7 +19,7 @@ from holdfast.transfers import Transfer
 from holdfast_protocol.digest import Digest
 
 PER_FILE: Final = frozenset(
-    {"urls", "output", "directory", "segments", "checksum", "overwrite", "max_attempts", "priority"}
+    {"urls", "output", "directory", "segments", "checksum", "mirrors", "overwrite", "max_attempts", "priority"}
 )
 """Options that a line of -i may have."""
 CONNECTIONS: Final = click.IntRange(1, MAX_CONCURRENCY)
@@ -42,8 +42,15 @@ LISTED: Final = (
     help="URLs, one a line, perhaps with options for this one (-u URL -o PATH -n N); - is standard input.",
 )
 @click.option("--strict", is_flag=True, help="With -i: receive nothing if a line of it cannot be read.")
-@click.option("-n", "--segments", type=CONNECTIONS, help="Connections for one file, 1 to 64.")
+@click.option(
+    "-n",
+    "--segments",
+    type=CONNECTIONS,
+    help="Connections for one file, 1 to 64, to each server; as many as pay if not given.",
+)
 @click.option("--checksum", type=HexDigest(), help="What the file must have: sha-256=HEX; for one URL.")
+@click.option("--mirror", "mirrors", multiple=True, metavar="URL",
+              help="The same file elsewhere, fetched from at the same time; for one URL, may be repeated.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 @click.option("--limit-rate", type=Size(), help="Bytes a second for all files together: 500K, 2M.")
 @click.option("--priority", type=int, default=0, show_default=True, help="Lower numbers go first.")
@@ -76,6 +83,7 @@ def download(
     strict: bool,
     segments: int | None,
     checksum: Digest | None,
+    mirrors: tuple[str, ...],
     overwrite: bool,
     limit_rate: int | None,
     priority: int,
@@ -99,9 +107,15 @@ def download(
     jobs = [*named, *read_jobs(Lines(download, PER_FILE, LISTED), batch_file, priority, strict=strict)]
     if not jobs:
         raise click.UsageError("give at least one URL, or a file of URLs with -i")
-    if len(jobs) > 1 and (output is not None or checksum is not None):
-        raise click.UsageError("-o and --checksum are for one URL; use -d for several, or lines of -i")
-    common = {"segments": segments, "checksum": checksum, "overwrite": overwrite, "max_attempts": max_attempts}
+    if len(jobs) > 1 and (output is not None or checksum is not None or mirrors):
+        raise click.UsageError("-o, --checksum and --mirror are for one URL; use -d for several, or lines of -i")
+    common = {
+        "segments": segments,
+        "checksum": checksum,
+        "mirrors": mirrors,
+        "overwrite": overwrite,
+        "max_attempts": max_attempts,
+    }
 
     def start(client: AsyncClient, job: Job) -> Transfer[DownloadResult]:
         said = {**common, **job.said}
@@ -114,6 +128,7 @@ def download(
             folder=said.get("directory") if own else directory,
             segments=said["segments"],
             checksum=said["checksum"],
+            mirrors=said["mirrors"],
             overwrite=said["overwrite"],
             priority=job.priority,
             max_attempts=said["max_attempts"],

@@ -16,6 +16,8 @@ from typing import Any, Final, TextIO
 
 import click
 
+from holdfast.errors import without_secrets
+
 RELATIVE_PATH: Final = "relativePath"
 """Metadata: where a file lies in the folder that was sent, that folder's name first, as Uppy has it."""
 MOST_NAMED: Final = 20
@@ -34,6 +36,11 @@ class Job:
     """`line 3 of list.txt`, if it comes from there."""
     problem: str | None = None
     """Why it cannot be begun."""
+
+    @property
+    def shown(self) -> str:
+        """Its name as people and scripts see it: a URL may have a password or a signature in it."""
+        return without_secrets(self.name)
 
     @property
     def alone(self) -> bool:

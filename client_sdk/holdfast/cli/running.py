@@ -129,14 +129,14 @@ class Batch(Generic[Result]):
             if not job.alone:
                 self._wrong = error
                 return
-            self._failed(job.name, error)
+            self._failed(job.shown, error)
             self._tell(index, None)
             return
         self._live.add(transfer)
         group.start_soon(self._end, index, transfer)
 
     async def _end(self, index: int, transfer: Transfer[Result]) -> None:
-        name = self._jobs[index].name
+        name = self._jobs[index].shown
         result = None
         async for progress in transfer:
             self._screen.show(name, progress)
@@ -157,7 +157,7 @@ class Batch(Generic[Result]):
     def _tell(self, index: int, result: Result | None) -> None:
         self._ended[index] = result
         while self._told in self._ended:
-            name, ended = self._jobs[self._told].name, self._ended.pop(self._told)
+            name, ended = self._jobs[self._told].shown, self._ended.pop(self._told)
             self._told += 1
             if ended is None:
                 continue

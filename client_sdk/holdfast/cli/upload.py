@@ -138,8 +138,8 @@ def upload(
         raise click.UsageError("say where uploads are created, with --to, or which one to go on with, with --resume")
     if not files and batch_file is None:
         raise click.UsageError("give at least one file, or a list of files with -i")
-    if resume is not None and (len(files) != 1 or files[0] == "-" or batch_file is not None):
-        raise click.UsageError("--resume goes on with one upload, so it needs one file, and one that can be read again")
+    if resume is not None and (len(files) != 1 or batch_file is not None):
+        raise click.UsageError("--resume goes on with one upload, so it needs one file")
 
     named = [Job(name, priority=priority) for name in dict.fromkeys(files)]
     listed = read_jobs(Lines(upload, PER_FILE), batch_file, priority, strict=strict)
@@ -162,21 +162,10 @@ def upload(
     def start(client: AsyncClient, job: Job) -> Transfer[UploadResult]:
         said = {**common, **job.said}
         metadata = ({RELATIVE_PATH: job.relative} if job.relative is not None else {}) | dict(said["meta"])
-        if job.name == "-":
-            return client.upload_stream(
-                standard_input(),
-                said["endpoint"],
-                name="stdin",
-                metadata=metadata,
-                checksum=said["checksum"],
-                chunk_size=said["chunk_size"] or None,
-                protocol=said["protocol"],
-                priority=job.priority,
-                max_attempts=said["max_attempts"],
-            )
         return client.upload(
-            job.name,
+            standard_input() if job.name == "-" else job.name,
             said["endpoint"],
+            name="stdin" if job.name == "-" else None,
             metadata=metadata,
             checksum=said["checksum"],
             concurrency=said["concurrency"] or None,

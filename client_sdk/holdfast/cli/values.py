@@ -54,7 +54,8 @@ class Header(click.ParamType[tuple[str, str]]):
             return value
         field, colon, content = str(value).partition(":")
         if not colon or re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", field) is None:
-            self.fail(f"{value!r} is no header; give one like 'Authorization: Bearer TOKEN'", param, ctx)
+            # It is not shown: it may be a secret that was only written the wrong way.
+            self.fail("this is no header; give one like 'Authorization: Bearer TOKEN'", param, ctx)
         if not content.isprintable() or not content.isascii():
             self.fail("a header's value is printable ASCII", param, ctx)
         return field, content.strip()

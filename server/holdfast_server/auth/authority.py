@@ -4,11 +4,14 @@ Rule of this file: an authority decides on the head of a request and on nothing 
 anything of the body is read.
 """
 
+import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from holdfast_protocol import headers
 from holdfast_protocol.messages import Headers
+from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import Principal
 
 
@@ -26,13 +29,24 @@ class Request:
     """The address of the client, or None where the server does not know it."""
 
     @property
-    def bearer(self) -> str | None:
-        """The token of `Authorization: Bearer ...` (RFC 6750), or None."""
-        value = self.headers.get("Authorization")
+    def token(self) -> str | None:
+        """What `Authorization` brings: the token of `Bearer` (RFC 6750), or the password of `Basic` (RFC 7617), so that
+        clients that only know names and passwords can send a token too. None if there is none."""
+        value = self.headers.get(headers.AUTHORIZATION)
         if value is None:
             return None
-        scheme, _, token = value.partition(" ")
-        return token.strip() if scheme.lower() == "bearer" else None
+        scheme, _, rest = value.partition(" ")
+        match scheme.lower():
+            case "bearer":
+                return rest.strip()
+            case "basic":
+                try:
+                    decoded = base64.b64decode(rest.strip(), validate=True).decode("utf-8")
+                except ValueError:
+                    return None
+                return decoded.partition(":")[2]
+            case _:
+                return None
 
 
 Authority: TypeAlias = Callable[[Request], Principal | Awaitable[Principal | None] | None]
@@ -41,3 +55,21 @@ Authority: TypeAlias = Callable[[Request], Principal | Awaitable[Principal | Non
 A ProblemError that it raises is the answer. It is called on the event loop: one that has to wait is a coroutine
 function.
 """
+
+
+def expired() -> ProblemError:
+    """A-HEAD-2."""
+    return ProblemError(
+        "credential-expired",
+        "The credential was good once, and its time is over. What is stored stays; go on with a new one.",
+        headers={headers.WWW_AUTHENTICATE: 'Bearer realm="holdfast", error="invalid_token"'},
+    )
+
+
+def unauthenticated(detail: str | None = None) -> ProblemError:
+    """A-HEAD-1."""
+    return ProblemError(
+        "unauthenticated",
+        detail or "Say who you are: send Authorization: Bearer with a token that this server knows.",
+        headers={headers.WWW_AUTHENTICATE: 'Bearer realm="holdfast"'},
+    )

@@ -31,6 +31,44 @@ class Owned(Protocol):
     def project(self) -> str | None: ...
 
 
+class Made(Owned, Protocol):
+    """An upload, and when it was made."""
+
+    @property
+    def created(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Uploads that whoever has a signed URL may create."""
+
+    id: str
+    uses: int
+    """How many of them."""
+    expires: float
+    types: tuple[str, ...] = ()
+    """Media types, `*` for all of a kind, and extensions, in lower case; all types if empty."""
+    name: str | None = None
+    """The name that the file gets, whatever the client calls it."""
+
+    def check(self, media_type: str | None, filename: str | None) -> None:
+        """Raises ProblemError 403 if what the client says of its file is not what may be created (A-SIGN-3)."""
+        said, called = (media_type or "").partition(";")[0].strip().lower(), (filename or "").lower()
+        for each in self.types:
+            if each.startswith("."):
+                if called.endswith(each):
+                    return
+            elif said == each or (each.endswith("/*") and said.startswith(each[:-1])):
+                return
+        if self.types:
+            raise ProblemError(
+                "not-permitted",
+                f"This URL takes files of the types {', '.join(self.types)}. "
+                "Say which one the file is, with `filetype` and `filename` in the metadata.",
+                {"types": list(self.types)},
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
     """A person or a program, as an authority vouches for it."""
@@ -46,7 +84,13 @@ class Principal:
     """The id of the one upload that it sees; "" for none at all. None: all of its own and of its projects."""
     expires: float | None = None
     """Seconds since the epoch; None: nothing is known of an end."""
-    confirm: "Callable[[], Awaitable[None]] | None" = field(default=None, compare=False, repr=False)
+    max_size: int | None = None
+    """The largest upload that it may make or fill, in bytes; None: as large as the server takes."""
+    grant: Grant | None = None
+    """What it may create, if it may not create whatever it likes."""
+    follow: Callable[[Made], str] | None = field(default=None, compare=False, repr=False)
+    """The query that goes with the URL of an upload that it has made (A-SIGN-2)."""
+    confirm: Callable[[], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
     """Asks the authority again, now; raises ProblemError 401 if it vouches no more (A-AGAIN-1)."""
 
     def may(self, *scopes: Scope) -> bool:

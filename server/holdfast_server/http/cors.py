@@ -69,6 +69,7 @@ _EXPOSED: Final = ", ".join(
         headers.CONTENT_DISPOSITION,
         headers.CONTENT_RANGE,
         headers.ETAG,
+        headers.WWW_AUTHENTICATE,
     )
 )
 
@@ -82,13 +83,16 @@ class Cors:
         self._any = "*" in origins
         self._origins = frozenset(origin.rstrip("/").lower() for origin in origins)
 
+    def allows(self, origin: str) -> bool:
+        return self._any or origin.lower() in self._origins
+
     def fields(self, method: str, head: Headers) -> Pairs:
         """The fields of the answer to this request, as ASGI has them."""
         if not self._origins:
             return []
         found = {} if self._any else {headers.VARY: headers.ORIGIN}
         origin = head.get(headers.ORIGIN)
-        if origin is not None and (self._any or origin.lower() in self._origins):
+        if origin is not None and self.allows(origin):
             found[headers.ALLOW_ORIGIN] = "*" if self._any else origin
             found[headers.EXPOSE_HEADERS] = _EXPOSED
             if method == "OPTIONS":

@@ -1,12 +1,13 @@
 """A complete file, whole or in ranges.
 
 Rule of this file: RFC 9110 sections 13 (preconditions, in the order of 13.2.2) and 14 (ranges). The file is never
-shown by a browser as part of this site: it is an attachment, and its type is not guessed (D-GET-1).
+shown by a browser as part of this site: it is an attachment, and its type is not guessed (D-GET-1). One of a type that
+the operator has listed may be shown, in a sandbox in which nothing of it runs (D-INLINE-1).
 """
 
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Literal
 
 from starlette.types import Scope, Send
@@ -18,6 +19,7 @@ from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http.answers import NOSNIFF, answer, head_of, start
 from holdfast_server.http.pace import Pace, pace_of
 from holdfast_server.storage.base import Reader
+from holdfast_server.uploads import types
 from holdfast_server.uploads.service import Uploads
 from holdfast_server.uploads.upload import Upload
 
@@ -25,6 +27,10 @@ SENDING: Final = "holdfast.response.socket"
 """The extension of a scope by which a server says that it lends the connection for a part of the answer's body:
 `await send(size, transmit)` calls `transmit` with a socket that does not block, and that sends so many bytes by it."""
 
+
+SAVED: Final = "default-src 'none'; sandbox"
+SHOWN: Final = "default-src 'none'; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'; sandbox"
+"""What a browser itself needs to show a picture or a film, and nothing else: no script, no form, no other origin."""
 
 LAST: Final = 16 * 1024
 """Bytes that are never sent so; few enough for a server to take them without waiting."""
@@ -35,12 +41,14 @@ def entity_tag(upload: Upload) -> fields.EntityTag:
     return fields.EntityTag(upload.id, weak=False)
 
 
-def file_fields(upload: Upload) -> dict[str, str]:
-    """What is said of a complete file on GET and HEAD."""
+def file_fields(upload: Upload, inline_types: Collection[str]) -> dict[str, str]:
+    """What is said of a complete file on GET and HEAD. Files of `inline_types` may be shown."""
+    media = types.media_type(upload.name)
+    shown = bool(inline_types) and types.matches(media, inline_types)
     return {
-        headers.CONTENT_TYPE: headers.MEDIA_BYTES,
-        headers.CONTENT_DISPOSITION: fields.format_disposition(upload.name),
-        headers.CONTENT_SECURITY_POLICY: "default-src 'none'; sandbox",
+        headers.CONTENT_TYPE: media if shown else headers.MEDIA_BYTES,
+        headers.CONTENT_DISPOSITION: fields.format_disposition(upload.name, "inline" if shown else "attachment"),
+        headers.CONTENT_SECURITY_POLICY: SHOWN if shown else SAVED,
         headers.ACCEPT_RANGES: "bytes",
         headers.ETAG: str(entity_tag(upload)),
         headers.LAST_MODIFIED: fields.format_http_date(upload.updated),
@@ -56,7 +64,7 @@ async def download(
     head = head_of(scope)
     pace = pace_of(scope, uploads.settings)
     async with uploads.open(upload) as reader:
-        found = file_fields(upload) | dict(others or {})
+        found = file_fields(upload, uploads.settings.inline_types) | dict(others or {})
         _check_match(upload, head)
         if _is_known(upload, head):
             await answer(send, 304, found)

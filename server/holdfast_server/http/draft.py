@@ -16,7 +16,7 @@ from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http import downloads
 from holdfast_server.http.answers import answer, gone_of, head_of
 from holdfast_server.http.body import reading
-from holdfast_server.http.guard import place_of, principal_of
+from holdfast_server.http.guard import granted, limits_for, place_of, principal_of
 from holdfast_server.http.interim import Interim
 from holdfast_server.settings import Settings
 from holdfast_server.uploads.incoming import Incoming
@@ -36,10 +36,8 @@ class DraftFiles:
         uploads, draft, head = self._uploads(), spoken.draft, head_of(scope)
         interim = Interim(scope, send, spoken)
         async with self._refusing(scope, uploads, draft, None):
-            wanted = ietf.create(head, uploads.limits, draft)
+            wanted = granted(scope, ietf.create(head, limits_for(scope, uploads.limits), draft))
             who = principal_of(scope)
-            if wanted.body is not None:
-                who.require("write")
             project = place_of(scope)
             upload = await uploads.create(
                 who, wanted.without_body(), lambda: self._body(scope, receive), project=project
@@ -82,11 +80,11 @@ class DraftFiles:
         try:
             async with self._refusing(scope, uploads, draft, upload_id):
                 upload = await uploads.find(principal_of(scope), upload_id)
-                match ietf.patch(head, upload, uploads.limits, draft):
+                match ietf.patch(head, upload, limits_for(scope, uploads.limits), draft):
                     case rules.Append() as wanted:
                         upload = await self._append(uploads, upload, wanted, interim, scope, receive)
                     case rules.Complete() as wanted:
-                        upload = await uploads.complete(upload, wanted)
+                        upload = await uploads.complete(principal_of(scope), upload, wanted)
         except Cut:
             return
         fields = ietf.upload_fields(draft, upload, uploads.limits, uploads.now())
@@ -103,7 +101,7 @@ class DraftFiles:
         self, uploads: Uploads, upload: Upload, wanted: rules.Append, interim: Interim, scope: Scope, receive: Receive
     ) -> Upload:
         async with interim.progress(uploads, upload.id, wanted.offset), self._body(scope, receive) as body:
-            return await uploads.append(upload, wanted, body)
+            return await uploads.append(principal_of(scope), upload, wanted, body)
         raise AssertionError("neither block swallows an exception")
 
     @asynccontextmanager

@@ -24,7 +24,8 @@ from holdfast_server.http import downloads
 from holdfast_server.http.answers import answer, arrived, head_of, not_allowed, trailers_of
 from holdfast_server.http.body import reading
 from holdfast_server.http.draft import DraftFiles
-from holdfast_server.http.guard import place_of, principal_of
+from holdfast_server.http.guard import granted, limits_for, place_of, principal_of
+from holdfast_server.http.proxies import forwarded_host
 from holdfast_server.settings import Settings
 from holdfast_server.uploads.incoming import Incoming
 from holdfast_server.uploads.service import Cut, Uploads
@@ -57,9 +58,7 @@ def _parts(scope: Scope, head: Headers, wanted: rules.Create, public_url: str | 
     """The ids of the parts of a final. Raises ProblemError 400 (T-CONCAT-3)."""
     if wanted.concat is None or wanted.concat.urls is None:
         return ()
-    hosts = [
-        host.strip() for name in (headers.HOST, headers.FORWARDED_HOST) for host in (head.get(name) or "").split(",")
-    ]
+    hosts = [host for host in (head.get(headers.HOST), forwarded_host(scope)) if host]
     if public_url is not None:
         hosts.append(urlsplit(public_url).netloc)
     try:
@@ -134,11 +133,13 @@ class Files:
 
     def _location(self, scope: Scope, upload: Upload) -> str:
         """T-CREATE-1: absolute only if the server was told where clients reach it, for it cannot know that itself."""
-        return (self._settings.public_url or "") + upload_url(scope, upload)
+        follow = principal_of(scope).follow
+        query = "" if follow is None else "?" + follow(upload)
+        return (self._settings.public_url or "") + upload_url(scope, upload) + query
 
     def _limits(self, scope: Scope) -> rules.Limits:
         """What is taken, by the server that this request came through."""
-        limits = self._uploads().limits
+        limits = limits_for(scope, self._uploads().limits)
         return limits if trailers_of(scope) is None else replace(limits, trailers=True)
 
     async def _options(self, scope: Scope, send: Send, methods: tuple[str, ...]) -> None:
@@ -150,8 +151,7 @@ class Files:
         head = head_of(scope)
         wanted = dialects.decide_create(head, self._limits(scope))
         who = principal_of(scope)
-        if wanted.body is not None:
-            who.require("write")
+        wanted = granted(scope, wanted)
         project = place_of(scope)
         parts = _parts(scope, head, wanted, self._settings.public_url)
         try:
@@ -168,7 +168,9 @@ class Files:
         upload, missing = await uploads.state(principal_of(scope), upload_id, rules.MISSING_ON_HEAD)
         fields = rules.state_fields(upload, missing.ranges, missing.more, uploads.limits)
         if upload.state is State.COMPLETE:
-            fields |= downloads.file_fields(upload) | {headers.CONTENT_LENGTH: str(upload.reach)}
+            fields |= downloads.file_fields(upload, self._settings.inline_types) | {
+                headers.CONTENT_LENGTH: str(upload.reach)
+            }
         await answer(send, 200, fields)
 
     async def _patch(self, upload_id: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -196,14 +198,14 @@ class Files:
                 if done is not None:
                     return 204, rules.progress_fields(done)
                 async with self._body(scope, head, receive) as body:
-                    upload = await uploads.append(upload, wanted, body)
+                    upload = await uploads.append(principal_of(scope), upload, wanted, body)
             case rules.StoreChunk() as wanted:
                 async with self._body(scope, head, receive) as body:
                     upload = await uploads.store_chunk(upload, wanted, body)
             case rules.StoreHole() as wanted:
                 upload = await uploads.store_hole(upload, wanted)
             case rules.Complete() as wanted:
-                upload = await uploads.complete(upload, wanted)
+                upload = await uploads.complete(principal_of(scope), upload, wanted)
                 return (204 if upload.state is State.COMPLETE else 202), rules.completed_fields(upload)
             case rules.Acknowledge():
                 pass

@@ -2,11 +2,13 @@
 
 Rule of this file: what arrived is stored, whatever happens to the request (T-PATCH-3, T-PATCH-4), unless it came
 with a checksum: then all of it is, once it was verified, or nothing (T-CHECKSUM-1). A long request is committed as
-it goes, and soon when it stalls, so that HEAD tells the truth and a crash costs little.
+it goes, beside the receiving and not in its way, and soon when it stalls, so that HEAD tells the truth, a crash costs
+little, and little is left to be synced at the end.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import anyio
 
@@ -16,13 +18,14 @@ from holdfast_protocol.digest import Hasher, hasher
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import NoRoom
 from holdfast_server.storage.base import Reservation
-from holdfast_server.uploads.core import Core, is_full, no_space
-from holdfast_server.uploads.frontier import RUN, Frontier
+from holdfast_server.uploads.activity import Arrival
+from holdfast_server.uploads.core import Core, is_full, no_room, no_space, quota_exceeded
+from holdfast_server.uploads.frontier import RUN, Frontier, Running
 from holdfast_server.uploads.incoming import SLICE, Ending, Incoming
 from holdfast_server.uploads.upload import Upload
 from holdfast_server.uploads.writers import Writer, Writers
 
-CHECKPOINT_BYTES = 16 * 1024 * 1024
+CHECKPOINT_BYTES = 8 * 1024 * 1024
 CHECKPOINT_SECONDS = 1.0
 MARGIN = 1024 * 1024
 """Bytes of the room that are left free where nothing was set aside: files take whole blocks, and the catalog grows."""
@@ -71,9 +74,10 @@ async def _append(
             rules.admit(wanted, fresh)
             await writers.claim_turn(reservation)
             stop = rules.reach(wanted, fresh) if standing.stored is None else standing.stored[0]
-            stream = _Stream(core, frontier, fresh, wanted, body, reservation, writer, stop)
-            await stream.count_room()
-            return await (stream.atomic() if wanted.atomic else stream.keep())
+            with core.activity.arrival(fresh) as arrival:
+                stream = _Stream(core, writers, frontier, fresh, wanted, body, reservation, writer, stop, arrival)
+                await stream.count_room()
+                return await (stream.atomic() if wanted.atomic else stream.keep())
     finally:
         reservation.release()
 
@@ -82,6 +86,7 @@ class _Stream:
     def __init__(
         self,
         core: Core,
+        writers: Writers,
         frontier: Frontier,
         upload: Upload,
         wanted: rules.Append,
@@ -89,21 +94,28 @@ class _Stream:
         reservation: Reservation,
         writer: Writer,
         stop: int,
+        arrival: Arrival,
     ) -> None:
         self._core = core
+        self._writers = writers
         self._frontier = frontier
         self._upload = upload
         self._wanted = wanted
         self._body = body
         self._reservation = reservation
         self._writer = writer
+        self._arrival = arrival
         self._stop = stop  # where the body may go to: the next stored range, or the end
         self._position = self._committed = wanted.offset
         self._reach = wanted.offset  # how far bytes are written, or being written
         self._over = False  # the body goes beyond `stop`
         self._room: int | None = None  # while the length is not known: bytes that may be stored before the next commit
+        self._left: int | None = None  # the same, by the quota
         self._last = core.monotonic()
         self._flushed: anyio.Event | None = None
+        self._running = frontier.join(upload, wanted.offset)  # the digests of the whole file, up to `_position`
+        self._checkpoint: anyio.Event | None = None  # set when the commit that runs beside has ended
+        self._failure: Exception | None = None  # what it ended with
 
     async def keep(self) -> Upload:
         """Without a checksum: every byte counts."""
@@ -124,12 +136,13 @@ class _Stream:
                 await self._store(())
                 if self._over:
                     break
-                if (
+                if self._flushed is not None:
+                    await self._commit()
+                elif (
                     self._position - self._committed >= CHECKPOINT_BYTES
                     or self._core.monotonic() - self._last >= CHECKPOINT_SECONDS
-                    or self._flushed is not None
                 ):
-                    await self._commit()
+                    self._commit_beside()
         finally:
             with anyio.CancelScope(shield=True):
                 await self._commit()
@@ -189,16 +202,21 @@ class _Stream:
                 expires=core.expiry(),
             )
         except NoRoom as error:
-            raise no_space(error.needed, error.free) from None
-        self._room = None
+            raise no_room(error) from None
+        self._room = self._left = None
 
     async def count_room(self) -> None:
         """Nothing was set aside for an upload of unknown length, and it must not take what others were promised
-        (T-DEFER-3)."""
+        (T-DEFER-3), nor more than its owner may have (Q-BYTES-1)."""
         core = self._core
-        if self._upload.length is None and not core.settings.overcommit:
+        if self._upload.length is not None:
+            return
+        if not core.settings.overcommit:
             free = core.free()
-            self._room = max(0, free - MARGIN - await core.catalog.coming())
+            room = free - MARGIN - await core.catalog.coming()
+            self._room = max(0, room - (self._position - self._committed))
+        left = await core.catalog.left(self._upload.owner)
+        self._left = None if left is None else left - (self._position - self._committed)
 
     async def _store(self, hashers: Sequence[Hasher]) -> None:
         """Writes what has arrived, as far as it goes in one slice."""
@@ -211,8 +229,14 @@ class _Stream:
             free = min(free, self._room)
         if free <= 0:
             raise no_space()
+        if self._left is not None and self._left <= 0:
+            raise quota_exceeded()
+        free = free if self._left is None else min(free, self._left)
         most = min(most, free)
         self._reach = self._position + most
+        running, self._running = self._running, None  # what it has taken in of a write that failed, nobody knows
+        if running is not None:
+            hashers = (*hashers, *running.hashers.values())
         try:
             size = await self._reservation.write(self._position, self._body.read, most, hashers)
         except OSError as error:
@@ -220,32 +244,79 @@ class _Stream:
                 raise no_space() from error
             raise
         self._position = self._reach = self._position + size
+        self._arrival.landed(self._position - self._committed)
+        if running is not None:
+            running.done, self._running = self._position, running
         if self._room is not None:
             self._room -= size
+        if self._left is not None:
+            self._left -= size
 
     async def _commit(self) -> None:
-        if self._position > self._committed:
-            position = self._position
-            try:
-                await self._reservation.sync()
-                self._upload = await self._core.catalog.commit(
-                    self._upload.id,
-                    [(self._committed, position)],
-                    now=self._core.now(),
-                    expires=self._core.expiry(),
-                )
-            except OSError as error:
-                if is_full(error):
-                    raise no_space() from error
-                raise
-            self._committed = position
-            self._last = self._core.monotonic()
-            self._frontier.advance(self._upload)
-            if self._body.ending is None:
-                await self.count_room()
+        """Commits all that is written."""
+        if self._checkpoint is not None:
+            await self._checkpoint.wait()
+        self._raise_failure()
+        await self._commit_up_to(self._position, self._digests())
         if self._flushed is not None and self._body.ending is None:
             self._flushed.set()
             self._flushed = None
+
+    def _commit_beside(self) -> None:
+        """Has what is written so far committed while more is received; one at a time. Raises what the last one did."""
+        self._raise_failure()
+        if self._checkpoint is None:
+            self._checkpoint = anyio.Event()
+            work = partial(self._commit_checkpoint, self._checkpoint, self._position, self._digests())
+            self._writers.beside(work)
+
+    def _digests(self) -> Running | None:
+        """The digests of the whole file up to here; they stay as they are."""
+        return None if self._running is None else self._running.copy()
+
+    async def _commit_checkpoint(self, done: anyio.Event, position: int, running: Running | None) -> None:
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._commit_up_to(position, running)
+        except Exception as error:
+            self._failure = error
+        finally:
+            self._checkpoint = None
+            done.set()
+
+    def _raise_failure(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    async def _commit_up_to(self, position: int, running: Running | None) -> None:
+        """Commits what is written before `position`, which `running` are the digests of."""
+        if position == self._committed:
+            return
+        upload, computed = self._upload, None
+        if running is not None and position == upload.length:
+            computed = (*upload.computed, *running.digests())
+        try:
+            await self._reservation.sync()
+            self._upload = await self._core.catalog.commit(
+                upload.id,
+                [(self._committed, position)],
+                now=self._core.now(),
+                expires=self._core.expiry(),
+                computed=computed,
+            )
+        except NoRoom as error:
+            raise no_room(error) from None  # others were faster to take what was left
+        except OSError as error:
+            if is_full(error):
+                raise no_space() from error
+            raise
+        self._committed = position
+        self._arrival.stored(self._upload, self._position - position)
+        self._last = self._core.monotonic()
+        self._frontier.advance(self._upload, running)
+        if self._body.ending is None:
+            await self.count_room()
 
     def _shrink(self, end: int) -> bool:
         """A chunk is complete ahead of here: let it have its place, and go on up to there (T-PATCH-5)."""

@@ -1,8 +1,8 @@
 """Verify, publish.
 
-Rule of this file: a file is published after its length and all digests that were given for it were verified, by one
-atomic rename, and by one process: the one that holds all of the upload. `verifying` is written down before the work
-begins, so that a process that dies in the middle leaves something to go on with: at the next start, or when the
+Rule of this file: a file is published after its length, its type and all digests that were given for it were verified,
+by one atomic rename, and by one process: the one that holds all of the upload. `verifying` is written down before the
+work begins, so that a process that dies in the middle leaves something to go on with: at the next start, or when the
 completing request is repeated.
 """
 
@@ -16,6 +16,7 @@ from holdfast_protocol import server as rules
 from holdfast_protocol.digest import Digest, hasher
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import CatalogError, WrongState
+from holdfast_server.uploads import types
 from holdfast_server.uploads.core import Core, is_full, no_space
 from holdfast_server.uploads.frontier import RUN, Frontier
 from holdfast_server.uploads.upload import State, Upload
@@ -45,7 +46,8 @@ class Completion:
     async def complete(self, upload: Upload, digests: tuple[Digest, ...] = ()) -> Upload:
         """Verifies and publishes. The upload that is answered may still be `verifying` when that takes long.
 
-        Raises ProblemError: `missing-ranges`, `upload-digest-mismatch`, `upload-failed`, `insufficient-storage`.
+        Raises ProblemError: `missing-ranges`, `upload-digest-mismatch`, `type-not-allowed`, `upload-failed`,
+        `insufficient-storage`.
         """
         if upload.state is State.RECEIVING:
             upload = await self._begin(upload, digests)
@@ -56,6 +58,8 @@ class Completion:
         if upload.state is State.FAILED:
             if upload.error == "upload-digest-mismatch":
                 raise mismatch(upload)
+            if upload.error == "type-not-allowed":
+                raise ProblemError(upload.error, upload.error_detail or "")
             rules.check_takes_bytes(upload)
         return upload
 
@@ -156,13 +160,37 @@ class Completion:
             if (size or 0) != upload.length:
                 await self._end(upload, State.FAILED, "data-lost", "Stored bytes are gone from the disk.")
                 return
+            refused = await self._check_type(upload)
+            if refused is not None:
+                await self._end(upload, State.FAILED, refused.code, refused.detail)
+                return
             upload = await self._frontier.digests(upload_id)
             if not verified(upload):
                 await self._end(upload, State.FAILED, "upload-digest-mismatch", None)
                 return
-            await publish(self._core, upload)
+            with self._core.activity.step(upload, "publishing"):
+                await publish(self._core, upload)
         finally:
             reservation.release()
+
+    async def _check_type(self, upload: Upload) -> ProblemError | None:
+        """F-TYPE-2."""
+        if not self._core.settings.allow_types:
+            return None
+        head = b""
+        if upload.length:
+            piece = await self._core.storage.view(upload.id, upload.name)
+            if piece is None:
+                raise FileNotFoundError(upload.name)
+            try:
+                head = await piece.read(0, min(types.HEAD, upload.length))
+            finally:
+                piece.release()
+        try:
+            types.check_bytes(self._core.settings, upload.name, head)
+        except ProblemError as problem:
+            return problem
+        return None
 
     async def _end(self, upload: Upload, state: State, error: str, detail: str | None) -> None:
         await self._core.catalog.transition(

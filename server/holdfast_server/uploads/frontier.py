@@ -2,8 +2,9 @@
 
 Rule of this file: an upload's digest is computed by one process at a time, the one that holds the claim in the
 storage. Others learn the result from the catalog; if the holder dies, the claim is free and somebody begins anew.
-What has arrived out of order is read back, most likely from the page cache, once the prefix has passed it; when
-the last chunk lands there is almost nothing left to read.
+Who writes in order takes the hashers along and hashes what it writes, before it leaves the processor's cache. What has
+arrived out of order is read back, most likely from the page cache, once the prefix has passed it; when the last chunk
+lands there is almost nothing left to read.
 """
 
 import logging
@@ -11,7 +12,7 @@ import logging
 import anyio
 from anyio.abc import TaskGroup
 
-from holdfast_protocol.digest import Digest, hasher
+from holdfast_protocol.digest import Digest, Hasher, hasher
 from holdfast_server.catalog.base import CatalogError
 from holdfast_server.storage.base import Piece
 from holdfast_server.uploads.core import Core
@@ -36,8 +37,29 @@ def algorithms(upload: Upload) -> set[str]:
     return wanted - known
 
 
+class Running:
+    """The digests of the first `done` bytes of an upload."""
+
+    def __init__(self, hashers: dict[str, Hasher], done: int = 0) -> None:
+        self.hashers = hashers
+        self.done = done
+
+    @classmethod
+    def of(cls, upload: Upload) -> "Running":
+        """Of none of its bytes yet, by the algorithms that are asked for."""
+        return cls({name: hasher(name) for name in algorithms(upload)})
+
+    def copy(self) -> "Running":
+        return Running({name: each.copy() for name, each in self.hashers.items()}, self.done)
+
+    def digests(self) -> tuple[Digest, ...]:
+        return tuple(Digest(name, self.hashers[name].digest()) for name in sorted(self.hashers))
+
+
 class _Followed:
-    def __init__(self) -> None:
+    def __init__(self, running: Running) -> None:
+        self.running = running
+        self.reading = False  # what was written out of order: nobody else goes on from `running` meanwhile
         self.moved = anyio.Event()
 
 
@@ -56,12 +78,30 @@ class Frontier:
         """Where the work is to run; until then nothing is followed."""
         self._tasks = tasks
 
-    def advance(self, upload: Upload) -> None:
-        """Tells that more of an upload is stored. Does not block."""
-        if upload.id in self._followed:
-            self.nudge(upload.id)
+    def join(self, upload: Upload, offset: int) -> Running | None:
+        """For who is about to write in order from `offset` on: what to hash with. None if that is not known here, or
+        if no digest is asked for. Does not block.
+        """
+        wanted = algorithms(upload)
+        if not wanted:
+            return None
+        followed = self._followed.get(upload.id)
+        if followed is not None and not followed.reading:
+            running = followed.running
+            if running.done == offset and wanted == set(running.hashers):
+                return running.copy()
+        return Running.of(upload) if offset == 0 else None
+
+    def advance(self, upload: Upload, running: Running | None = None) -> None:
+        """Tells that more of an upload is stored, and which digests that gave. Does not block."""
+        followed = self._followed.get(upload.id)
+        if followed is not None:
+            if running is not None and not followed.reading and running.done > followed.running.done:
+                followed.running = running
+            if followed.running.done < upload.prefix or not algorithms(upload):  # else there is nothing to do
+                followed.moved.set()
         elif upload.prefix and self._tasks and len(self._followed) < MOST_FOLLOWED and algorithms(upload):
-            self._followed[upload.id] = _Followed()
+            self._followed[upload.id] = _Followed(running or Running.of(upload))
             self._tasks.start_soon(self._follow, upload.id)
 
     def nudge(self, upload_id: str) -> None:
@@ -79,7 +119,7 @@ class Frontier:
             if not algorithms(upload):
                 return upload
             if upload.length == 0:
-                await self._record(upload_id, {name: hasher(name).digest() for name in algorithms(upload)})
+                await self._record(upload_id, Running.of(upload))
             elif upload_id in self._followed:
                 self.nudge(upload_id)
             else:
@@ -118,30 +158,34 @@ class Frontier:
         upload = await catalog.get(upload_id)
         if upload is None:
             return
-        hashers = {name: hasher(name) for name in algorithms(upload)}
-        done = 0
-        while done < upload.reach:
-            if done == upload.prefix:
+        running = Running.of(upload) if followed is None else followed.running
+        while running.done < upload.reach:
+            if running.done >= upload.prefix:
                 if followed is None:
-                    raise OSError(f"upload {upload_id} has a hole at {done}")
+                    raise OSError(f"upload {upload_id} has a hole at {running.done}")
                 with anyio.move_on_after(PATIENCE) as waiting:
                     await followed.moved.wait()
-                if waiting.cancelled_caught:
+                if waiting.cancelled_caught and followed.running.done == running.done:
                     return
                 followed.moved = anyio.Event()
                 fresh = await catalog.get(upload_id)
                 if fresh is None or fresh.state not in (State.RECEIVING, State.VERIFYING):
                     return
-                if algorithms(fresh) - set(hashers):
-                    return  # another algorithm is asked for now: whoever completes begins anew
-                upload = fresh
+                wanted = algorithms(fresh)
+                if not wanted or wanted - set(followed.running.hashers):
+                    return  # they are known, or another one is asked for now: whoever completes begins anew
+                upload, running = fresh, followed.running
                 continue
-            end = min(upload.prefix, done + RUN)
-            if await claim.digest(done, end, list(hashers.values())) != end - done:
+            end = min(upload.prefix, running.done + RUN)
+            if followed is not None:
+                followed.reading = True
+            if await claim.digest(running.done, end, list(running.hashers.values())) != end - running.done:
                 raise OSError(f"upload {upload_id} has fewer bytes than were stored")
-            done = end
-        await self._record(upload_id, {name: hashers[name].digest() for name in hashers})
+            running.done = end
+            if followed is not None:
+                followed.reading = False
+        await self._record(upload_id, running)
 
-    async def _record(self, upload_id: str, values: dict[str, bytes]) -> None:
-        for name in sorted(values):
-            await self._core.catalog.record_digest(upload_id, Digest(name, values[name]), now=self._core.now())
+    async def _record(self, upload_id: str, running: Running) -> None:
+        for digest in running.digests():
+            await self._core.catalog.record_digest(upload_id, digest, now=self._core.now())

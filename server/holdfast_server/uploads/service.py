@@ -5,21 +5,24 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 
+from holdfast_protocol import fields, live
 from holdfast_protocol import server as rules
 from holdfast_protocol.names import safe_name
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import Principal
-from holdfast_server.catalog.base import Catalog, NoRoom, WrongState
+from holdfast_server.catalog.base import Catalog, CatalogError, NoRoom, Spent, Use, WrongState
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Reader, Storage
-from holdfast_server.uploads import append, chunk, hole, upkeep, whole
+from holdfast_server.uploads import append, chunk, hole, types, upkeep, whole
+from holdfast_server.uploads.activity import Activity
 from holdfast_server.uploads.append import Cut
 from holdfast_server.uploads.completion import Completion
 from holdfast_server.uploads.concatenation import Concatenation
-from holdfast_server.uploads.core import Core, no_space
+from holdfast_server.uploads.core import Core, no_room
 from holdfast_server.uploads.frontier import Frontier
 from holdfast_server.uploads.incoming import Ending, Incoming
 from holdfast_server.uploads.upload import State, Upload
@@ -28,6 +31,22 @@ from holdfast_server.uploads.writers import Writers
 __all__ = ["Cut", "Missing", "Uploads"]
 
 Ranges = Sequence[tuple[int, int]]
+
+_FAILURES: Final = frozenset(
+    {
+        "body-too-long",
+        "body-too-short",
+        "checksum-mismatch",
+        "chunk-conflict",
+        "digest-mismatch",
+        "fenced",
+        "insufficient-storage",
+        "length-exceeded",
+        "request-timeout",
+        "shutting-down",
+    }
+)
+"""Problems of requests whose body had begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +94,7 @@ class Uploads:
         """Recovers, then keeps the background work going: digests, completions, expiry, fences of others."""
         async with anyio.create_task_group() as tasks:
             self._frontier.start(tasks)
+            self._writers.start(tasks)
             self._completion.start(tasks)
             self._concatenation.start(tasks)
             await self._upkeep.recover()
@@ -105,6 +125,9 @@ class Uploads:
         """
         self._check_open()
         core, now = self._core, self._core.now()
+        name = safe_name(wanted.filename or "")
+        if wanted.concat is None or parts:  # parts are never published
+            types.check_name(core.settings, name)
         length = await self._concatenation.length(parts, who) if parts else wanted.length
         upload = Upload(
             id=secrets.token_hex(16),
@@ -114,36 +137,60 @@ class Uploads:
             granule=rules.granule(length or 0),
             concat=None if wanted.concat is None else wanted.concat.raw,
             metadata=wanted.metadata,
-            name=safe_name(wanted.filename or ""),
+            name=name,
             created=now,
             updated=now,
             expires=core.expiry(),
             expected=wanted.expected,
             wanted=wanted.wanted,
             owner=who.owner,
-            project=project,
+            project=project if project is not None or who.owner is not None else _project_of(wanted.metadata),
         )
-        if wanted.body is not None and whole.is_whole(upload, wanted.body, data):
+        if wanted.body is not None and who.grant is None and whole.is_whole(upload, wanted.body, data):
             return await whole.create(core, upload, wanted.body, data)
         room = None if core.settings.overcommit else core.free()
         try:
-            await core.catalog.create(upload, room=room, parts=parts)
+            await self._add(upload, room, parts, who)
         except NoRoom as error:
-            raise no_space(error.needed, error.free) from None
+            raise no_room(error) from None
         if upload.final:
             return await self._concatenation.begin(upload)
         if wanted.body is not None:
             try:
                 async with body() as incoming:
-                    return await self._append(upload, wanted.body, incoming)
-            except (ProblemError, Cut):
+                    return await self._append(who, upload, wanted.body, incoming)
+            except (ProblemError, Cut) as error:
                 # Nobody has learnt its URL, so nobody could go on with it (T-CREATE-4).
                 with anyio.CancelScope(shield=True):
-                    await self._terminate(upload.id)
+                    try:
+                        await self._terminate(upload.id)
+                    except ProblemError as problem:
+                        if who.grant is not None and problem.code == "not-found":  # given up for another one
+                            raise spent() from error
+                        raise
+                    if who.grant is not None:
+                        await core.catalog.release(upload.id)
                 raise
         if upload.length == 0 and not upload.parallel and not upload.partial:
             return await self._completion.complete(upload)
         return upload
+
+    async def _add(self, upload: Upload, room: int | None, parts: Sequence[str], who: Principal) -> None:
+        """Writes a new upload down, and that it was made by a grant, if it was (A-SIGN-4)."""
+        use = None if who.grant is None else Use(who.grant.id, who.grant.uses, who.grant.expires)
+        try:
+            await self._core.catalog.create(upload, room=room, parts=parts, use=use)
+        except Spent as error:
+            if error.empty is None:
+                raise spent() from None
+            # The answer that told of that one may have been lost: whoever asks again gets another in its place.
+            with suppress(ProblemError):  # it has a byte by now, or somebody else has given it up
+                await upkeep.end(self._core, self._writers, error.empty, State.TERMINATED, only_empty=True)
+                await self._concatenation.part_changed(error.empty)
+            try:
+                await self._core.catalog.create(upload, room=room, parts=parts, use=use)
+            except Spent:
+                raise spent() from None
 
     async def find(self, who: Principal, upload_id: str) -> Upload:
         """The upload as it is now. Raises ProblemError 404, 410."""
@@ -172,6 +219,15 @@ class Uploads:
             await self._writers.take_turn(upload_id, gone)
             upload = await self._core.find(upload_id)
         return upload
+
+    @property
+    def activity(self) -> Activity:
+        """What is going on in this process."""
+        return self._core.activity
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+        return self._core.monotonic()
 
     def now(self) -> float:
         """Seconds since the epoch, by the clock that `expires` is told by."""
@@ -202,10 +258,10 @@ class Uploads:
             state=state, before=before, limit=limit, owner=who.owner, projects=tuple(who.projects)
         )
 
-    async def append(self, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
+    async def append(self, who: Principal, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
         """Bytes in order. Completes the upload when the prefix reaches its length (C-MIX-2)."""
         self._check_open()
-        return await self._append(upload, wanted, body)
+        return await self._append(who, upload, wanted, body)
 
     async def append_whole(self, upload: Upload, wanted: rules.Append, data: bytes) -> Upload | None:
         """As `append`, with the whole body, where that is all of a small file. None if it is not: nothing was done."""
@@ -214,12 +270,13 @@ class Uploads:
             return None
         return await whole.append(self._core, upload, wanted, data)
 
-    async def _append(self, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
+    async def _append(self, who: Principal, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
         if upload.partial:
-            async with self._changing(upload):
+            async with self._changing(upload), self._counting(upload):
                 return await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
         try:
-            upload = await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
+            async with self._counting(upload):
+                upload = await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
         except ProblemError as problem:
             if problem.code == "length-exceeded" and wanted.fails_beyond:
                 with anyio.CancelScope(shield=True):
@@ -228,6 +285,7 @@ class Uploads:
         if wanted.completes is False or body.ending not in (None, Ending.WHOLE):
             return upload
         if upload.prefix == upload.length:
+            await _confirm(who)
             return await self._completion.complete(upload)
         if wanted.completes:
             assert upload.length is not None  # a body that completes says it by its end, if nothing else does
@@ -253,7 +311,7 @@ class Uploads:
     async def store_chunk(self, upload: Upload, wanted: rules.StoreChunk, body: Incoming) -> Upload:
         """A range, whole and verified or not at all."""
         self._check_open()
-        async with self._changing(upload):
+        async with self._changing(upload), self._counting(upload):
             return await chunk.store(self._core, self._writers, self._frontier, upload, wanted, body)
 
     async def store_hole(self, upload: Upload, wanted: rules.StoreHole) -> Upload:
@@ -261,6 +319,17 @@ class Uploads:
         self._check_open()
         async with self._changing(upload):
             return await hole.store(self._core, self._writers, self._frontier, upload, wanted)
+
+    @asynccontextmanager
+    async def _counting(self, upload: Upload) -> AsyncIterator[None]:
+        """A request whose body fails in the block is counted (L-PAYLOAD-1)."""
+        try:
+            yield
+        except (ProblemError, Cut) as error:
+            if isinstance(error, Cut) or error.code in _FAILURES:
+                with anyio.CancelScope(shield=True), suppress(CatalogError, OSError):
+                    self._core.activity.stored(await self._core.catalog.record_failure(upload.id, now=self._core.now()))
+            raise
 
     @asynccontextmanager
     async def _changing(self, upload: Upload) -> AsyncIterator[None]:
@@ -272,9 +341,10 @@ class Uploads:
                 with anyio.CancelScope(shield=True):
                     await self._concatenation.part_changed(upload.id)
 
-    async def complete(self, upload: Upload, wanted: rules.Complete) -> Upload:
+    async def complete(self, who: Principal, upload: Upload, wanted: rules.Complete) -> Upload:
         """Verifies and publishes; the upload may still be `verifying` when that takes long (P-COMPLETE-4)."""
         self._check_open()
+        await _confirm(who)
         return await self._completion.complete(upload, wanted.digests)
 
     async def terminate(self, who: Principal, upload_id: str) -> None:
@@ -303,3 +373,21 @@ class Uploads:
             raise ProblemError(
                 "shutting-down", "The server is shutting down. Try again in a moment.", headers={"Retry-After": "1"}
             )
+
+
+async def _confirm(who: Principal) -> None:
+    """Before a file is published (A-AGAIN-1). Raises ProblemError 401."""
+    if who.confirm is not None:
+        await who.confirm()
+
+
+def spent() -> ProblemError:
+    """A-SIGN-4."""
+    return ProblemError("not-permitted", "This URL has made as many uploads as it may. Ask for a new one.")
+
+
+def _project_of(metadata: str | None) -> str | None:
+    """What the metadata call the project, where no credential says it (L-TOPIC-2)."""
+    named = fields.parse_metadata(metadata).get("project", b"") if metadata else b""
+    name = named.decode("utf-8", "replace")
+    return name if 0 < len(name) <= live.LONGEST_NAME and name.isprintable() else None

@@ -129,16 +129,27 @@ class Upkeep:
         return True
 
 
-async def end(core: Core, writers: Writers, upload_id: str, state: State, *, only_expired: bool = False) -> None:
+async def end(
+    core: Core,
+    writers: Writers,
+    upload_id: str,
+    state: State,
+    *,
+    only_expired: bool = False,
+    only_empty: bool = False,
+) -> None:
     """Ends an upload: its writers, its bytes, and its place in the catalog but for a tombstone.
 
-    Raises ProblemError: `not-found`, `gone`; `range-busy` if a writer does not let go.
+    Raises ProblemError: `not-found`, `gone`; `range-busy` if a writer does not let go; `fenced` if it has not
+    expired, or has bytes, and that was asked for.
     """
     reservation = await writers.take_over(upload_id, 0, EVERYTHING)
     try:
         upload = await core.find(upload_id)
         if only_expired and (upload.expires is None or upload.expires > core.now()):
             raise ProblemError("fenced", "The upload was touched meanwhile.")
+        if only_empty and (upload.received or upload.state is not State.RECEIVING):
+            raise ProblemError("fenced", "The upload has bytes by now.")
         try:
             await core.catalog.transition(
                 upload_id,

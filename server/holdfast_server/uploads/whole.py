@@ -16,8 +16,9 @@ from holdfast_protocol import server as rules
 from holdfast_protocol.digest import Digest, hasher
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import CatalogError, NoRoom
+from holdfast_server.uploads import types
 from holdfast_server.uploads.completion import mismatch, publish, verified
-from holdfast_server.uploads.core import Core, is_full, no_space
+from holdfast_server.uploads.core import Core, is_full, no_room, no_space
 from holdfast_server.uploads.frontier import algorithms
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import TURN
@@ -40,9 +41,11 @@ def is_whole(upload: Upload, wanted: rules.Append, data: bytes) -> bool:
 async def create(core: Core, upload: Upload, wanted: rules.Append, data: bytes) -> Upload:
     """Adds a complete upload; `upload` is what it would be without its bytes.
 
-    Raises ProblemError: `checksum-mismatch`, `digest-mismatch`, `upload-digest-mismatch`, `insufficient-storage`.
+    Raises ProblemError: `checksum-mismatch`, `digest-mismatch`, `upload-digest-mismatch`, `type-not-allowed`,
+    `insufficient-storage`.
     """
     _check_body(upload, wanted, data)
+    types.check_bytes(core.settings, upload.name, data)
     found = _stored(upload, data)
     if not verified(found):
         raise mismatch(found)
@@ -60,7 +63,7 @@ async def create(core: Core, upload: Upload, wanted: rules.Append, data: bytes) 
             await core.catalog.create(made, room=None if core.settings.overcommit else free)
         except NoRoom as error:
             await core.storage.remove(made.id, made.name)
-            raise no_space(error.needed, error.free) from None
+            raise no_room(error) from None
         except (OSError, CatalogError):
             await core.storage.remove(made.id, made.name)
             raise
@@ -91,7 +94,8 @@ async def _append(core: Core, upload_id: str, wanted: rules.Append, data: bytes)
     try:
         upload = core.receiving(await core.catalog.get(upload_id))
         found = _stored(upload, data)
-        if not (is_whole(upload, wanted, data) and verified(found)):
+        taken = types.takes(core.settings, upload.name, data)
+        if not (is_whole(upload, wanted, data) and verified(found) and taken):
             reservation.clear()
             return None
         upload = await core.catalog.commit(

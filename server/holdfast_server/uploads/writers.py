@@ -7,10 +7,12 @@ catalog, which every process watches while it has writers or computes digests.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import anyio
+from anyio.abc import TaskGroup
 
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import CatalogError
@@ -76,7 +78,16 @@ class Writers:
         self._writers: dict[str, set[Writer]] = {}
         self._arriving: dict[str, dict[Writer, anyio.Event]] = {}
         self._any = anyio.Event()
+        self._tasks: TaskGroup | None = None
         self.stopping = False
+
+    def start(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+
+    def beside(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begins work that a writer waits for before it ends."""
+        assert self._tasks is not None
+        self._tasks.start_soon(work)
 
     def __len__(self) -> int:
         return sum(len(writers) for writers in self._writers.values())
@@ -206,14 +217,16 @@ class Writers:
 
     async def watch(self) -> None:
         """Follows the fences that other processes set. Runs until cancelled."""
-        seen = await self._core.catalog.fence_head()
+        catalog = self._core.catalog
+        seen, version = await catalog.fence_head(), None
         while True:
             if not self._writers and not self._frontier:
                 self._any = anyio.Event()
                 await self._any.wait()
             await anyio.sleep(WATCH_INTERVAL)
             try:
-                fences = await self._core.catalog.fences(seen) if self._core.catalog.changed() else ()
+                before, version = version, catalog.version()
+                fences = await catalog.fences(seen) if version != before else ()
             except (OSError, CatalogError) as error:
                 logger.warning("fences of other processes cannot be read for now: %s", error)
                 await anyio.sleep(1)

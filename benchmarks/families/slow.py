@@ -1,0 +1,122 @@
+"""What thousands of slow connections cost others: one stream and small files, alone and beside them, on one server.
+
+Rule of this file: both measurements of a round are of the same server, one after the other, and the load of the slow
+ones is a process of its own. They are measured once their first seconds are over, and before the server lets them go;
+as many as were there at the beginning have to be there at the end.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, Final
+
+from benchmarks.families.small import BYTES, CLIENTS, SECONDS
+from benchmarks.harness import ROOT, Bench, load, taking_part
+from benchmarks.peers import RUSTUS, TUSD_PEER, holdfast
+from benchmarks.processes import FailedError, Running, running
+from benchmarks.report import MEMORY, Measure, Report, Sample, Table, cpu, rate
+from benchmarks.units import size_text
+
+CONNECTIONS: Final = 4000
+SETTLE: Final = 12.0
+"""Seconds after which they are no news for the server any more; it lets them go after about thirty."""
+ALONE: Final = "alone"
+BESIDE: Final = f"beside {CONNECTIONS:,} slow connections"
+NOTE: Final = (
+    f"{CONNECTIONS:,} connections from 64 addresses send a byte a second each: half of them heads that do not end, "
+    f"half bodies. Speed of one stream, and of files of {size_text(BYTES)} from {CLIENTS} clients in one request each, "
+    "before they come and while they are there. The processes that play the slow ones share the cores with both."
+)
+
+
+@contextlib.contextmanager
+def slow_clients(server: Running) -> Iterator[dict[str, Any]]:
+    """Filled, when the block has ended, with what became of them. Raises FailedError if they cannot connect."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.load.slow", f"http://127.0.0.1:{server.port}", str(CONNECTIONS)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    found: dict[str, Any] = {}
+    try:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise FailedError("the slow connections could not be made")
+        time.sleep(SETTLE)
+        yield found
+        told, _ = process.communicate("", timeout=60)
+        found |= json.loads(told)
+        if found["open"] < 0.9 * CONNECTIONS:
+            raise FailedError(f"only {found['open']} slow connections were there: {found['ended']}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _measure(bench: Bench, server: Running, case: str) -> Sample:
+    peer = server.peer
+    if case == "stream":
+        _, sample = load(
+            server,
+            "streams",
+            collection=peer.collection,
+            fields=peer.fields,
+            source=str(bench.source(bench.size)),
+            size=bench.size,
+            count=1,
+            piece=0,
+        )
+        return replace(sample, work=bench.size)
+    result, sample = load(
+        server,
+        "files",
+        collection=peer.collection,
+        way="one",
+        size=BYTES,
+        clients=CLIENTS,
+        limit=SECONDS,
+        most=max(2 * CLIENTS, bench.size // (128 * 1024)),
+        fields=peer.fields,
+    )
+    return replace(sample, work=result["files"])
+
+
+def _tables(report: Report) -> dict[str, Table]:
+    stream: tuple[Measure, ...] = (rate(), cpu(), MEMORY)
+    small: tuple[Measure, ...] = (rate("files/s", 1), cpu("s/1,000 files", 1000), MEMORY)
+    tables = {
+        "stream": Table("slow-stream", "One stream", stream, base=ALONE),
+        "small": Table("slow-small", "Small files", small, base=ALONE),
+    }
+    report.tables += tables.values()
+    return tables
+
+
+def run(bench: Bench) -> Report:
+    report = Report("slow", "Beside slow connections", NOTE)
+    there = taking_part(
+        report, [holdfast("os"), holdfast("os", workers=2), holdfast("ack", workers=2), TUSD_PEER, RUSTUS]
+    )
+    tables = _tables(report)
+    for table in tables.values():
+        table.say(list(there.values()))
+    for _, row in bench.turns(list(there)):
+        with contextlib.ExitStack() as attempts:
+            samples = {
+                (case, state): attempts.enter_context(bench.attempt(table, row, state))
+                for case, table in tables.items()
+                for state in (ALONE, BESIDE)
+            }
+            server = attempts.enter_context(running(there[row], bench.folder))
+            for case in tables:
+                samples[case, ALONE].append(_measure(bench, server, case))
+            with slow_clients(server):
+                for case in tables:
+                    samples[case, BESIDE].append(_measure(bench, server, case))
+    return report

@@ -1,0 +1,321 @@
+"""Connections for downloads, whose bytes go from the socket to where they belong without passing through HTTP's layers.
+
+Rule of this file: the HTTP library gets its connections here (httpcore's network backend), so everything but the body
+of a long answer is its business. A head is given to it to its last byte and no further, so that whoever reads a body
+knows that the rest of it is in the socket. Then a worker thread reads what is there into memory of its own and writes
+it out, while the event loop only waits for the socket. It is a faster road beside the plain one: through a proxy, or
+with any other backend, bodies are read as the library gives them.
+"""
+
+import contextlib
+import os
+import re
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import anyio
+import httpcore
+from anyio import to_thread
+
+WINDOW: Final = 1024 * 1024
+"""Bytes that are written at once, if so many are there."""
+TURN: Final = 0.05
+"""Seconds after which a thread that reads without a break lets the loop know how far it is."""
+RECEIVERS: Final = 4
+"""Threads that read at once, and so the memory: a window for each."""
+WAKE: Final = 0.1
+"""Where bytes come slowly, a thread is woken for what comes in so many seconds and not for each packet."""
+PATIENCE: Final = 1.0
+"""Seconds for so much to come; then it is woken for each byte."""
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
+
+Sink = Callable[[int, memoryview], None]
+"""Takes bytes at an offset of the body; called in a worker thread."""
+
+
+class Receivers:
+    """The threads that read, and their memory. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self.limiter = anyio.CapacityLimiter(RECEIVERS)
+        self._free: list[bytearray] = []
+
+    def borrow(self) -> bytearray:
+        """A window; any thread may ask."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return bytearray(WINDOW)
+
+    def give_back(self, window: bytearray) -> None:
+        self._free.append(window)
+
+
+class Wire(httpcore.AsyncNetworkStream):
+    """One connection. Its socket does not block."""
+
+    def __init__(self, connection: socket.socket, receivers: Receivers) -> None:
+        self._socket = connection
+        self._receivers = receivers
+        self._rest = b""
+        """Bytes of a body that came with its head."""
+        self._head = bytearray()
+        self._in_head = True
+        self._mark = 1
+        self._rate = 0.0
+
+    @property
+    def at_body(self) -> bool:
+        """The head of an answer was read, and nothing of its body."""
+        return not self._in_head
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """httpcore's. Up to the end of a head, or what there is of a body."""
+        if self._rest and not self._in_head:
+            piece, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
+            return piece
+        piece = await self._receive(max_bytes, timeout)
+        if not self._in_head or not piece:
+            return piece
+        before = len(self._head)
+        self._head += piece
+        end = _end_of_head(self._head)
+        if end is None:
+            return piece
+        given, self._rest = bytes(self._head[before:end]), bytes(self._head[end:])
+        self._head.clear()
+        self._in_head = False
+        return given
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """httpcore's. What comes after it begins with a head."""
+        self._in_head = True
+        view = memoryview(buffer)
+        with _translated(httpcore.WriteError):
+            while view:
+                try:
+                    view = view[self._socket.send(view) :]
+                except (BlockingIOError, ssl.SSLWantWriteError):
+                    await self._wait(anyio.wait_writable, timeout, httpcore.WriteTimeout)
+                except ssl.SSLWantReadError:
+                    await self._wait(anyio.wait_readable, timeout, httpcore.WriteTimeout)
+
+    async def aclose(self) -> None:
+        """httpcore's."""
+        self._socket.close()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> "Wire":
+        """httpcore's."""
+        with _translated(httpcore.ConnectError):
+            secure = ssl_context.wrap_socket(
+                self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
+            )
+            wire = Wire(secure, self._receivers)
+            try:
+                while True:
+                    try:
+                        secure.do_handshake()
+                        return wire
+                    except ssl.SSLWantReadError:
+                        await wire._wait(anyio.wait_readable, timeout, httpcore.ConnectTimeout)
+                    except ssl.SSLWantWriteError:
+                        await wire._wait(anyio.wait_writable, timeout, httpcore.ConnectTimeout)
+            except BaseException:
+                secure.close()
+                raise
+
+    def get_extra_info(self, info: str) -> Any:
+        """httpcore's."""
+        match info:
+            case "ssl_object":
+                return self._socket if isinstance(self._socket, ssl.SSLSocket) else None
+            case "socket":
+                return self._socket
+            case "is_readable":
+                return self._is_readable()
+            case "client_addr":
+                return self._socket.getsockname()
+            case "server_addr":
+                return self._socket.getpeername()
+        return None
+
+    async def carry(self, sink: Sink, at: int, most: int, timeout: float) -> int:
+        """Bring what is there of a body, at most `most` bytes, to `sink`, and wait for some if there is nothing.
+
+        How many bytes it was; 0: the connection has ended. `at` is their offset, `timeout` in seconds. Raises
+        httpcore.ReadError, httpcore.ReadTimeout, and what `sink` raises.
+        """
+        if self._rest:
+            piece, self._rest = self._rest[:most], self._rest[most:]
+            await to_thread.run_sync(sink, at, memoryview(piece))
+            return len(piece)
+        while True:
+            began = time.monotonic()
+            count, ended = await to_thread.run_sync(self._bring, sink, at, most, limiter=self._receivers.limiter)
+            if count or ended:
+                self._pace(count, time.monotonic() - began)
+                return count
+            await self._wait_for(min(most, int(self._rate * WAKE)), timeout)
+
+    async def _wait_for(self, size: int, timeout: float) -> None:
+        """Wait until about so many bytes are there, or fewer if they are long in coming."""
+        with _translated(httpcore.ReadError):
+            if self._mark_at(size) > 1:
+                with anyio.move_on_after(PATIENCE):
+                    await anyio.wait_readable(self._socket)
+                    return
+                self._rate = 0.0
+                self._mark_at(1)
+            await self._wait(anyio.wait_readable, timeout, httpcore.ReadTimeout)
+
+    def _bring(self, sink: Sink, at: int, most: int) -> tuple[int, bool]:
+        """In a thread: read and write until nothing is there, or the turn is over."""
+        window = self._receivers.borrow()
+        view = memoryview(window)
+        until = time.monotonic() + TURN
+        done = filled = 0
+        ended = False
+        try:
+            while done + filled < most and not ended:
+                try:
+                    count = self._socket.recv_into(view[filled : min(len(window), most - done)])
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    break
+                except ssl.SSLError as error:
+                    raise httpcore.ReadError(str(error)) from error
+                except OSError as error:
+                    if not done + filled:
+                        raise httpcore.ReadError(str(error)) from error
+                    break  # what came before counts; the error comes again
+                ended = not count
+                filled += count
+                if filled == len(window):
+                    sink(at + done, view)
+                    done, filled = done + filled, 0
+                    if time.monotonic() >= until:
+                        break
+            if filled:
+                sink(at + done, view[:filled])
+            return done + filled, ended
+        finally:
+            view.release()
+            self._receivers.give_back(window)
+
+    def _pace(self, count: int, seconds: float) -> None:
+        self._rate = 0.5 * self._rate + 0.5 * count / max(seconds, WAKE)
+
+    def _mark_at(self, size: int) -> int:
+        """Have the socket count as readable from about so many bytes on, or when it has ended; from how many it is."""
+        size = max(1, min(size, WINDOW // 2))
+        if size > 2 * self._mark or size < self._mark:
+            with contextlib.suppress(OSError):
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
+                self._mark = size
+        return self._mark
+
+    async def _receive(self, most: int, timeout: float | None) -> bytes:
+        self._mark_at(1)
+        with _translated(httpcore.ReadError):
+            while True:
+                try:
+                    return self._socket.recv(most)
+                except (BlockingIOError, ssl.SSLWantReadError):
+                    await self._wait(anyio.wait_readable, timeout, httpcore.ReadTimeout)
+
+    async def _wait(self, ready: Callable[[socket.socket], Any], timeout: float | None, late: type[Exception]) -> None:
+        try:
+            with anyio.fail_after(timeout):
+                await ready(self._socket)
+        except TimeoutError:
+            raise late("nothing moved in time") from None
+
+    def _is_readable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(0))
+
+
+class Network(httpcore.AsyncNetworkBackend):
+    """httpcore's: makes connections."""
+
+    def __init__(self) -> None:
+        self._receivers = Receivers()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> Wire:
+        """The first address of `host` that answers; each has its part of the time."""
+        with _translated(httpcore.ConnectError):
+            places = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        failure: httpcore.NetworkError | httpcore.TimeoutException = httpcore.ConnectTimeout("no connection in time")
+        for family, kind, number, _, place in places:
+            with anyio.move_on_after(None if timeout is None else timeout / len(places)):
+                try:
+                    with _translated(httpcore.ConnectError):
+                        connection = await _connected(family, kind, number, place)
+                except httpcore.ConnectError as error:
+                    failure = error
+                    continue
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for option in socket_options or ():
+                    connection.setsockopt(*option)
+                return Wire(connection, self._receivers)
+        raise failure
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
+    ) -> Wire:
+        """httpcore's; nobody asks for it."""
+        raise httpcore.ConnectError("Unix sockets are not for downloads")
+
+    async def sleep(self, seconds: float) -> None:
+        """httpcore's."""
+        await anyio.sleep(seconds)
+
+
+async def _connected(family: int, kind: int, number: int, place: Any) -> socket.socket:
+    connection = socket.socket(family, kind, number)
+    try:
+        connection.setblocking(False)
+        try:
+            connection.connect(place)
+        except BlockingIOError:
+            await anyio.wait_writable(connection)
+            if code := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(code, os.strerror(code)) from None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _end_of_head(data: bytearray) -> int | None:
+    """Where the head of the final answer ends that `data` begins with, after interim ones (1xx); None: not yet."""
+    start = 0
+    while (match := _HEAD_END.search(data, start)) is not None:
+        if not data.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1"), start):
+            return match.end()
+        start = match.end()
+    return None
+
+
+@contextlib.contextmanager
+def _translated(kind: type[Exception]) -> Iterator[None]:
+    """What the operating system says becomes an error of httpcore."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(str(error)) from error
+    except (anyio.ClosedResourceError, anyio.BusyResourceError) as error:
+        raise kind("the connection was closed") from error

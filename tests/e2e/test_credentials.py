@@ -1,0 +1,460 @@
+"""Credentials over the wire: each kind the whole way, wrong, expired, too narrow, revoked and replayed."""
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import re
+import secrets
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from joserfc import jwt
+from joserfc.jwk import ECKey, KeySet
+from tests.support.process import CommandLine, ServerProcess, environment, kill_group
+from tests.support.speaker import TUS, TUS_BODY, Speaker
+from tests.support.waiting import eventually, scaled
+from tests.support.wire import Answer, Connection, Fields
+from tests.support.workers import speakers_by_worker
+
+from holdfast_server import Principal, sign_upload
+from holdfast_server.auth import SCOPES, Scope
+from holdfast_server.auth.tokens import made, without
+
+KEY = secrets.token_hex(32)
+EC = ECKey.generate_key("P-256", {"kid": "one"}, private=True)
+ALL: frozenset[Scope] = SCOPES - {"operate"}
+
+
+class Guarded(ServerProcess):
+    """A server with tokens of `PEOPLE`, JWT and signed URLs."""
+
+    def __init__(self, home: Path, workers: int) -> None:
+        self.tokens = home / "tokens.toml"
+        self.token: dict[str, str] = {}
+        self.id: dict[str, str] = {}
+        tables = []
+        for name, who in PEOPLE.items():
+            self.id[name], self.token[name], table = made(who, secrets.token_bytes(36))
+            tables.append(table)
+        self.tokens.write_text("\n".join(tables))
+        (home / "key").write_text(KEY)
+        (home / "jwks.json").write_bytes(json.dumps(KeySet([EC]).as_dict(private=False)).encode())
+        options = ["--tokens", str(self.tokens), "--signing-key", str(home / "key")]
+        options += ("--jwt-keys", str(home / "jwks.json"), "--jwt-issuer", "id", "--jwt-audience", "files")
+        super().__init__(home / "data", *options, workers=workers)
+
+    def __enter__(self) -> "Guarded":
+        self.start()
+        return self
+
+    def revoke(self, name: str) -> None:
+        new = self.tokens.with_suffix(".new")
+        new.write_text(without(self.tokens.read_text(), self.id[name]))
+        new.replace(self.tokens)
+
+    def bearer(self, name: str) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token[name]}"}
+
+    def signed(self, path: str = "/files", **how: Any) -> str:
+        if path == "/files":
+            how = {"owner": "alice", **how}
+        return sign_upload(self.url + path, KEY, **how)
+
+
+PEOPLE = {
+    "alice": Principal("alice", ALL),
+    "bob": Principal("bob", ALL),
+    "reader": Principal("alice", frozenset({"read"})),
+    "late": Principal("alice", ALL, expires=1_000_000_000.0),
+    "leaving": Principal("alice", ALL),
+}
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
+def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with Guarded(tmp_path_factory.mktemp("guarded"), workers=request.param) as process:
+        yield process
+
+
+class As(Speaker):
+    """Speaks with the token of somebody."""
+
+    def __init__(self, server: Guarded, name: str) -> None:
+        super().__init__(server.url)
+        self._bearer = server.bearer(name)
+
+    def request(self, method: str, target: str, fields: Fields = (), body: bytes | None = None) -> Answer:
+        return super().request(method, target, {**dict(fields), **self._bearer}, body)
+
+
+def jwt_of(**changes: object) -> str:
+    claims = {"iss": "id", "aud": "files", "sub": "alice", "exp": time.time() + 600, "scope": "create write read"}
+    return jwt.encode({"alg": "ES256", "kid": "one"}, claims | changes, EC)
+
+
+@pytest.mark.rule("A-HEAD-1", "A-HEAD-2", "A-HEAD-3", "A-SCOPE-1", "A-SIGN-1", "A-SIGN-4", "A-JWT-1")
+def test_the_command_with_each_kind_of_credential(
+    guarded: Guarded, tmp_path: Path, holdfast_command: CommandLine
+) -> None:
+    """A good one goes the whole way; of a bad one the command says what is wrong with it, and its status is 4."""
+    source = tmp_path / "film.bin"
+    source.write_bytes(secrets.token_bytes(3_000_000))
+
+    def upload(to: str, header: str | None = None, name: str = "film.bin") -> "subprocess.CompletedProcess[str]":
+        (tmp_path / name).write_bytes(source.read_bytes())
+        more = () if header is None else ("--header", header)
+        return holdfast_command.run("upload", str(tmp_path / name), "--to", to, *more)
+
+    files = f"{guarded.url}/files"
+    basic = base64.b64encode(f"me:{guarded.token['alice']}".encode()).decode()
+    good = {
+        "token": (files, f"Authorization: Bearer {guarded.token['alice']}"),
+        "password": (files, f"Authorization: Basic {basic}"),
+        "jwt": (files, f"Authorization: Bearer {jwt_of()}"),
+        "signed": (guarded.signed(), None),
+    }
+    for kind, (to, header) in good.items():
+        done = upload(to, header, kind)
+        assert done.returncode == 0, (kind, done.stderr)
+        url = done.stdout.strip()
+        with As(guarded, "alice") as alice:
+            assert alice.get(url.partition("?")[0]).body == source.read_bytes()
+        target = tmp_path / f"{kind}.copy"
+        if header is not None:
+            down = holdfast_command.run("download", url, "-o", str(target), "--header", header)
+            assert (down.returncode, target.read_bytes()) == (0, source.read_bytes()), down.stderr
+    spent = guarded.signed()
+    assert upload(spent, None, "once").returncode == 0
+    bad = {
+        "none": (files, None, "Say who you are"),
+        "unknown": (files, "Authorization: Bearer hft_0_0", "Say who you are"),
+        "expired": (files, f"Authorization: Bearer {guarded.token['late']}", "its time is over"),
+        "narrow": (files, f"Authorization: Bearer {guarded.token['reader']}", "the scope create"),
+        "expired jwt": (files, f"Authorization: Bearer {jwt_of(exp=time.time() - 60)}", "its time is over"),
+        "foreign jwt": (files, f"Authorization: Bearer {jwt_of(aud='other')}", "not for the audience"),
+        "changed": (guarded.signed()[:-2] + "zz", None, "does not hold"),
+        "spent": (spent, None, "as many uploads as it may"),
+        "small": (guarded.signed(max_size=1000), None, "up to 1000 bytes"),
+        "type": (guarded.signed(types=["image/*"]), None, "image/*"),
+    }
+    for kind, (to, header, words) in bad.items():
+        refused = upload(to, header, kind)
+        assert (refused.returncode, refused.stdout) == (4, ""), (kind, refused.stderr)
+        assert words in re.sub(r"\s+", " ", refused.stderr), (kind, refused.stderr)
+    log = guarded.read_log()
+    assert not any(token in log for token in guarded.token.values())
+    assert "signature=" not in log
+
+
+@pytest.mark.rule("A-SIGN-1", "A-SIGN-2")
+def test_curl_with_a_signed_url(guarded: Guarded, tmp_path: Path) -> None:
+    """As a script has it: create, follow Location, send."""
+    (tmp_path / "file").write_bytes(b"0123456789")
+    head = tmp_path / "head"
+    curl = ["curl", "-sS", "-D", str(head), "-o", "/dev/null", "-H", "Tus-Resumable: 1.0.0"]
+    subprocess.run([*curl, "-X", "POST", "-H", "Upload-Length: 10", guarded.signed()], check=True, timeout=scaled(30))
+    (location,) = re.findall(r"(?im)^location: (\S+)", head.read_text())
+    sending = ["-X", "PATCH", "-H", "Upload-Offset: 0", "-H", "Content-Type: application/offset+octet-stream"]
+    sending += ["--data-binary", f"@{tmp_path / 'file'}", guarded.url + location]
+    subprocess.run([*curl, *sending], check=True, timeout=scaled(30))
+    assert head.read_text().startswith("HTTP/1.1 204")
+    with As(guarded, "alice") as alice:
+        assert alice.get(location.partition("?")[0]).body == b"0123456789"
+
+
+@pytest.mark.rule("A-SIGN-1", "A-SIGN-2", "A-SCOPE-1", "A-OWNER-1")
+def test_a_signature_for_an_upload_is_for_that_one(guarded: Guarded) -> None:
+    with As(guarded, "alice") as alice, Speaker(guarded.url) as page:
+        one, other = (alice.create(3, parallel=False).removeprefix(guarded.url) for _ in range(2))
+        assert alice.patch(one, 0, b"abc").status == 204
+        reading = guarded.signed(one, scopes=["read"]).removeprefix(guarded.url)
+        query = reading.partition("?")[2]
+        assert page.get(reading).body == b"abc"
+        assert page.request("GET", f"/api/uploads{one.removeprefix('/files')}?{query}").json()["state"] == "complete"
+        assert page.request("GET", f"/api/uploads?{query}").json() == {"uploads": [], "next": None}
+        assert page.get(f"{other}?{query}").status == 404
+        assert page.patch(reading, 3, b"").json()["code"] == "missing-scope"
+        assert page.delete(reading).json()["scopes"] == ["delete"]
+        created = page.request("POST", f"/files?{query}", {**TUS, "Upload-Length": "1"}, b"")
+        assert created.json()["code"] == "missing-scope"
+        deleting = guarded.signed(one, scopes=["delete"]).removeprefix(guarded.url)
+        assert page.delete(deleting).status == 204
+        assert alice.head(one).status == 404
+
+
+@pytest.mark.rule("A-SIGN-3")
+def test_what_a_signature_bounds(guarded: Guarded) -> None:
+    """The size also where the length is said later, or never; the name whatever the metadata say."""
+    with As(guarded, "alice") as alice, Speaker(guarded.url) as page:
+        how: dict[str, Any] = {"max_size": 4, "name": "../kept.txt", "uses": 9, "scopes": ["write", "read"]}
+        creation = guarded.signed(**how).removeprefix(guarded.url)
+        long = page.request("POST", creation, {**TUS, "Upload-Length": "5"}, b"")
+        assert (long.status, long.json()["max-size"]) == (413, 4)
+        draft = {"Upload-Draft-Interop-Version": "8", "Upload-Complete": "?0", "Upload-Length": "5"}
+        assert page.request("POST", creation, draft, b"").status == 413
+        deferred = page.request("POST", creation, {**TUS, "Upload-Defer-Length": "1"}, b"")["location"]
+        assert page.patch(deferred, 0, b"12345").status == 413
+        assert page.patch(deferred, 0, b"12", Upload_Length="5").status == 413
+        named = base64.b64encode(b"evil.html").decode()
+        created = page.request(
+            "POST", creation, {**TUS, "Upload-Length": "4", "Upload-Metadata": f"filename {named}"}, b""
+        )
+        assert page.patch(created["location"], 0, b"1234").status == 204
+        assert "kept.txt" in page.get(created["location"])["content-disposition"]
+        assert "evil" not in page.get(created["location"])["content-disposition"]
+        assert alice.status(created["location"].partition("?")[0])["owner"] == "alice"
+
+
+@pytest.mark.rule("A-SIGN-4")
+def test_a_creation_is_raced_and_replayed(guarded: Guarded) -> None:
+    """Thirty at once, in all workers, with a body of a byte: as many as it may, and no more, ever after."""
+    creation = guarded.signed(uses=3).removeprefix(guarded.url)
+    fields = {**TUS_BODY, "Upload-Length": "2"}
+
+    def attempt(_: int) -> int:
+        with Speaker(guarded.url) as page:
+            return page.request("POST", creation, fields, b"x").status
+
+    with ThreadPoolExecutor(15) as pool:
+        statuses = list(pool.map(attempt, range(30)))
+    assert set(statuses) <= {201, 403}
+    assert 1 <= statuses.count(201) <= 3  # one that was given up before its byte came has lost to another
+    with Speaker(guarded.url) as page:
+        rest = [page.request("POST", creation, fields, b"x").status for _ in range(4)]
+    assert statuses.count(201) + rest.count(201) == 3
+    with speakers_by_worker(guarded, 2 if len(guarded.pids()) > 2 else 1) as pages:
+        for page in pages:
+            refused = page.request("POST", creation, fields, b"x")
+            assert refused.json()["code"] == "not-permitted"
+
+
+@pytest.mark.rule("A-SIGN-4")
+def test_a_lost_answer_costs_no_use(guarded: Guarded) -> None:
+    """The client that has not heard of its upload asks again; what it was given first is gone then."""
+    creation = guarded.signed().removeprefix(guarded.url)
+    with Speaker(guarded.url) as page:
+        first, second = (
+            page.request("POST", creation, {**TUS, "Upload-Length": "2"}, b"")["location"] for _ in range(2)
+        )
+        assert page.head(first).status == 404
+        assert page.patch(second, 0, b"a").status == 204
+        assert page.request("POST", creation, {**TUS, "Upload-Length": "2"}, b"").status == 403
+        assert page.patch(second, 1, b"b").status == 204
+
+
+@pytest.mark.rule("A-TOKEN-1", "A-AGAIN-1")
+def test_revoked_while_it_uploads(tmp_path: Path) -> None:
+    """In every worker nobody gets in any more; what the running request brings is stored, and not published."""
+    with Guarded(tmp_path, workers=2) as server, contextlib.ExitStack() as stack:
+        speakers = stack.enter_context(speakers_by_worker(server))
+        alice = stack.enter_context(As(server, "alice"))
+        uploads = [alice.create(6, parallel=False) for _ in speakers]
+        begun = time.monotonic()
+        leaving = server.bearer("leaving")
+        for speaker, upload in zip(speakers, uploads, strict=True):
+            fields = {**TUS_BODY, **leaving, "Upload-Offset": "0", "Content-Length": "6"}
+            speaker.connection.begin("PATCH", upload, fields)
+            speaker.connection.send(b"abc")
+        for upload in uploads:
+            eventually(lambda upload=upload: alice.head(upload).offset == 3)  # type: ignore[misc]
+        server.revoke("leaving")
+        others = stack.enter_context(speakers_by_worker(server))
+        for other in others:
+            eventually(lambda other=other: other.request("HEAD", uploads[0], leaving).status == 401)  # type: ignore[misc]
+        eventually(lambda: time.monotonic() - begun > 2)
+        for speaker, upload in zip(speakers, uploads, strict=True):
+            speaker.connection.send(b"def")
+            answer = speaker.connection.read()
+            assert (answer.status, answer.json()["code"]) == (401, "unauthenticated")
+            state = alice.status(upload)
+            assert (state["state"], state["received"]) == ("receiving", 6)
+            assert alice.get(upload).status == 409
+            assert alice.patch(upload, 6, b"").status == 204
+            assert alice.get(upload).body == b"abcdef"
+
+
+@pytest.mark.rule("A-PROXY-1", "T-CONCAT-3")
+@pytest.mark.parametrize("trusted", [True, False])
+def test_the_host_that_a_proxy_names_is_believed_if_it_is_trusted(tmp_path: Path, trusted: bool) -> None:
+    options = ("--trusted-proxy", "127.0.0.0/8") if trusted else ()
+    with ServerProcess(tmp_path / "data", *options) as server, Speaker(server.url) as speaker:
+        part = speaker.create(1, parallel=False, Upload_Concat="partial").removeprefix(server.url)
+        said: dict[str, Any] = {"X_Forwarded_Host": "files.example"}
+        said["Upload_Concat"] = f"final;https://files.example{part}"
+        assert speaker.post(None, **said).status == (201 if trusted else 400)
+
+
+@contextlib.contextmanager
+def serving(home: Path, *options: str) -> Iterator[str]:
+    """A server on whatever; what it says it listens on."""
+    command = [sys.executable, "-m", "holdfast_server", "--data", str(home / "data"), *options]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, env=environment(home), start_new_session=True, text=True
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().removeprefix("listening on ").strip()
+    finally:
+        kill_group(process.pid)
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_over_tls(tmp_path: Path, workers: str) -> None:
+    """Large enough for the roads that would lend a plain connection."""
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
+        f" -addext subjectAltName=IP:127.0.0.1 -keyout {key.name} -out {certificate.name}",
+        shell=True,
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        timeout=scaled(60),
+    )
+    options = ("--port", "0", "--tls-cert", str(certificate), "--tls-key", str(key), "--workers", workers)
+    with serving(tmp_path, *options) as url:
+        assert url.startswith("https://127.0.0.1:")
+        trust = ssl.create_default_context(cafile=certificate)
+        connection = http.client.HTTPSConnection(url.removeprefix("https://"), context=trust, timeout=scaled(20))
+        with contextlib.closing(connection):
+            assert upload_and_download(connection) == 204
+            assert connection.sock.version() in ("TLSv1.2", "TLSv1.3")
+        plain = http.client.HTTPConnection(url.removeprefix("https://"), timeout=scaled(20))
+        with contextlib.closing(plain):
+            plain.request("GET", "/health/ready")
+            with pytest.raises((http.client.HTTPException, OSError)):
+                plain.getresponse()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_over_a_unix_socket(tmp_path: Path, workers: str) -> None:
+    path = Path(os.path.relpath(tmp_path / "s"))
+    if len(str(path)) > 100:
+        pytest.skip("the path of the folder of this test is too long for a socket")
+    with serving(tmp_path, "--unix", str(path), "--workers", workers) as said:
+        assert said == f"unix:{path}"
+        assert path.stat().st_mode & 0o777 == 0o660
+        connection = OverUnix(path)
+        with contextlib.closing(connection):
+            assert eventually(lambda: upload_and_download(connection)) == 204
+        second = refused_to_start(tmp_path, "--unix", str(path))
+        assert (second.returncode, "a server listens there" in second.stderr) == (1, True)
+    with serving(tmp_path, "--unix", str(path)) as said:  # the one before was killed, and has left its socket behind
+        assert said == f"unix:{path}"
+
+
+class OverUnix(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=scaled(20))
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(scaled(20))
+        self.sock.connect(str(self._path))
+
+
+def upload_and_download(connection: http.client.HTTPConnection) -> int:
+    data = secrets.token_bytes(5_000_000)
+    connection.request("POST", "/files", headers={**TUS, "Upload-Length": str(len(data))})
+    answer = connection.getresponse()
+    answer.read()
+    location = answer.headers["Location"]
+    connection.request("PATCH", location, body=data, headers={**TUS_BODY, "Upload-Offset": "0"})
+    patched = connection.getresponse()
+    patched.read()
+    connection.request("GET", location)
+    assert connection.getresponse().read() == data
+    return patched.status
+
+
+def refused_to_start(home: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "holdfast_server", "--data", str(home / "other"), "--port", "0", *options]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=scaled(30), check=False, env=environment(home)
+    )
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
+def test_no_server_for_strangers_without_credentials(tmp_path: Path, host: str) -> None:
+    refused = refused_to_start(tmp_path, "--host", host)
+    assert refused.returncode == 2
+    assert "--allow-everyone" in refused.stderr
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--tokens", "nowhere"), "nowhere"),
+        (("--signing-key", "short"), "signing key"),
+        (("--jwt-keys", "x"), "all three"),
+        (("--jwt-keys", "http://x.example/", "--jwt-issuer", "a", "--jwt-audience", "b"), "https"),
+        (("--jwt-keys", "keys", "--jwt-issuer", "a", "--jwt-audience", "b"), "JWK set"),
+        (("--authority", "nothing:here"), "package.module:name"),
+        (("--trusted-proxy", "proxy.example"), "10.0.0.0/8"),
+        (("--tls-key", "x"), "--tls-cert"),
+        (("--tls-cert", "short"), "for TLS"),
+    ],
+)
+def test_credentials_that_cannot_be_used_are_told_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "short").write_text("short")
+    (tmp_path / "keys").write_text("{}")
+    refused = refused_to_start(tmp_path, *options)
+    assert refused.returncode in (1, 2)
+    assert words in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_told_in_words_it_serves_everybody(tmp_path: Path) -> None:
+    options = ("--host", "0.0.0.0", "--port", "0", "--allow-everyone")
+    with serving(tmp_path, *options) as url, Speaker(url.replace("0.0.0.0", "127.0.0.1")) as speaker:
+        eventually(lambda: speaker.post(0).status == 201)
+
+
+def test_tokens_are_made_listed_and_revoked(tmp_path: Path, holdfast_command: CommandLine) -> None:
+    path = tmp_path / "tokens.toml"
+    run = holdfast_command.run
+    one = run("token", "add", "--file", str(path), "--owner", "alice", "--scopes", "create,write")
+    two = run("token", "add", "--file", str(path), "--owner", "bob", "--project", "films", "--expires-in", "90d")
+    assert one.stdout.startswith("hft_")
+    assert path.stat().st_mode & 0o077 == 0
+    assert one.stdout.strip() not in path.read_text()
+    listed = run("token", "list", "--file", str(path)).stdout.splitlines()
+    assert [line.split()[1:3] for line in listed] == [
+        ["alice", "create,write"],
+        ["bob", "create,delete,read,watch,write"],
+    ]
+    assert run("token", "revoke", "--file", str(path), one.stdout.split("_")[1]).returncode == 0
+    assert run("token", "list", "--file", str(path)).stdout.split()[:2] == [two.stdout.split("_")[1], "bob"]
+    assert run("token", "revoke", "--file", str(path), "nobody").returncode == 1
+    assert run("token", "add", "--file", str(path), "--owner", "x", "--scopes", "all").returncode == 2
+    (tmp_path / "key").write_text(KEY)
+    signed = run("sign", "http://x/files", "--key", str(tmp_path / "key"), "--owner", "alice")
+    assert (signed.returncode, signed.stdout.startswith("http://x/files?signature=")) == (0, True)
+    assert run("sign", "http://x/files", "--key", str(tmp_path / "key")).returncode == 1
+
+
+def test_connections_that_are_refused_stay_usable(guarded: Guarded) -> None:
+    """A refusal before the body does not upset the requests behind it on the same connection."""
+    with Connection(guarded.url) as connection:
+        fields = {**TUS_BODY, "Upload-Offset": "0"}
+        assert connection.request("PATCH", f"/files/{'0' * 32}", fields, b"x" * 1000).status == 401
+        if not connection.stale:
+            assert connection.request("GET", "/health/live").status == 200
