@@ -51,7 +51,9 @@ def test_the_page(connection: Connection) -> None:
     assert connection.request("POST", "/").status == 405
 
 
-@pytest.mark.parametrize("path", ["/page/", "/page/assets.py", "/page/../app.py", "/page/%2e%2e%2fapp.py", "/page/x.js"])
+@pytest.mark.parametrize(
+    "path", ["/page/", "/page/assets.py", "/page/../app.py", "/page/%2e%2e%2fapp.py", "/page/x.js"]
+)
 def test_nothing_else_is_served(connection: Connection, path: str) -> None:
     assert connection.request("GET", path).status == 404
 
@@ -61,14 +63,18 @@ def test_nothing_comes_from_elsewhere() -> None:
         text = (FOLDER / name).read_text()
         addresses = set(re.findall(r"(?:https?:)?//[a-z][\w.-]+\.[a-z]+[^\s'\"]*", text)) - {"//www.w3.org/2000/svg"}
         assert {address for address in addresses if "www.w3.org" not in address} == set(), name
-        for asked in re.findall(r"(?:from|src=|href=|new URL\()\s*['\"](?:\./|page/)?([\w-]+\.(?:js|css|svg))['\"]", text):
+        for asked in re.findall(
+            r"(?:from|src=|href=|new URL\()\s*['\"](?:\./|page/)?([\w-]+\.(?:js|css|svg))['\"]", text
+        ):
             assert asked in ASSETS, f"{name} asks for {asked}"
 
 
 def test_no_script_or_style_stands_in_the_page() -> None:
     text = (FOLDER / "index.html").read_text()
     assert re.findall(r"<script(?![^>]*\bsrc=)|<style|\bstyle=|\bon[a-z]+=", text) == []
-    assert not any(re.search(r"innerHTML|outerHTML|insertAdjacentHTML|\beval\(", (FOLDER / n).read_text()) for n in ASSETS)
+    assert not any(
+        re.search(r"innerHTML|outerHTML|insertAdjacentHTML|\beval\(", (FOLDER / n).read_text()) for n in ASSETS
+    )
 
 
 def under_a_prefix(folder: Path) -> AbstractContextManager[str]:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import StartServer
 from tests.page.windows import Window, Windows
-from tests.support.process import ServerProcess
+from tests.support.process import CommandLine, ServerProcess
 from tests.support.proxy import Fault, Proxy
 from tests.support.speaker import GRANULE, Speaker, b64
 from tests.support.waiting import eventually
@@ -90,7 +91,9 @@ def test_an_upload_survives_everything(windows: Windows, server: ServerProcess, 
     with Speaker(server.url) as speaker:
         answer = speaker.get(state["url"])
         assert hashlib.sha256(answer.body).hexdigest() == digest
-    assert passed < size + 4 * 3 * 8 * MIB + 2 * MIB, "more than what was on its way when something broke was sent again"
+    assert passed < size + 4 * 3 * 8 * MIB + 2 * MIB, (
+        "more than what was on its way when something broke was sent again"
+    )
 
 
 def test_small_files_and_folders(window: Window, server: ServerProcess, tmp_path: Path, rng: random.Random) -> None:
@@ -215,3 +218,27 @@ def test_everything_can_be_reached_by_keyboard(window: Window, server: ServerPro
         window.press("Enter")
         window.sees("Receiving", "#now")
         window.click("[data-act=cancel]")
+
+
+@pytest.mark.rule("A-HEAD-3", "L-RIGHT-1")
+def test_asks_for_a_credential(windows: Windows, start_server: StartServer, tmp_path: Path, film: Path) -> None:
+    """Alice may not watch everything; her own uploads she sees in another window, too."""
+    tokens = tmp_path / "tokens.toml"
+    made = CommandLine(tmp_path / "home").run("token", "add", "--file", str(tokens), "--owner", "alice")
+    assert made.returncode == 0, made.stderr
+    server = start_server("--tokens", str(tokens))
+    first, second = (windows.window(name).open(server.url) for name in ("first", "second"))
+    for window in (first, second):
+        window.sees("Token", "#ask")
+        window.look(f"document.querySelector('#token').value = {made.stdout.strip()!r}")
+        window.click("#ask button[value=use]")
+        eventually(
+            lambda window=window: not window.look("document.querySelector('#ask').open"), what="the dialog's end"
+        )
+    first.drop(film)
+    first.sees("Complete", "#over", within=60)
+    first.sees("Live", "#link")
+    second.reload()
+    second.sees("film.mkv", "#over")
+    second.sees("Live", "#link")
+    assert made.stdout.strip() not in server.read_log()

@@ -1,6 +1,6 @@
 """Windows of a headless Chromium in which the page is open, and what can be seen in them.
 
-Rule of this file: what a test knows of the page is what somebody in front of it sees: its text, its roles, its pictures.
+Rule of this file: what a test knows of the page is what somebody in front of it sees: text, roles, pictures.
 """
 
 from pathlib import Path
@@ -81,7 +81,7 @@ class Window:
 
     @property
     def cells(self) -> int:
-        """How many pixels of the first map have another colour than its most frequent one: what has arrived, roughly."""
+        """How many pixels of the first map do not have the colour of an empty cell: what has arrived, roughly."""
         return int(self.look(CELLS))
 
     def _do(self, what: str, **command: Any) -> Any:

@@ -1,8 +1,8 @@
 """The web page: the files of this folder, served at `/` and below `/page/`.
 
-Rule of this file: only what `ASSETS` lists is served, and nothing that a request says becomes a path. The page gets
-nothing from anywhere else and runs nothing that is not a file of its own (the policy below); its addresses are relative,
-so that it works wherever the application is mounted.
+Rule of this file: what lies in this folder with a type of `_TYPES` is served, and nothing that a request says becomes a
+path. The page gets nothing from anywhere else and runs nothing that is not a file of its own (the policy below); its
+addresses are relative, so that it works wherever the application is mounted.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ class Page:
     def __init__(self) -> None:
         self._assets = {
             entry.name: _Asset(entry.name, entry.read_bytes())
-            for entry in resources.files(__package__).iterdir()
+            for entry in resources.files("holdfast_server.page").iterdir()
             if entry.name.rpartition(".")[2] in _TYPES
         }
 

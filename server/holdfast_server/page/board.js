@@ -1,7 +1,7 @@
 // What the page knows of each upload, and how that is put in words.
 //
 // Rule of this file: values only, no elements and no requests. What the server says comes in by `apply` (the payload of
-// protocol.md, section 9) or `applyState` (D-JSON-1); for an upload of this page, its own object knows better.
+// protocol.md, section 10) or `applyState` (D-JSON-1); for an upload of this page, its own object knows better.
 
 import { duration, percent, size, speed } from './format.js'
 

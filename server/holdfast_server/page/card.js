@@ -22,12 +22,11 @@ class View {
   constructor(template, item, act) {
     this.element = document.getElementById(template).content.firstElementChild.cloneNode(true)
     this.item = item
-    this.#act = act
+    this.act = act
     this.part('name').id = `name-${++View.last}`
   }
 
   static last = 0
-  #act
   #acts = ''
 
   part(name) {
@@ -48,7 +47,7 @@ class View {
         button.dataset.act = name
         button.textContent = label
         button.setAttribute('aria-describedby', this.part('name').id)
-        button.addEventListener('click', () => this.#act(name, this.item))
+        button.addEventListener('click', () => this.act(name, this.item))
         return button
       }),
     )
@@ -119,6 +118,7 @@ export class Row extends View {
       if (!link) {
         link = document.createElement('a')
         link.download = ''
+        link.addEventListener('click', (event) => this.act('download', this.item, event))
         name.replaceChildren(link)
       }
       link.href = item.href

@@ -1,4 +1,4 @@
-// The server's live progress, over a WebSocket or server-sent events: protocol.md, section 9.
+// The server's live progress, over a WebSocket or server-sent events: protocol.md, section 10.
 //
 // Rule of this file: a connection that is lost is made again, from the place up to which everything was told (L-RECOVER-1),
 // after a wait that grows (L-BACKOFF-1). A credential goes in a header and never into an address, so with one, and where no

@@ -40,6 +40,8 @@ at('credential').addEventListener('click', () => askCredential())
 at('ask').addEventListener('close', () => {
   const given = at('token').value.trim()
   at('token').value = ''
+  refused = false
+  live.topics = ['all']
   if (at('ask').returnValue === 'forget') sessionStorage.removeItem(TOKEN)
   else if (at('ask').returnValue === 'use' && given) sessionStorage.setItem(TOKEN, given)
   else return
@@ -74,6 +76,10 @@ transfers.addEventListener('add', ({ detail: upload }) => {
 })
 transfers.addEventListener('change', ({ detail: upload }) => {
   const item = ownItem(upload)
+  if (refused && live.state === 'waiting' && upload.url !== null && !upload.watched) {
+    upload.watched = true
+    narrow() // now there is something to watch
+  }
   if (upload.state === 'cancelled') {
     board.remove(item.id)
   } else if (upload.state === 'failed' && upload.told !== upload.error) {
@@ -105,17 +111,36 @@ async function take(files) {
   }
 }
 
-async function act(name, item) {
+async function act(name, item, event) {
   try {
-    if (name === 'pause') transfers.pause(item.upload)
+    if (name === 'download') await download(item, event)
+    else if (name === 'pause') transfers.pause(item.upload)
     else if (name === 'resume') transfers.resume(item.upload)
     else if (name === 'wake' && !(await transfers.wake(item.record))) again(item)
     else if (name === 'again') again(item)
     else if (name === 'cancel' || name === 'drop') await cancel(item)
   } catch (error) {
-    notice(`${item.name}: ${error.message}`)
+    if (error.name !== 'AbortError') notice(`${item.name}: ${error.message}`)
   }
   render()
+}
+
+/** A link cannot carry a credential: with one, the file is fetched, and written where the user says if the browser can. */
+async function download(item, event) {
+  if (token() === null) return
+  event.preventDefault()
+  const target = 'showSaveFilePicker' in globalThis ? await showSaveFilePicker({ suggestedName: item.name }) : null
+  const answer = await fetch(item.href, { headers: headers() })
+  if (!answer.ok) throw new Error(`The server answered ${answer.status}.`)
+  if (target) {
+    await answer.body.pipeTo(await target.createWritable())
+    return
+  }
+  const link = document.createElement('a')
+  link.href = URL.createObjectURL(await answer.blob())
+  link.download = item.name
+  link.click()
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000)
 }
 
 async function cancel(item) {
@@ -184,12 +209,22 @@ live.addEventListener('change', () => {
   showLink()
 })
 live.addEventListener('unauthenticated', () => askCredential())
-live.addEventListener('refused', async () => {
-  // This one may not watch everything: what it may see of is in the list.
+live.addEventListener('refused', narrow)
+
+/** Who may not watch everything watches the owners and projects of what is in the list, which has what may be seen. */
+let refused = false
+async function narrow() {
+  refused = true
   const { uploads } = await read('api/uploads?limit=100').catch(() => ({ uploads: [] }))
-  live.topics = uploads.map((state) => `upload:${state.id}`)
-  if (live.topics.length > 0) live.retry()
-})
+  const topics = new Set()
+  for (const { owner, project } of uploads) {
+    if (project) topics.add(`project:${project}`)
+    if (owner) topics.add(`owner:${owner}`)
+  }
+  if (topics.size === 0 || `${[...topics]}` === `${live.topics}`) return
+  live.topics = [...topics].slice(0, 128)
+  live.retry()
+}
 live.addEventListener('frame', ({ detail: frame }) => {
   switch (frame.type) {
     case 'subscribed':
@@ -208,7 +243,7 @@ live.addEventListener('frame', ({ detail: frame }) => {
       heard(frame)
       break
     case 'sum':
-      if (frame.topic === 'all') summed = { speed: frame.payload.speed ?? 0, until: Date.now() + 2500 }
+      if (live.topics.length === 1) summed = { speed: frame.payload.speed ?? 0, until: Date.now() + 2500 }
       break
     default:
   }
@@ -392,7 +427,7 @@ function showLink() {
   const words = {
     live: 'Live',
     connecting: at('link').dataset.state === 'waiting' ? 'Not connected, trying now' : 'Connecting',
-    waiting: left > 30 ? 'Not connected' : `Not connected, trying again in ${left} s`,
+    waiting: refused ? 'Nothing to watch yet' : `Not connected${left > 30 ? '' : `, trying again in ${left} s`}`,
     closed: 'Closed',
   }[live.state]
   if (at('link-words').textContent !== words) at('link-words').textContent = words
