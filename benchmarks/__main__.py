@@ -42,6 +42,7 @@ FAMILIES: Final = (
     "latency",
     "live",
     "slow",
+    "limits",
 )
 RESULTS: Final = ROOT / "benchmarks" / "results"
 ROOM: Final = 4

@@ -193,6 +193,7 @@ class Transport:
         clock: Clock = SYSTEM,
     ) -> None:
         self.timeouts = timeouts or Timeouts()
+        self._verify = verify
         self._keyring = keyring or Keyring()
         self._clock = clock
         self._override_method = override_method
@@ -226,6 +227,10 @@ class Transport:
             }
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             raise UsageError(f"the proxy cannot be used: {error}") from error
+
+    def tls(self) -> ssl.SSLContext:
+        """What connections that are not of HTTP are made with; that of HTTP names its protocol to servers."""
+        return _context(self._verify)
 
     async def aclose(self) -> None:
         for client in self._clients.values():

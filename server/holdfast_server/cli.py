@@ -318,7 +318,11 @@ def serve(
                 HoldfastProtocol,
                 head_timeout=settings.stall_timeout,
                 limits=settings.limits,
-                doors=Doors(_connections(settings.limits.max_connections), settings.limits.client_connections),
+                doors=Doors(
+                    _connections(settings.limits.max_connections),
+                    settings.limits.client_connections,
+                    networks(settings.trusted_proxies),
+                ),
             ),
         ),
         ws=cast(Any, WebSocketProtocol),

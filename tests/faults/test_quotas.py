@@ -7,6 +7,7 @@ everything is removed everything is free again.
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from tests.conftest import StartServer
 from tests.support.process import ServerProcess
 from tests.support.speaker import TUS, TUS_BODY, Speaker
 from tests.support.wire import Answer
+
+from holdfast_server.auth import SCOPES, Principal
+from holdfast_server.auth.tokens import made
 
 CLIENTS = 50
 SIZE = 1000
@@ -98,3 +102,25 @@ def test_bytes_of_unknown_lengths_are_taken_once(start_server: StartServer) -> N
         left = 20 * SIZE - sum(stored)
         assert speaker.post(left + 1).verdict == (507, "quota-exceeded")
         assert left == 0 or speaker.post(left).status == 201
+
+
+@pytest.mark.rule("Q-RACE-1", "Q-BYTES-1", "Q-UPLOADS-1")
+def test_each_owner_has_his_own(start_server: StartServer, tmp_path: Path) -> None:
+    """By tokens, to two workers: what one takes, the other does not lose."""
+    tokens, table = {}, ""
+    for number, owner in enumerate(("alice", "bob")):
+        _, tokens[owner], line = made(Principal(owner, SCOPES - {"operate"}), bytes([number]) * 36)
+        table += line
+    (tmp_path / "tokens.toml").write_text(table)
+    options = ("--tokens", str(tmp_path / "tokens.toml"), "--owner-stored", str(10 * SIZE), "--owner-uploads", "8")
+    server = start_server(*options, workers=2)
+    for owner in ("alice", "bob"):
+        fields = {**CREATIONS["tus"][0], "Authorization": f"Bearer {tokens[owner]}"}
+        assert verdicts(race(server, "POST", ["/files"] * CLIENTS, fields, b"")) == {
+            (201, None): 8,
+            (429, "too-many-uploads"): CLIENTS - 8,
+        }
+        whole = {**CREATIONS["in one piece"][0], "Authorization": f"Bearer {tokens[owner]}", "Upload-Length": "2001"}
+        with Speaker(server.url) as speaker:
+            refused = speaker.request("POST", "/files", whole, bytes(2001))
+        assert refused.verdict in ((507, "quota-exceeded"), (429, "too-many-uploads"))

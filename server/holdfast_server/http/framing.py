@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from holdfast_protocol import headers, live
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.http.answers import problem_fields
-from holdfast_server.http.doors import Doors, client_of
+from holdfast_server.http.doors import Doors
 from holdfast_server.http.pace import leave_unread, unread
 from holdfast_server.settings import Limits
 
@@ -79,7 +79,7 @@ class FramingProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
-        self._client = client_of(self.client[0]) if self.client else None
+        self._client = self._doors.client(self.client[0] if self.client else None)
         problem = self._doors.enter(self._client)
         if problem is None:
             self._inside = True

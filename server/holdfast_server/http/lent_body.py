@@ -33,7 +33,9 @@ LENDING: Final = "holdfast.request.socket"
 RUN: Final = 1024 * 1024
 """Bytes of memory that each thread has to read into; they are written in one call."""
 FAST: Final = 128 * 1024
-"""So many bytes within `LINGER` make it worth a thread's while to wait for more."""
+"""So many bytes within `LINGER` make it worth a thread's while to wait for more..."""
+ENOUGH: Final = 512 * 1024
+"""...and so many are worth waking it before that: each time costs a switch of threads and three calls."""
 
 PROCESSORS: Final = os.cpu_count() or 1
 """While more bodies arrive than this, no thread waits: another one has something to do."""
@@ -69,7 +71,7 @@ class LentBody:
     """See `Incoming`. Gives the connection back at the end of a `with` block."""
 
     trailers = Headers()  # there are none behind a body with a length
-    _lent = 0  # bodies of this process that are being read
+    _lent = 0  # bodies of this process that are being read, but for those of which nothing comes
 
     def __init__(self, lend: Callable[[], Loan], pace: Pace, gone: Callable[[], bool]) -> None:
         self.ending: Ending | None = None
@@ -199,11 +201,15 @@ class LentBody:
         """Waits until something has come, and then a little more; False if nothing came, or if it was woken."""
         assert self._socket is not None
         came, began = False, time.monotonic()
-        with anyio.move_on_after(limit) as self._waiting:
-            await anyio.wait_readable(self._socket)
-            came = True
-            if 0 < self._there() < min(FAST, self._left):
-                await self._linger(self._socket)
+        LentBody._lent -= 1  # while nothing arrives it takes no thread's time, however many of such there are
+        try:
+            with anyio.move_on_after(limit) as self._waiting:
+                await anyio.wait_readable(self._socket)
+                came = True
+                if 0 < self._there() < min(FAST, self._left):
+                    await self._linger(self._socket)
+        finally:
+            LentBody._lent += 1
         self._waiting = None
         there = self._there()
         self._pace.waited(time.monotonic() - began)
@@ -232,7 +238,7 @@ class LentBody:
             self._fast = False
             return False
         # poll(2) comes back when so many bytes are there, or the end: not for every packet.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, min(FAST, want))
-        self._fast = bool(self._poll.poll(LINGER * 1000))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, min(ENOUGH, want))
+        self._fast = bool(self._poll.poll(LINGER * 1000)) or self._there() >= FAST
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         return True
