@@ -74,6 +74,12 @@ class Window:
         """Wait until this text can be seen there."""
         eventually(lambda: text in self.text(selector), within=within, every=0.1, what=f"“{text}” in {selector}")
 
+    def closes(self, dialog: str) -> None:
+        """Wait until this dialog is not open."""
+        eventually(
+            lambda: not self.look(f"document.querySelector({dialog!r}).open"), every=0.1, what=f"the end of {dialog}"
+        )
+
     @property
     def percent(self) -> int:
         """How far the first upload on its way is; -1 if there is none."""
