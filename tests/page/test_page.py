@@ -238,9 +238,7 @@ def test_asks_for_a_credential(windows: Windows, start_server: StartServer, tmp_
         window.sees("Token", "#ask")
         window.look(f"document.querySelector('#token').value = {made.stdout.strip()!r}")
         window.click("#ask button[value=use]")
-        eventually(
-            lambda window=window: not window.look("document.querySelector('#ask').open"), what="the dialog's end"
-        )
+        window.closes("#ask")
     first.drop(film)
     first.sees("Complete", "#over", within=60)
     first.sees("Live", "#link")
