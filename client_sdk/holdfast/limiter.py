@@ -44,7 +44,7 @@ class Crowd:
 
     def __init__(self, most: int | None = None) -> None:
         self._most = _checked_most(most)
-        self.used = 0
+        self.used: int = 0
         self.limiters: list[Limiter] = []
 
     @property
@@ -77,7 +77,7 @@ class Limiter:
         self.clock = clock
         self._crowd = crowd or Crowd()
         self._crowd.limiters.append(self)
-        self.controller = Controller(clock.monotonic(), ceiling=ceiling)
+        self.controller: Controller = Controller(clock.monotonic(), ceiling=ceiling)
         self._used = 0
         self._holds: dict[Share, int] = {}
         """How many connections each transfer has now, if it has any."""

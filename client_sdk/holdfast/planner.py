@@ -67,7 +67,7 @@ class Attempts:
     def __init__(self, limit: int, progress: int) -> None:
         self._limit = limit
         self._progress = progress
-        self.failures = 0
+        self.failures: int = 0
 
     def failed(self, progress: int) -> bool:
         """Count one failure; False when the limit is reached. The count begins anew if there was progress."""
@@ -95,7 +95,7 @@ class Budget:
 
     def __init__(self, now: float) -> None:
         self._then = now
-        self.tokens = float(self.CAPACITY)
+        self.tokens: float = float(self.CAPACITY)
         """Below zero: retries that wait for their turn."""
 
     def succeeded(self) -> None:
@@ -506,7 +506,7 @@ class Share:
     __slots__ = ("_limits", "priority")
 
     def __init__(self, priority: int, *limits: RateLimit) -> None:
-        self.priority = priority
+        self.priority: int = priority
         self._limits = limits
 
     @property

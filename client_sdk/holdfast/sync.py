@@ -8,12 +8,13 @@ the client.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from anyio import to_thread
-from anyio.from_thread import BlockingPortal, start_blocking_portal
+from anyio.from_thread import start_blocking_portal
 
 from holdfast._transport import Timeouts, Verify
 from holdfast.client import AsyncClient, IfBusy, Metadata, PathLike
@@ -36,18 +37,21 @@ AnySyncTransfer: TypeAlias = "SyncTransfer[Any]"
 class _Loop:
     """The event loop of one client, seen from other threads."""
 
-    def __init__(self, portal: BlockingPortal) -> None:
-        self._portal = portal
+    def __init__(self, call: Callable[..., Any], start: "Callable[..., Future[Any]]") -> None:
+        self._call = call
+        self._start = start
 
     def ask(self, function: Callable[..., Found], *said: Any) -> Found:
         """Have a function called there; what it returns."""
-        return self._portal.call(function, *said)
+        found: Found = self._call(function, *said)
+        return found
 
     def wait(self, function: Callable[..., Awaitable[Found]], *said: Any) -> Found:
         """Have an `async def` carried out there; an exception that arrives here meanwhile cancels it."""
-        future = self._portal.start_task_soon(function, *said)
+        future = self._start(function, *said)
         try:
-            return future.result()
+            found: Found = future.result()
+            return found
         except BaseException:
             future.cancel()
             raise
@@ -315,7 +319,7 @@ class Client:
         with ExitStack() as stack:
             portal = stack.enter_context(start_blocking_portal())
             stack.enter_context(portal.wrap_async_context_manager(self._client))
-            self._loop = _Loop(portal)
+            self._loop = _Loop(portal.call, portal.start_task_soon)
             self._stack = stack.pop_all()
         return self
 

@@ -53,7 +53,7 @@ class Job:
 async def opened(active: int = 1, policy: RetryPolicy | None = None) -> AsyncIterator[TransferQueue]:
     queue = TransferQueue(active, RateLimit(None, lambda: 0.0), policy or RetryPolicy(retries=0))
     async with anyio.create_task_group() as group:
-        queue.open(group)
+        queue.open(group.start_soon)
         with anyio.fail_after(10):
             yield queue
         group.cancel_scope.cancel()
