@@ -40,7 +40,9 @@ FAMILIES: Final = (
     "memory",
     "hashing",
     "latency",
+    "live",
     "slow",
+    "limits",
 )
 RESULTS: Final = ROOT / "benchmarks" / "results"
 ROOM: Final = 4

@@ -44,8 +44,13 @@ def _holdfast(*words: str) -> list[str]:
     return [sys.executable, "-m", "holdfast.cli", *words]
 
 
-def holdfast_download(url: str, target: Path) -> list[str]:
-    return _holdfast("download", url, "-o", str(target), "--overwrite", "--quiet")
+def holdfast_download(url: str, target: Path, *options: str) -> list[str]:
+    return _holdfast("download", url, "-o", str(target), "--overwrite", "--quiet", *options)
+
+
+def aria2(url: str, target: Path, connections: int) -> list[str]:
+    many = [f"-x{connections}", f"-s{connections}", "-k1M", "--file-allocation=none", "--allow-overwrite=true", "-q"]
+    return ["aria2c", "--no-conf", *many, "-d", str(target.parent), "-o", target.name, url]
 
 
 def _holdfast_upload(*options: str) -> Callable[[Path, str], list[str]]:

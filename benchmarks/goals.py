@@ -97,6 +97,11 @@ GOALS: Final = (
     Goal("the same in one request: of tusd's", _speed("small-tmpfs", _ONE_REQUEST, _WORKERS, "tusd"), 0.5),
     Goal("download: CPU, of nginx's", _cpu("downloads", "whole", "holdfast (os)", "nginx"), 1.5, at_most=True),
     Goal(
+        "`holdfast download -n 16` over 80 ms, 4 MiB/s a connection: speed, of aria2's with 16",
+        _speed("downloads-link", "", "holdfast download -n 16", "aria2, 16"),
+        0.9,
+    ),
+    Goal(
         "`holdfast upload` to Holdfast: speed, of tus-js-client to tusd",
         _speed("clients", "", OURS, "tus-js-client to tusd"),
         1.0,

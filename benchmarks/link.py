@@ -5,10 +5,11 @@
     _Road         one direction of one connection, in that process
     _Switch       the loop of that process
 
-Rule of this file: bytes are passed on in order and unchanged. What goes up leaves at the pace of the link and arrives
-half a round trip later; the delay takes nothing from the rate, because what is on its way is kept beside. A connection
-takes a round trip to be made. Nothing is lost and nothing starts slowly: it is no model of TCP, but of a path where one
-connection does not get all there is. What is refused is answered by the link in HTTP and never reaches the server.
+Rule of this file: bytes are passed on in order and unchanged. What goes up (or, for downloads, what comes down) leaves
+at the pace of the link and arrives half a round trip later; the delay takes nothing from the rate, because what is on
+its way is kept beside. A connection takes a round trip to be made. Nothing is lost and nothing starts slowly: it is no
+model of TCP, but of a path where one connection does not get all there is. What is refused is answered by the link in
+HTTP and never reaches the server.
 """
 
 import contextlib
@@ -53,7 +54,7 @@ _FINAL: Final = re.compile(rb"HTTP/1\.1 [2-5]")
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a link is like. Rates are in bytes a second from client to server, times in seconds, sizes in bytes."""
+    """What a link is like. Rates: bytes a second in the direction with a pace; times in seconds, sizes in bytes."""
 
     round_trip: float = 0.0
     each: float | None = None
@@ -76,7 +77,8 @@ class Conditions:
 
 class Link:
     """Passes connections on to `target`, a port of 127.0.0.1. `then` says what it is like so many seconds after the
-    first byte. The counts are known when the block has ended.
+    first byte. With `down` it is the way from server to client that has the pace, and not the other one. The counts are
+    known when the block has ended.
     """
 
     def __init__(
@@ -85,9 +87,11 @@ class Link:
         conditions: Conditions | None = None,
         then: Sequence[tuple[float, Conditions]] = (),
         *,
+        down: bool = False,
         seed: int = 0,
     ) -> None:
         job = {
+            "down": down,
             "target": target,
             "conditions": asdict(conditions or Conditions()),
             "then": [(after, asdict(each)) for after, each in then],
@@ -95,6 +99,8 @@ class Link:
         }
         self.up = 0
         """Bytes that went to the server, heads included."""
+        self.down = 0
+        """Bytes that came from it, heads included."""
         self.connections = 0
         self.refused = 0
         """Requests that the link answered itself."""
@@ -133,7 +139,8 @@ class Link:
         try:
             told, _ = self._process.communicate(timeout=START_LIMIT)
             counts = json.loads(told.splitlines()[-1])
-            self.up, self.connections, self.refused = counts["up"], counts["connections"], counts["refused"]
+            self.up, self.down = counts["up"], counts["down"]
+            self.connections, self.refused = counts["connections"], counts["refused"]
             self.seconds = counts["seconds"]
         finally:
             self._process.kill()
@@ -146,7 +153,7 @@ class Link:
 
 
 class _Road:
-    """One direction of one connection: from `source` to `sink`. The way up is `paced`, and reads requests."""
+    """One direction of one connection: from `source` to `sink`, perhaps `paced`."""
 
     def __init__(self, line: "_Line", source: socket.socket, sink: socket.socket, *, paced: bool) -> None:
         self.line = line
@@ -170,10 +177,10 @@ class _Road:
 class _Line:
     """A connection: both roads, and where its client is in HTTP."""
 
-    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket, *, down: bool) -> None:
         self.client, self.server = client, server
-        self.up = _Road(self, client, server, paced=True)
-        self.down = _Road(self, server, client, paced=False)
+        self.up = _Road(self, client, server, paced=not down)
+        self.down = _Road(self, server, client, paced=down)
         self.head = b""
         self.body = 0
         """Bytes of the body that are still to come; -1: it goes on to the end of the connection."""
@@ -193,6 +200,7 @@ class _Switch:
         self._is = Conditions(**job["conditions"])
         self._then = [(float(after), Conditions(**each)) for after, each in job["then"]]
         self._random = random.Random(job["seed"])
+        self._down = bool(job["down"])
         self._orders = orders
         self._poll = select.epoll()
         self._roads: dict[int, _Road] = {}
@@ -203,7 +211,7 @@ class _Switch:
         self._active = 0
         self._free_at = 0.0
         self._began: float | None = None
-        self.counts: dict[str, float] = {"up": 0, "connections": 0, "refused": 0, "seconds": 0.0}
+        self.counts: dict[str, float] = {"up": 0, "down": 0, "connections": 0, "refused": 0, "seconds": 0.0}
         self._listener = socket.socket()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WINDOW)
         self._listener.bind(("127.0.0.1", 0))
@@ -247,10 +255,11 @@ class _Switch:
             return
         for side in (client, server):
             side.setblocking(False)
+            side.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WINDOW)
             side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._began = self._began or time.monotonic()
         self.counts["connections"] += 1
-        line = _Line(client, server)
+        line = _Line(client, server, down=self._down)
         for road in (line.up, line.down):
             self._roads[road.source.fileno()] = road
         self._rest(line.up, time.monotonic() + self._is.round_trip)
@@ -315,19 +324,20 @@ class _Switch:
             road.ended = True
         elif road.paced:
             leaves = self._departure(road, len(piece), now)
+        self.counts["up" if road is road.line.up else "down"] += len(piece)
+        if piece and road is road.line.up:
             piece = self._requests(road.line, piece)
             if road.line.closed:
                 return
-        elif road.line.active and _FINAL.search(piece):
+        elif piece and road.line.active and _FINAL.search(piece):
             self._inactive(road.line)
         self._put(road, leaves + self._is.round_trip / 2, piece)
 
     def _departure(self, road: _Road, size: int, now: float) -> float:
         """When the last byte of a piece has left, at the pace of its connection and of the whole link."""
-        if self._then and self.counts["up"] == 0:
-            for after, conditions in self._then:
-                self._at(now + after, lambda each=conditions: setattr(self, "_is", each))  # type: ignore[misc]
-        self.counts["up"] += size
+        for after, conditions in self._then:
+            self._at(now + after, lambda each=conditions: setattr(self, "_is", each))  # type: ignore[misc]
+        self._then = []
         leaves = now
         if self._is.each is not None:
             road.free_at = max(road.free_at, now - LATE) + size / self._is.each
@@ -404,7 +414,7 @@ class _Switch:
 
     def _put(self, road: _Road, due: float, piece: bytes) -> None:
         """On its way, to arrive at `due`; nothing is the end."""
-        if not piece and not road.ended and road.paced:
+        if not piece and not road.ended and road is road.line.up:
             return
         road.queue.append((due, piece))
         road.queued += len(piece)

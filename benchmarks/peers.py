@@ -159,6 +159,13 @@ TUSPYSERVER: Final = Peer(
 """Its HEAD refuses uploads that have no name and type."""
 RESUMABLE_UPLOAD: Final = Peer("resumable-upload", _resumable_upload)
 NGINX: Final = Peer("nginx", _nginx, "/", put=True)
+WS: Final = Peer(
+    "ws (Node)", lambda port, _: ["node", str(PROGRAMS / "ws_hub.mjs"), str(MODULES.absolute()), str(port)], "/"
+)
+STARLETTE: Final = Peer(
+    "Starlette, a loop", lambda port, _: [sys.executable, str(PROGRAMS / "starlette_hub.py"), str(port)], "/"
+)
+"""Hubs of live messages; they take no uploads."""
 
 
 def _tuspyserver_version() -> str:
@@ -177,6 +184,7 @@ MISSING: Final[dict[str, Callable[[], str | None]]] = {
     "@tus/server": TUS_NODE.missing,
     "tuspyserver": lambda: None if _tuspyserver_version() else "tuspyserver is not installed: make rivals",
     "nginx": lambda: None if _nginx_program() else "nginx is not installed: apt install nginx-light",
+    WS.name: lambda: None if (MODULES / "ws").is_dir() and shutil.which("node") else "ws is missing: make interop",
     "curl": lambda: None if shutil.which("curl") else "curl is not installed: apt install curl",
     "aria2c": lambda: None if shutil.which("aria2c") else "aria2c is not installed: apt install aria2",
     "tus-js-client": lambda: None if _tus_js_client() else "tus-js-client is not installed: make interop",
@@ -212,7 +220,11 @@ def versions() -> dict[str, str]:
         "nginx": lambda: _said(_nginx_program() or "nginx", "-v"),
         "curl": lambda: _said("curl", "--version"),
         "aria2c": lambda: _said("aria2c", "--version"),
+        WS.name: lambda: _said("grep", '"version"', str(MODULES / "ws" / "package.json")),
         "tus-js-client": lambda: _said("grep", '"version"', str(MODULES / "tus-js-client" / "package.json")),
     }
-    own = {name: version(name) for name in ("holdfast", "uvicorn", "httpx", "tuspy", "aiotus", "resumable-upload")}
+    own = {
+        name: version(name)
+        for name in ("holdfast", "uvicorn", "starlette", "websockets", "httpx", "tuspy", "aiotus", "resumable-upload")
+    }
     return {**own, **{name: ask() for name, ask in asked.items() if missing(name) is None}}

@@ -9,6 +9,8 @@
 --slow-connections N            how many slow connections tests/faults/test_slow.py makes (300 if not given)
 --uploads-left N                how many uploads tests/faults/test_left.py creates and leaves (400 if not given)
 --fuzz-cases N                  how many malformed requests tests/faults/test_malformed.py sends (5000 if not given)
+--download-kills N              how often tests/faults/test_download_kills.py kills a download (8 if not given)
+--download-size N               MiB of the file there (96)
 HOLDFAST_TEST_REQUIRE=all       a skipped test counts as failed, but for the reasons in EXCUSED
 HOLDFAST_TEST_TIMEOUT_FACTOR=F  all limits are F times as long
 HOLDFAST_TEST_PROFILE=ci        more Hypothesis examples
@@ -48,6 +50,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--small-files", type=int, default=300, help="small files of tests/faults/test_many.py")
     group.addoption("--stream-size", type=int, default=192, help="MiB of the stream in tests/faults/test_many.py")
     group.addoption("--clients-report", type=Path, default=None, help="file for the outcomes of clients of others")
+    group.addoption("--download-kills", type=int, default=8, help="kills of tests/faults/test_download_kills.py")
+    group.addoption(
+        "--download-size", type=int, default=96, help="MiB of the file of tests/faults/test_download_kills.py"
+    )
     group.addoption("--slow-connections", type=int, default=300, help="connections of tests/faults/test_slow.py")
     group.addoption("--uploads-left", type=int, default=400, help="uploads of tests/faults/test_left.py")
     group.addoption("--fuzz-cases", type=int, default=5000, help="requests of tests/faults/test_malformed.py")

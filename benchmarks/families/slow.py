@@ -59,7 +59,8 @@ def slow_clients(server: Running) -> Iterator[dict[str, Any]]:
         process.wait()
 
 
-def _measure(bench: Bench, server: Running, case: str) -> Sample:
+def measure(bench: Bench, server: Running, case: str) -> Sample:
+    """One `stream`, or `small` files."""
     peer = server.peer
     if case == "stream":
         _, sample = load(
@@ -115,8 +116,8 @@ def run(bench: Bench) -> Report:
             }
             server = attempts.enter_context(running(there[row], bench.folder))
             for case in tables:
-                samples[case, ALONE].append(_measure(bench, server, case))
+                samples[case, ALONE].append(measure(bench, server, case))
             with slow_clients(server):
                 for case in tables:
-                    samples[case, BESIDE].append(_measure(bench, server, case))
+                    samples[case, BESIDE].append(measure(bench, server, case))
     return report

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.load import bulk, small
+from benchmarks.load import bulk, small, watchers
 
 JOBS: dict[str, Any] = {
     "streams": bulk.streams,
@@ -23,6 +23,7 @@ JOBS: dict[str, Any] = {
     "heads": small.heads,
     "press": small.press,
     "requests": small.requests,
+    "watchers": watchers.watchers,
 }
 
 

@@ -33,7 +33,9 @@ from holdfast.queue import Statistics, TransferQueue
 from holdfast.sources import UploadSource
 from holdfast.sync import Client, SyncTransfer, SyncTransferQueue, download, upload
 from holdfast.transfers import RetryPolicy, Transfer
+from holdfast.watching import News
 from holdfast_protocol.digest import Digest
+from holdfast_protocol.live import Place
 
 __all__ = [
     "AsyncClient",
@@ -43,7 +45,9 @@ __all__ = [
     "Digest",
     "DownloadResult",
     "HoldfastError",
+    "News",
     "NotAuthorized",
+    "Place",
     "Progress",
     "RetryPolicy",
     "ServerFull",

@@ -152,6 +152,14 @@ class Incoming:
         if failure is not None:
             raise failure
 
+    async def parts(self) -> AsyncIterator[bytes]:
+        """The body as it comes, at once. Raises ConnectionFailed."""
+        try:
+            async for part in self._response.aiter_raw():
+                yield part
+        except httpx.HTTPError as error:
+            raise _connection_error(error, self._response.request) from error
+
     async def answer(self) -> Response:
         """The whole as a value; of the body at most 64 KiB."""
         body = bytearray()
@@ -185,6 +193,7 @@ class Transport:
         clock: Clock = SYSTEM,
     ) -> None:
         self.timeouts: Timeouts = timeouts or Timeouts()
+        self._verify = verify
         self._keyring = keyring or Keyring()
         self._clock = clock
         self._override_method = override_method
@@ -218,6 +227,10 @@ class Transport:
             }
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             raise UsageError(f"the proxy cannot be used: {error}") from error
+
+    def tls(self) -> ssl.SSLContext:
+        """What connections that are not of HTTP are made with; that of HTTP names its protocol to servers."""
+        return _context(self._verify)
 
     async def aclose(self) -> None:
         for client in self._clients.values():

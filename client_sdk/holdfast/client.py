@@ -5,7 +5,7 @@ the `async with` of an AsyncClient, and whatever was started in it has ended whe
 """
 
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from holdfast.books import Books
 from holdfast.clock import SYSTEM, Clock
 from holdfast.credentials import Keyring, Token
 from holdfast.downloader import Downloader, DownloadJob
-from holdfast.errors import UsageError
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.journal import Journal
 from holdfast.ledger import Asked, Row, bare, shown
 from holdfast.limiter import Crowd
@@ -35,8 +35,10 @@ from holdfast.sources import UploadSource, recognize
 from holdfast.streaming import StreamUploader
 from holdfast.transfers import Gate, RetryPolicy, Transfer
 from holdfast.uploader import Uploader
+from holdfast.watching import News, Watch, place, topics_for
 from holdfast_protocol import headers as names
 from holdfast_protocol.digest import Digest, available, size
+from holdfast_protocol.live import Place
 
 Result = TypeVar("Result")
 IfBusy = Literal["follow", "fail"]
@@ -312,6 +314,31 @@ class AsyncClient:
             clock=self._clock,
         )
         return self._begun(transfer, asked)
+
+    def watch(
+        self,
+        server: str,
+        *uploads: str,
+        projects: Sequence[str] = (),
+        owners: Sequence[str] = (),
+        everything: bool = False,
+        since: Place | None = None,
+        max_attempts: int | None = 10,
+        lost: Callable[[HoldfastError, float], None] | None = None,
+    ) -> AsyncIterator[News]:
+        """Follow uploads on a Holdfast server while they happen: `async for news in client.watch(url): ...`.
+
+        `server` is its URL, `uploads` are ids or URLs; with nothing named it is everything that may be watched. If only
+        uploads are watched, it ends when all of them have. Every change of a state comes once and in order, over any
+        number of lost connections. `since` goes on behind the `place` of earlier news. `max_attempts` is how many
+        connections in a row may fail, None any number; `lost` is told of each failure and of the seconds until the next
+        attempt. Raises UsageError at once, and HoldfastError.
+        """
+        url, ids = place(server, uploads)
+        topics = topics_for(ids, owners, projects, everything=everything)
+        transport, _ = self._ready()
+        session = transport.session(url, self._headers, "down")
+        return Watch(session, topics, since, max_attempts, lost=lost, clock=self._clock).follow()
 
     def _ready(self) -> tuple[Transport, Journal]:
         if self._group is None or self._transport is None or self._journal is None:

@@ -32,8 +32,8 @@ from holdfast.outcome import DownloadResult, from_refusal, gave_up
 from holdfast.planner import MOST_CONNECTIONS, Attempts, Backoff, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
-from holdfast.remote import Answer, OtherVersion, Remote, Version, same_file
-from holdfast.segments import LEAST, Segment, Segments
+from holdfast.remote import Answer, OtherVersion, Remote, Since, Version, same_file
+from holdfast.segments import LEAST, SLICE, Segment, Segments
 from holdfast.targets import PartFile, check_room
 from holdfast.verification import Proof, Said
 from holdfast_protocol.client import Reaction, Refusal
@@ -41,8 +41,6 @@ from holdfast_protocol.digest import Digest
 from holdfast_protocol.messages import Span
 from holdfast_protocol.ranges import RangeSet
 
-SLICE: Final = 4 * 1024 * 1024
-"""Bytes after which, at the latest, it is looked what else is wanted."""
 LOOK: Final = 0.25
 """Seconds after which a connection without work looks whether somebody is slow."""
 HOLD: Final = 2.0
@@ -145,8 +143,9 @@ class Downloader:
         attempts = self._attempts()
         changes = self._attempts()
         while True:
+            since = await to_thread.run_sync(self._since)
             try:
-                async with self._first(attempts) as (source, answer, release):
+                async with self._first(attempts, since) as (source, answer, release):
                     return await self._locked(source, answer, release, attempts)
             except _Again:
                 self._tracker.accepted = 0
@@ -157,8 +156,22 @@ class Downloader:
                 self._tracker.accepted = 0
                 self._tracker.enter(Stage.STARTING, f"{self._url} changed; it is received anew")
 
+    def _since(self) -> Since | None:
+        """Where to go on, if an earlier call has left something. Blocks."""
+        job = self._job
+        path = None if job.path is None else str(job.path.absolute())
+        found = self._journal.left_of(self._url, str((job.folder or Path()).absolute()), path)
+        if found is None:
+            return None
+        record, marked = found
+        have = RangeSet((span.start, span.end) for span in (*record.spans, *marked))
+        gap = next(have.missing(0, record.size), None) if record.size else None
+        return Since(gap[0], record.pin) if gap is not None and Path(record.part).exists() else None
+
     @asynccontextmanager
-    async def _first(self, attempts: Attempts) -> AsyncIterator[tuple[_Source, Answer, AsyncExitStack]]:
+    async def _first(
+        self, attempts: Attempts, since: Since | None
+    ) -> AsyncIterator[tuple[_Source, Answer, AsyncExitStack]]:
         """The first answer of the first server that gives one, and what ends it."""
         remotes = list(self._remotes)
         async with AsyncExitStack() as stack:
@@ -166,10 +179,10 @@ class Downloader:
                 remote = remotes[0]
                 try:
                     async with AsyncExitStack() as trial:
-                        answer = await trial.enter_async_context(remote.first())
+                        answer = await trial.enter_async_context(remote.first(since))
                         stack.push_async_callback(trial.pop_all().aclose)
                     break
-                except (ConnectionFailed, Refusal, BrokenProtocol) as error:
+                except (HoldfastError, Refusal) as error:
                     if len(remotes) > 1 and _is_final(error):
                         remotes.pop(0)
                         continue
@@ -322,6 +335,7 @@ class Downloader:
         if not run.segments.begins_at(answer.start):
             await release.aclose()
             given = None
+        self._tracker.parts = run.segments.parts
         async with anyio.create_task_group() as group:
             run.scope = group.cancel_scope
             self._staff(run, run.sources[0], group, given, release)
@@ -329,6 +343,7 @@ class Downloader:
                 if remote is not run.sources[0].remote:
                     run.joining += 1
                     group.start_soon(self._join, run, remote, proof, group)
+        self._tracker.parts = tuple
         if run.segments.left:
             troubles = [each.trouble for each in run.sources if each.trouble is not None]
             # That the file has changed is what there is an answer to: to begin anew.
@@ -429,6 +444,7 @@ class Downloader:
         if isinstance(trouble, Refusal) or (trouble is not None and not came):
             await self._recover(trouble, attempts, limiter)
         elif trouble is not None:
+            self._tracker.failed(trouble)
             self._tracker.retries += 1
 
     @asynccontextmanager
@@ -495,9 +511,7 @@ class Downloader:
         limiter.moved(count)
         self._tracker.go_on()
 
-    async def _recover(
-        self, error: ConnectionFailed | Refusal | BrokenProtocol, attempts: Attempts, limiter: Limiter
-    ) -> None:
+    async def _recover(self, error: HoldfastError | Refusal, attempts: Attempts, limiter: Limiter) -> None:
         """Wait until it may go better. Raises if it will not, or has not for too long."""
         final = from_refusal(error, self._url) if isinstance(error, Refusal) else error
         if _is_final(error):
@@ -518,9 +532,9 @@ class Downloader:
         return Attempts(self._job.max_attempts, self._progress)
 
 
-def _is_final(error: ConnectionFailed | Refusal | BrokenProtocol) -> bool:
+def _is_final(error: HoldfastError | Refusal) -> bool:
     """Another attempt at that server will not help."""
-    return isinstance(error, BrokenProtocol) or (isinstance(error, Refusal) and error.reaction is Reaction.FAIL)
+    return error.reaction is Reaction.FAIL if isinstance(error, Refusal) else not isinstance(error, ConnectionFailed)
 
 
 def _check_free(target: Path, *, overwrite: bool) -> None:

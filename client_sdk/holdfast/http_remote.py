@@ -20,7 +20,7 @@ from holdfast._wire import Sink
 from holdfast.errors import BrokenProtocol, HoldfastError
 from holdfast.limiter import Limiter
 from holdfast.outcome import from_violation
-from holdfast.remote import Answer, OtherVersion, Version, Wanted
+from holdfast.remote import Answer, OtherVersion, Since, Version, Wanted
 from holdfast_protocol import client as protocol
 from holdfast_protocol import fields
 from holdfast_protocol import headers as names
@@ -50,21 +50,28 @@ class HttpRemote:
         """Where redirects have led."""
 
     @asynccontextmanager
-    async def first(self) -> AsyncIterator[Answer]:
+    async def first(self, since: Since | None = None) -> AsyncIterator[Answer]:
         """See Remote. An answer with status 206 or 200; all others are errors."""
         place, plain = self.url, False
+        if since is not None and since.pin.startswith("mdtm "):
+            since = None  # it was an FTP server's
         for _ in range(MOST_REDIRECTS):
-            sent = {} if plain else {names.RANGE: "bytes=0-"}
+            start = since.start if since is not None else 0
+            sent = {} if plain else {names.RANGE: f"bytes={start}-"}
+            if since is not None:
+                sent[names.IF_RANGE] = since.pin
             async with self._session.open(Request("GET", place, sent), stream=True) as incoming:
                 if incoming.status in REDIRECTS:
                     place = self._redirected(place, incoming)
+                elif since is not None and incoming.status in (200, 412, 416):
+                    since = None
                 elif incoming.status == 416 and not plain:
                     # An empty file has no first byte (RFC 9110, section 15.5.17); others may know no open ranges.
                     plain = True
                 else:
-                    version = await self._version(incoming)
+                    version = await self._version(incoming, start)
                     self._place = place
-                    yield _HttpAnswer(incoming, version, 0)
+                    yield _HttpAnswer(incoming, version, start)
                     return
         raise BrokenProtocol(f"{self.url} redirects more than {MOST_REDIRECTS} times; is that URL right?")
 
@@ -100,7 +107,7 @@ class HttpRemote:
     async def settle(self, version: Version) -> None:
         """See Remote: each range was pinned."""
 
-    async def _version(self, incoming: Incoming) -> Version:
+    async def _version(self, incoming: Incoming, at: int) -> Version:
         head = incoming.headers
         if incoming.status not in (200, 206):
             raise await self._refused(incoming)
@@ -109,8 +116,8 @@ class HttpRemote:
             if incoming.status == 206:
                 given = head.one(names.CONTENT_RANGE) or ""
                 start, end, size = fields.parse_content_range(given)
-                if start or (size is not None and end != size):
-                    raise BrokenProtocol(f"{self.url} answered {given!r} to the range from 0 on")
+                if start != at or (size is not None and end != size):
+                    raise BrokenProtocol(f"{self.url} answered {given!r} to the range from {at} on")
             elif (length := head.one(names.CONTENT_LENGTH)) is not None:
                 size = fields.parse_integer(names.CONTENT_LENGTH, length)
             said = head.get(names.REPR_DIGEST)

@@ -330,6 +330,29 @@ class Journal:
         key, url, path, part, size, pin, digest = row
         return DownloadRecord(key, url, path, part, size, pin, digest, have)
 
+    def left_of(self, url: str, folder: str, path: str | None) -> tuple[DownloadRecord, tuple[Span, ...]] | None:
+        """What an earlier call has left of a URL in a folder, or at a path: the record, and what it has marked since.
+
+        None if there is nothing, or more than one in that folder. Who goes on with it has to get the lock yet.
+        """
+        rows = self._file.rows("SELECT key, path FROM download WHERE url = ?", (bare(url),))
+        keys = [key for key, at in rows if at == path or (path is None and os.path.dirname(at) == folder)]  # noqa: PTH120
+        record = self.find_download(keys[0]) if len(keys) == 1 else None
+        if record is None:
+            return None
+        try:
+            descriptor = os.open(self._lock_path(record.key), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return record, ()
+        reader = TransferLock(None, descriptor, 0)
+        try:
+            return record, reader.marks()
+        finally:
+            reader.close()
+
+    def _lock_path(self, key: str) -> Path:
+        return (self._folder or Path("/nonexistent")) / "locks" / f"{key[:32]}.lock"
+
     def begin_download(self, record: DownloadRecord) -> None:
         """Remember a new download; spans of an older one with the same key are dropped."""
         now = self._clock()
@@ -394,9 +417,8 @@ class Journal:
                 raise TransferBusy(f"{what} is being transferred already, by another call of this process")
         if self._folder is None:
             return self._hold(key, TransferLock(None, -1, 0))
-        folder = self._folder / "locks"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        path = folder / f"{key[:32]}.lock"
+        path = self._lock_path(key)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:

@@ -10,7 +10,7 @@ import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import anyio
 
@@ -39,6 +39,14 @@ class State(StrEnum):
     @property
     def final(self) -> bool:
         return self in (State.COMPLETED, State.FAILED, State.CANCELLED)
+
+
+class Part(NamedTuple):
+    """A range `[start, end)` that one connection receives, as far as `at`."""
+
+    start: int
+    at: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,8 @@ class Progress:
     """A sentence about the last failure while it matters."""
     last_error: HoldfastError | None = None
     """The last failure, if there was one, also after it was got over."""
+    parts: tuple[Part, ...] = ()
+    """What the connections of a download have before them, in the order of the file."""
 
     @property
     def fraction(self) -> float:
@@ -210,6 +220,7 @@ class Tracker:
         self.note: str | None = None
         self.url: str | None = None
         """Of the upload, as soon as there is one."""
+        self.parts: Callable[[], tuple[Part, ...]] = tuple
         self.latest: Latest = Latest(self.snapshot)
 
     @property
@@ -278,6 +289,7 @@ class Tracker:
             eta=self._eta(now, speed),
             note=self.note,
             last_error=self.last_error,
+            parts=self.parts(),
         )
 
     def _eta(self, now: float, speed: float) -> float | None:

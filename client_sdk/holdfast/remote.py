@@ -37,6 +37,14 @@ class Version:
     """It comes in a content coding, which is taken off on the way."""
 
 
+@dataclass(frozen=True, slots=True)
+class Since:
+    """What an earlier call has left: bytes are missing from `start` on, of the version with that pin."""
+
+    start: int
+    pin: str
+
+
 class OtherVersion(Exception):  # noqa: N818 - it is no error yet
     """The server has another version now, or gives no ranges of this one any more."""
 
@@ -63,8 +71,11 @@ class Remote(Protocol):
     """Without user name and password."""
     limiter: Limiter
 
-    def first(self) -> AbstractAsyncContextManager[Answer]:
-        """All of the file, and what version it is. Raises ConnectionFailed, Refusal, or another HoldfastError."""
+    def first(self, since: Since | None = None) -> AbstractAsyncContextManager[Answer]:
+        """All of the file, or, if it is still that version, from where it was left; and what version it is.
+
+        Raises ConnectionFailed, Refusal, or another HoldfastError.
+        """
         ...
 
     def range(self, version: Version, span: Span) -> AbstractAsyncContextManager[Answer]:

@@ -1,4 +1,7 @@
-"""Which kind of server a URL is of."""
+"""Which kind of server a URL is of.
+
+Rule of this file: what is not needed for a URL is not imported for it; FTP comes with an extra.
+"""
 
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -11,6 +14,13 @@ from holdfast.remote import Remote
 
 def remote_of(url: str, transport: Transport, headers: Mapping[str, str]) -> Remote:
     """The file at `url`; `headers` are for its origin. Raises UsageError for what is no URL of a file."""
-    if urlsplit(url).scheme.lower() in ("ftp", "ftps"):
-        raise UsageError("not yet")
-    return HttpRemote(transport.session(url, headers, "down"))
+    scheme = urlsplit(url).scheme.lower()
+    if scheme not in ("ftp", "ftps"):
+        return HttpRemote(transport.session(url, headers, "down"))
+    try:
+        from holdfast.ftp import FtpRemote
+    except ImportError as error:
+        raise UsageError(
+            f'FTP needs the package aioftp, which is not installed ({error}); run: pip install "holdfast[ftp]"'
+        ) from error
+    return FtpRemote(url, transport.limiters, transport.timeouts, transport.tls() if scheme == "ftps" else None)

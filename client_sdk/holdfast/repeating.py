@@ -80,7 +80,9 @@ def lacking(row: Row, headers: Collection[str]) -> str | None:
     if row.options is None:
         return "what it sent was no file that can be opened again; start it anew"
     if row.options["query"]:
-        return "its URL had a query, which is not kept because it may be a secret; run the same command again"
+        return (
+            "its URL had a query or a password, which are not kept, as they may be secrets; run the same command again"
+        )
     given = {name.lower() for name in headers}
     missing = [name for name in row.options["headers"] if name.lower() not in given]
     if missing:
@@ -109,11 +111,12 @@ def digest_of(said: str) -> Digest:
 
 def _options(call: dict[str, Any], url: str, manner: Manner, others: Sequence[str] = ()) -> dict[str, Any]:
     parts = [urlsplit(each) for each in (url, *others)]
-    named = any(each.username is not None for each in parts)
+    named = any(each.username is not None for each in parts if each.scheme in ("http", "https"))
     return {
         "call": call,
         "headers": sorted({*manner.headers} | ({names.AUTHORIZATION} if named else set())),
-        "query": any(each.query for each in parts),
+        # FTP has no header field to say a password in later; it is as much a part of the URL as a query is.
+        "query": any(each.query or (each.username and each.scheme in ("ftp", "ftps")) for each in parts),
         "override_method": manner.override_method,
         "limit_rate": manner.limit_rate,
     }

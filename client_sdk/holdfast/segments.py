@@ -10,11 +10,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from holdfast.progress import Part
 from holdfast_protocol.messages import Span
 
 GRANULE: Final = 64 * 1024
 LEAST: Final = 1024 * 1024
 """Bytes that are worth a request of their own while others are free, or fast."""
+SLICE: Final = 4 * 1024 * 1024
+"""Bytes that a connection writes, at most, before it looks what else is wanted."""
 WORTH: Final = 1.5
 """Seconds that somebody must have before them for another to take over the half of it."""
 SILENCE: Final = 3.0
@@ -73,6 +76,10 @@ class Segments:
         """Bytes that nobody fetches."""
         return sum(span.length for span in self._free)
 
+    def parts(self) -> tuple[Part, ...]:
+        """What connections have before them, in the order of the file."""
+        return tuple(sorted(Part(each.start, min(each.at, each.end), each.end) for each in self.taken))
+
     def begins_at(self, offset: int) -> bool:
         """The first byte that nobody fetches is there."""
         return bool(self._free) and self._free[0].start == offset
@@ -116,6 +123,8 @@ class Segments:
             mine, usual = slowest.rate(now), max(others, default=0.0)
             # They come to their ends together, if the new one is as fast as the fastest.
             kept = int(slowest.left * (mine / (mine + usual) if mine + usual else 0.5))
+            # And what a thread is just writing stays its own.
+            kept = max(kept, min(SLICE, slowest.left // 2))
             start = max(start, (start + kept) // GRANULE * GRANULE)
         end, slowest.end = slowest.end, start
         return self._begin(start, end, now)

@@ -7,7 +7,7 @@ runs, and the same call later goes on with it. Callbacks are called in worker th
 the client.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from types import TracebackType
@@ -27,7 +27,9 @@ from holdfast.queue import Statistics, TransferQueue
 from holdfast.sending import Dialect, OnChange
 from holdfast.sources import UploadSource
 from holdfast.transfers import Kind, RetryPolicy, Transfer, Watcher
+from holdfast.watching import News
 from holdfast_protocol.digest import Digest
+from holdfast_protocol.live import Place
 
 Result = TypeVar("Result")
 Found = TypeVar("Found")
@@ -174,9 +176,7 @@ class SyncTransfer(Generic[Result]):
         return hash(self._transfer)
 
     def __iter__(self) -> Iterator[Progress]:
-        each = self._transfer.__aiter__()
-        while (progress := self._loop.wait(_next, each)) is not None:
-            yield progress
+        return _each(aiter(self._transfer), self._loop)
 
     def result(self) -> Result:
         """Wait for the end; the result. Raises HoldfastError, TransferCancelled after `cancel()`."""
@@ -378,9 +378,9 @@ class Client:
         path: PathLike | None = None,
         *,
         folder: PathLike | None = None,
-        mirrors: Sequence[str] = (),
         segments: int | None = None,
         checksum: Digest | None = None,
+        mirrors: Sequence[str] = (),
         overwrite: bool = False,
         priority: int = 0,
         limit_rate: float | None = None,
@@ -402,6 +402,34 @@ class Client:
             )
         )
 
+    def watch(
+        self,
+        server: str,
+        *uploads: str,
+        projects: Sequence[str] = (),
+        owners: Sequence[str] = (),
+        everything: bool = False,
+        since: Place | None = None,
+        max_attempts: int | None = 10,
+        lost: Callable[[HoldfastError, float], None] | None = None,
+    ) -> Iterator[News]:
+        """Follow uploads, as AsyncClient.watch does; each step blocks until there is news. Raises HoldfastError.
+
+        `lost` is called in another thread, and must not block.
+        """
+        loop = self._ready()
+        news = self._client.watch(
+            server,
+            *uploads,
+            projects=projects,
+            owners=owners,
+            everything=everything,
+            since=since,
+            max_attempts=max_attempts,
+            lost=lost,
+        )
+        return _each(news, loop)
+
     def _ready(self) -> _Loop:
         if self._loop is None:
             raise RuntimeError("use the client inside `with Client() as client:`")
@@ -414,9 +442,14 @@ class Client:
         return SyncTransfer(transfer, loop)
 
 
-async def _next(each: Any) -> Progress | None:
-    found: Progress | None = await anext(each, None)
-    return found
+def _each(there: AsyncIterator[Found], loop: _Loop) -> Iterator[Found]:
+    """What an asynchronous iterator gives, one by one, for callers that block."""
+
+    async def following() -> Found | None:
+        return await anext(there, None)
+
+    while (found := loop.wait(following)) is not None:
+        yield found
 
 
 def _elsewhere(callback: Callable[..., object]) -> Callable[..., Coroutine[Any, Any, None]]:

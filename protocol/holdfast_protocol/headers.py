@@ -74,6 +74,12 @@ TRAILER: Final = "Trailer"
 TRANSFER_ENCODING: Final = "Transfer-Encoding"
 WWW_AUTHENTICATE: Final = "WWW-Authenticate"
 
+# Live progress (protocol.md, section 10)
+ACCEL_BUFFERING: Final = "X-Accel-Buffering"
+"""nginx sends an answer on as it comes if this is `no`."""
+LAST_EVENT_ID: Final = "Last-Event-ID"
+MEDIA_EVENTS: Final = "text/event-stream"
+
 # CORS (the Fetch standard)
 ALLOW_HEADERS: Final = "Access-Control-Allow-Headers"
 ALLOW_METHODS: Final = "Access-Control-Allow-Methods"

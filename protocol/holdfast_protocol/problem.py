@@ -79,6 +79,7 @@ KINDS: Final[Mapping[str, Kind]] = _kinds(
     ("upload-digest-mismatch", 422, "The whole file does not have the digest that was given for it"),
     ("too-many-connections", 429, "This client has too many connections"),
     ("too-many-requests", 429, "This client sends too many requests"),
+    ("too-many-uploads", 429, "There are too many uploads that are not finished"),
     ("headers-too-large", 431, "The header fields are too large"),
     ("metadata-too-large", 431, "The metadata of the upload are too large"),
     ("checksum-mismatch", 460, "The body does not have the checksum that was sent with it"),
@@ -87,6 +88,7 @@ KINDS: Final[Mapping[str, Kind]] = _kinds(
     ("shutting-down", 503, "The server is shutting down"),
     ("overloaded", 503, "The server is busy"),
     ("insufficient-storage", 507, "There is not enough room to store this"),
+    ("quota-exceeded", 507, "There may not be so many bytes here"),
 )
 
 

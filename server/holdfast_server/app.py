@@ -1,26 +1,33 @@
 """The ASGI application: serve it, or mount it in another one."""
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from holdfast_protocol.live import EVENTS_PATH, LIVE_PATH
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth import Authority
 from holdfast_server.auth.chain import authority_of
+from holdfast_server.catalog.base import Quota
 from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.http.api import Api
 from holdfast_server.http.envelope import Envelope
 from holdfast_server.http.files import Files
 from holdfast_server.http.guard import Guard
+from holdfast_server.http.live import Live
 from holdfast_server.http.proxies import Proxies
 from holdfast_server.http.rationing import Rationing
-from holdfast_server.settings import Settings
+from holdfast_server.live.history import History
+from holdfast_server.live.hub import Hub
+from holdfast_server.settings import Limits, Settings
 from holdfast_server.storage.local import LocalStorage
+from holdfast_server.storage.neighbours import Neighbours
 from holdfast_server.uploads.service import Uploads
 
 
@@ -29,6 +36,7 @@ class _Site:
 
     def __init__(self) -> None:
         self.uploads: Uploads | None = None
+        self.hub: Hub | None = None
 
     def get(self) -> Uploads:
         if self.uploads is None:
@@ -36,6 +44,11 @@ class _Site:
                 "overloaded", "The server is not ready yet. Try again in a moment.", headers={"Retry-After": "1"}
             )
         return self.uploads
+
+    def get_hub(self) -> Hub:
+        self.get()
+        assert self.hub is not None
+        return self.hub
 
 
 def create_app(settings: Settings | str | os.PathLike[str], authority: Authority | None = None) -> Starlette:
@@ -58,17 +71,23 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         settings.data.mkdir(parents=True, exist_ok=True)
         storage = LocalStorage(settings.data, settings.durability)
-        async with open_sqlite(settings.data / "catalog.sqlite", durability=settings.durability) as catalog:
+        async with open_sqlite(
+            settings.data / "catalog.sqlite", durability=settings.durability, quota=_quota(settings.limits)
+        ) as catalog:
             uploads = Uploads(catalog, storage, settings)
-            async with uploads.running():
-                site.uploads = uploads
-                try:
-                    yield
-                finally:
-                    site.uploads = None
+            neighbours = Neighbours(settings.data / "live", time.monotonic)
+            with neighbours.there():
+                hub = Hub(uploads, catalog, neighbours, settings)
+                async with uploads.running(), hub.running(), History(hub, settings).running():
+                    site.uploads, site.hub = uploads, hub
+                    try:
+                        yield
+                    finally:
+                        site.uploads = site.hub = None
 
     files = Files(site.get, settings)
-    api = Api(site.get)
+    api = Api(site.get, site.get_hub)
+    live = Live(site.get_hub)
     app = _Application(
         routes=[
             Route("/files/{id}", _Endpoint(files.upload)),
@@ -76,6 +95,11 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
             Route("/files/", _Endpoint(files.collection)),
             Route("/api/uploads", _Endpoint(api.uploads)),
             Route("/api/uploads/{id}", _Endpoint(api.upload)),
+            Route("/api/uploads/{id}/history", _Endpoint(api.history)),
+            Route("/api/stats", _Endpoint(api.stats)),
+            Route(EVENTS_PATH, _Endpoint(live.events)),
+            Route(LIVE_PATH, _Endpoint(live.socket)),
+            WebSocketRoute(LIVE_PATH, _Endpoint(live.socket)),
             Route("/health/live", _Endpoint(api.live)),
             Route("/health/ready", _Endpoint(api.ready)),
         ],
@@ -96,9 +120,15 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
     def stop() -> None:
         if site.uploads is not None:
             site.uploads.stop()
+        if site.hub is not None:
+            site.hub.stop()
 
     app.state.stop = stop
     return app
+
+
+def _quota(limits: Limits) -> Quota:
+    return Quota(limits.max_uploads, limits.max_stored, limits.owner_uploads, limits.owner_stored)
 
 
 class _Application(Starlette):

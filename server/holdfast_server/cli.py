@@ -37,6 +37,7 @@ from holdfast_server.auth.chain import authority_of
 from holdfast_server.http.doors import Doors
 from holdfast_server.http.proxies import networks
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
+from holdfast_server.http.websocket import WebSocketProtocol
 from holdfast_server.settings import Limits, Settings
 from holdfast_server.storage.local import Durability
 
@@ -188,6 +189,24 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
     help="Where clients reach this server, as https://files.example.org; Location is absolute then.",
 )
 @click.option(
+    "--progress-rate",
+    default=_DEFAULT["progress_rate"],
+    type=click.FloatRange(0.01, 1000),
+    help="Progress frames a second of one upload that somebody who watches gets, at most.",
+)
+@click.option("--ping-interval", default="25s", type=Duration(), help="Those who watch hear something so often.")
+@click.option(
+    "--history-samples",
+    default=_DEFAULT["history_samples"],
+    type=click.IntRange(2, 10_000),
+    help="Samples of progress that are kept of one upload.",
+)
+@click.option("--history-keep", default="24h", type=Duration(), help="How long samples are kept.")
+@click.option("--log-keep", default="7d", type=Duration(), help="How long events are kept for those who were away.")
+@click.option(
+    "--log-events", default=_DEFAULT["log_events"], type=click.IntRange(1), help="How many events are kept at most."
+)
+@click.option(
     "--patience", default="10s", type=Duration(), help="How long a completing request waits before it is answered 202."
 )
 @click.option(
@@ -219,6 +238,10 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
 )
 @click.option("--max-head", default="128K", type=Size(), help="Largest head of a request.")
 @click.option("--max-metadata", default="16K", type=Size(), help="Largest Upload-Metadata.")
+@click.option("--max-uploads", default=100_000, type=Count(), help="Unfinished uploads at once, or `any`.")
+@click.option("--max-stored", type=Size(), help="Bytes of all uploads together.  [default: any that fit]")
+@click.option("--owner-uploads", type=Count(), help="Unfinished uploads of one owner at once.  [default: any number]")
+@click.option("--owner-stored", type=Size(), help="Bytes of all uploads of one owner.  [default: any number]")
 @click.option("--min-speed", default="128", type=Size(), help="End requests that send or fetch less a second.")
 @click.option("--max-request-time", default="1d", type=Duration(), help="End requests that take longer.")
 @click.option(
@@ -295,10 +318,14 @@ def serve(
                 HoldfastProtocol,
                 head_timeout=settings.stall_timeout,
                 limits=settings.limits,
-                doors=Doors(_connections(settings.limits.max_connections), settings.limits.client_connections),
+                doors=Doors(
+                    _connections(settings.limits.max_connections),
+                    settings.limits.client_connections,
+                    networks(settings.trusted_proxies),
+                ),
             ),
         ),
-        ws="none",
+        ws=cast(Any, WebSocketProtocol),
         lifespan="on",
         log_level="warning",
         access_log=False,
@@ -424,7 +451,7 @@ def _settings(values: dict[str, Any]) -> Settings:
     for name in ("expire_after", "expire_finished", "max_request_time"):
         if values[name] == float("inf"):
             values[name] = None
-    for name in ("max_connections", "client_connections"):
+    for name in ("max_connections", "client_connections", "max_uploads", "owner_uploads"):
         values[name] = values[name] or None
     limits = Limits(**{field.name: values.pop(field.name) for field in dataclasses.fields(Limits)})
     return Settings(**values, limits=limits)

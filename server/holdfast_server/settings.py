@@ -35,6 +35,14 @@ class Limits:
     min_speed: int = 128
     """A request that sends or fetches fewer bytes a second, over 30 seconds of waiting for its client (or the stall
     timeout, if that is shorter), is ended."""
+    max_uploads: int | None = 100_000
+    """Uploads at once that are not finished, in all."""
+    max_stored: int | None = None
+    """Bytes of all uploads together, those included that are still to come."""
+    owner_uploads: int | None = None
+    """Uploads of one owner at once that are not finished."""
+    owner_stored: int | None = None
+    """Bytes of all uploads of one owner, those included that are still to come."""
     max_request_time: float | None = 86400.0
     """One request that sends or fetches for longer is ended; what it brought is kept, and it can be resumed."""
 
@@ -69,6 +77,18 @@ class Settings:
     public_url: str | None = None
     """Where clients reach this server, without a slash at the end (`https://files.example.org`); the path of an upload
     follows it in `Location`. None: `Location` is the path alone."""
+    progress_rate: float = 4.0
+    """Progress frames a second that a subscriber gets of one upload, at most."""
+    ping_interval: float = 25.0
+    """Those who watch hear something at least so often."""
+    history_samples: int = 100
+    """Samples of progress that are kept of one upload, at most."""
+    history_keep: float = 86400.0
+    """How long they are kept."""
+    log_keep: float = 7 * 86400.0
+    """How long events are kept in the log: a client that was away for longer cannot recover what it missed."""
+    log_events: int = 1_000_000
+    """How many of them are kept, at most."""
     tokens: Path | None = None
     """A file with hashes of tokens, as `holdfast token` writes it (`auth/tokens.py`)."""
     jwt_keys: str | None = None

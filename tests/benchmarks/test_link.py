@@ -159,3 +159,15 @@ def test_every_request_can_be_refused_for_a_while(port: int) -> None:
                 return client.recv(65536) == request(10)
 
         eventually(let_in, what="a request that is passed on")
+
+
+def test_the_way_down_can_have_the_pace(port: int) -> None:
+    """And then the way up has none."""
+    data = bytes(2 * MIB)
+    with Link(port, Conditions(each=4 * MIB), down=True) as link:
+        began = time.monotonic()
+        assert exchange(link, data) == data
+        took = time.monotonic() - began
+    assert took >= 0.5 - LATE
+    assert link.down >= len(data)
+    assert link.up >= len(data)

@@ -19,7 +19,7 @@ async def test_owner_and_project_come_back(catalog: Catalog) -> None:
     stored = await catalog.commit(upload.id, [(0, 5)], now=1.0, expires=None)
     assert (stored.owner, stored.project) == (upload.owner, upload.project)
     (created,) = await catalog.events(0, 10)
-    assert (created.data["owner"], created.data["project"]) == (upload.owner, upload.project)
+    assert (created.owner, created.project) == (upload.owner, upload.project)
 
 
 @pytest.mark.rule("A-OWNER-1")

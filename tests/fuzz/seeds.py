@@ -6,6 +6,7 @@ Rule of this file: from these an input can be found by few changes that a random
 from typing import Final
 
 from holdfast_protocol import headers
+from tests.fuzz.rights import SIGNED, TOKEN
 
 WORDS: Final[list[str]] = sorted(
     {value for key, value in vars(headers).items() if key.isupper() and isinstance(value, str)}
@@ -70,6 +71,19 @@ SEEDS: Final[dict[str, list[bytes]]] = {
         b"\0Upload-Draft-Interop-Version: 9\nUpload-Complete: ?1\nUpload-Length: 5\nContent-Length: 5",
         b"\x06Upload-Draft-Interop-Version: 3\nUpload-Incomplete: ?0\nUpload-Offset: 0",
         b"\0Origin: https://example.org\nX-HTTP-Method-Override: PATCH",
+    ],
+    "credential": [
+        f"{SIGNED}\nBearer {TOKEN}".encode(),
+        b"signature=a.b&signature=c.d\nBasic YTpi",
+        b"project=a\nbearer  hft_x",
+        b"&" * 150,
+    ],
+    "watching": [
+        b'{"action": "subscribe", "topics": ["upload:' + b"0" * 32 + b'", "all"], "id": 1}',
+        b'{"action": "subscribe", "topics": ["owner:a"], "since": {"epoch": "e", "offset": 5}, "id": "x"}',
+        b'{"action": "unsubscribe", "task_id": "a"}',
+        b'{"action": "ping"}',
+        b"\xef\xbb\xbfid: 1\r\nevent: a\r\ndata: {}\r\ndata:x\r\n\r\n: comment\n\ndata: y\r\r",
     ],
     "answer": [
         b"\x01Location: /files/a\nUpload-Parallel: ?1;granule=65536;max-chunk=65536\nUpload-Offset: 0\nUpload-Expires: "

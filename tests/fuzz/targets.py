@@ -23,6 +23,7 @@ from holdfast_server.http.cors import Cors
 from holdfast_server.http.doors import client_of
 from holdfast_server.uploads import types
 from holdfast_server.uploads.upload import State, Upload
+from tests.fuzz import rights
 from tests.fuzz.framing import play
 
 Parser = Callable[[str], Any]
@@ -245,10 +246,12 @@ def query(data: bytes) -> None:
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "answer": answer,
+    "credential": rights.credential,
     "decision": decision,
     "field": field,
     "framing": play,
     "name": name,
     "query": query,
     "type": type_of_file,
+    "watching": rights.watching,
 }

@@ -3,6 +3,7 @@
 import pytest
 
 from holdfast_server.http.doors import FEW, MOST_ANSWERED, Doors, client_of
+from holdfast_server.http.proxies import networks
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,17 @@ def test_the_last_ones_are_for_those_who_have_few() -> None:
     for _ in range(greedy):
         doors.leave("greedy")
     assert [doors.enter("greedy") for _ in range(FEW)] == [None] * FEW
+
+
+@pytest.mark.rule("H-CONN-1")
+def test_a_trusted_proxy_speaks_for_many() -> None:
+    doors = Doors(1000, 2, networks(["10.0.0.0/8", "fd00::/8"]))
+    for address in ("10.1.2.3", "::ffff:10.1.2.3", "fd00::7", "", None):
+        assert doors.client(address) is None
+    assert [doors.enter(doors.client("10.1.2.3")) for _ in range(99)] == [None] * 99
+    assert doors.client("192.0.2.7") == "192.0.2.7"
+    assert doors.client("2001:db8::1") == "2001:db8::/64"
+    assert doors.client("nowhere") == "nowhere"
 
 
 def test_without_limits_everybody_is_let_in() -> None:

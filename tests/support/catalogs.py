@@ -9,14 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from holdfast_server.catalog.base import Catalog
+from holdfast_server.catalog.base import Catalog, Quota
 from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.uploads.upload import State, Upload
 
-Opener = Callable[[], AbstractAsyncContextManager[Catalog]]
+Opener = Callable[..., AbstractAsyncContextManager[Catalog]]
+"""Takes a Quota, or nothing."""
 
-OPENERS: Final[dict[str, Callable[[Path], AbstractAsyncContextManager[Catalog]]]] = {
-    "sqlite": lambda folder: open_sqlite(folder / "catalog.sqlite", "os"),
+OPENERS: Final[dict[str, Callable[[Path, Quota], AbstractAsyncContextManager[Catalog]]]] = {
+    "sqlite": lambda folder, quota: open_sqlite(folder / "catalog.sqlite", "os", quota),
 }
 
 
@@ -50,3 +51,18 @@ async def become(catalog: Catalog, upload: Upload, state: State, *, now: float =
         await catalog.commit(upload.id, [(0, upload.reach)], now=now, expires=upload.expires)
     more = {"expires": upload.expires, "event": f"became-{state}"} | more
     return await catalog.transition(upload.id, sources=set(State), to=state, now=now, **more)
+
+
+def told(upload: Upload, previous: State | None) -> dict[str, Any]:
+    """The data of an event that says that an upload is this now, if there is no error."""
+    return {
+        "state": upload.state,
+        "previous": previous,
+        "name": upload.name,
+        "length": upload.length,
+        "received": upload.received,
+        "prefix": upload.prefix,
+        "created": upload.created,
+        "errors": upload.errors,
+        "retries": upload.retries,
+    }

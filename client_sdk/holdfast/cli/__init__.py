@@ -15,6 +15,7 @@ from holdfast.cli.completion import completion
 from holdfast.cli.download import download
 from holdfast.cli.transfers import transfers
 from holdfast.cli.upload import upload
+from holdfast.cli.watch import watch
 
 ENTRY_POINTS: Final = "holdfast.commands"
 _EXTRAS: Final = {"serve": "server", "sign": "server", "token": "server", "watch": "server"}
@@ -77,4 +78,5 @@ def main() -> None:
 main.add_command(upload)
 main.add_command(download)
 main.add_command(transfers)
+main.add_command(watch)
 main.add_command(completion)

@@ -98,7 +98,7 @@ def is_standard_input(file: TextIO) -> bool:
 
 def is_plain(line: str) -> bool:
     """It is one name as it stands: a URL, or a file that is there, whatever a shell would make of its letters."""
-    if line.startswith(("http://", "https://")):
+    if line.startswith(("http://", "https://", "ftp://", "ftps://")):
         return not any(letter.isspace() for letter in line)
     return not line.startswith("-") and os.path.lexists(line)
 

@@ -6,6 +6,7 @@ exit status is 130. The second one leaves at once. A transfer that fails does no
 
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
@@ -15,7 +16,7 @@ import click
 from anyio.abc import TaskGroup
 
 from holdfast.cli.jobs import Job
-from holdfast.cli.screen import Screen, choose, emit, show_warnings
+from holdfast.cli.screen import Screen, choose, emit, human, show_warnings
 from holdfast.client import AsyncClient, IfBusy
 from holdfast.errors import HoldfastError, ServerRefused, TransferCancelled, UsageError, VerificationFailed
 from holdfast.transfers import RetryPolicy, Transfer
@@ -64,6 +65,8 @@ class Batch(Generic[Result]):
         self._wrong: UsageError | None = None
         self._ended: dict[int, Result | None] = {}
         self._told = 0
+        self._done = 0
+        self._failures = 0
 
     def run(
         self,
@@ -94,6 +97,7 @@ class Batch(Generic[Result]):
         return PAUSED if self._paused else self._status
 
     async def _main(self, client: AsyncClient, at_once: int) -> None:
+        began = time.monotonic()
         with self._screen:
             async with client, anyio.create_task_group() as signals:
                 signals.start_soon(self._signals)
@@ -107,10 +111,21 @@ class Batch(Generic[Result]):
                             self._stop()
                             break
                 signals.cancel_scope.cancel()
+                seconds = time.monotonic() - began
+                if len(self._jobs) > 1 and not self._quiet and not self._as_json and self._wrong is None:
+                    self._screen.say(self._summary(client.queue.statistics.accepted, seconds))
         if self._wrong is not None:
             raise self._wrong
         if self._paused:
             self._screen.say("Paused: what was done is kept. Run the same command again to go on.")
+
+    def _summary(self, size: int, seconds: float) -> str:
+        """What has become of all of them, in one sentence."""
+        failed = f", {self._failures} failed" if self._failures else ""
+        left = len(self._jobs) - self._done - self._failures
+        more = f", {left} left for another time" if left else ""
+        speed = human(size / max(seconds, 0.001))
+        return f"{self._done} of {len(self._jobs)} done{failed}{more}: {human(size)} in {seconds:.1f} s, {speed}/s"
 
     async def _room(self, at_once: int) -> None:
         """Waits while enough of them are on their way, or wait for their turn; those that are paused do not count."""
@@ -161,6 +176,7 @@ class Batch(Generic[Result]):
             self._told += 1
             if ended is None:
                 continue
+            self._done += 1
             if self._as_json:
                 emit(self._event_of(name, ended))
                 continue
@@ -170,6 +186,7 @@ class Batch(Generic[Result]):
 
     def _failed(self, name: str | None, error: HoldfastError) -> None:
         status = exit_status(error)
+        self._failures += name is not None
         self._status = max(self._status, status, key=_WORST_LAST.index)
         if self._as_json:
             emit({"event": "failed", "file": name, "code": error.code, "message": error.message})

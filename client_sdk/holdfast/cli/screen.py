@@ -8,6 +8,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -25,7 +26,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from holdfast.progress import Progress, State
+from holdfast.progress import Part, Progress, State
 
 LINE_EVERY: Final = 5.0
 EVENT_EVERY: Final = 0.5
@@ -99,7 +100,7 @@ class Lines(Silent):
 
 
 class Bars:
-    """A bar for each transfer, on a terminal."""
+    """A bar for each transfer, on a terminal; for the only one also a bar for each connection of a download."""
 
     def __init__(self) -> None:
         self._bars = RichProgress(
@@ -118,6 +119,7 @@ class Bars:
         )
         self._results: list[str] = []
         self._tasks: dict[str, TaskID] = {}
+        self._parts: list[TaskID] = []
 
     def __enter__(self) -> "Bars":
         self._bars.start()
@@ -137,6 +139,17 @@ class Bars:
         word = "paused" if progress.state is State.CANCELLED else str(progress.state)
         note = progress.note or ("" if progress.state is State.IN_PROGRESS else word)
         self._bars.update(self._tasks[name], total=progress.size, completed=progress.accepted, note=escape(note))
+        self._show_parts(progress.parts if len(self._tasks) == 1 and len(progress.parts) > 1 else ())
+
+    def _show_parts(self, parts: Sequence[Part]) -> None:
+        while len(self._parts) < len(parts):
+            self._parts.append(self._bars.add_task("", total=None, note="", visible=False))
+        for task, part in zip(self._parts, parts, strict=False):
+            name = f"  from {human(part.start)}"
+            size, there = part.end - part.start, part.at - part.start
+            self._bars.update(task, description=name, total=size, completed=there, visible=True)
+        for task in self._parts[len(parts) :]:
+            self._bars.update(task, visible=False)
 
     def say(self, sentence: str) -> None:
         self._bars.console.print(sentence, markup=False, highlight=False, soft_wrap=True)

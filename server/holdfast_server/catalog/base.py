@@ -5,6 +5,7 @@
       UnknownUpload      there is no upload with this id
       NoRoom             what is still to come would not fit
       Spent              a grant has made as many uploads as it may
+        OverQuota        it would be more than an owner, or all together, may have
       NotReceiving       the upload takes no bytes (any more)
       WrongState         the upload is not in a state from which this change leads
       Unavailable        the store did not answer in time; the same call may work later
@@ -17,7 +18,7 @@ half-open `(start, end)`, times are seconds since the epoch and are always given
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from holdfast_protocol.digest import Digest
 from holdfast_server.uploads.upload import State, Upload
@@ -74,6 +75,22 @@ class Spent(CatalogError):  # noqa: N818
         self.empty = empty
 
 
+class OverQuota(NoRoom):
+    """There would be more uploads at once, or more bytes, than all together or those of `owner` may come to.
+
+    `limit` is the quota, `used` what there is of it, `needed` what would be added.
+    """
+
+    def __init__(
+        self, what: Literal["uploads", "bytes"], owner: str | None, limit: int, used: int, needed: int
+    ) -> None:
+        super().__init__(needed, max(0, limit - used))
+        self.what = what
+        self.owner = owner
+        self.limit = limit
+        self.used = used
+
+
 class NotReceiving(CatalogError):  # noqa: N818
     """The upload is not in the state `receiving`. `upload` is what it is instead; None: it never was here."""
 
@@ -100,12 +117,26 @@ class Incompatible(CatalogError):  # noqa: N818
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """What there may be at once; None: any number. Uploads count until they are complete or removed, bytes from the
+    moment at which they are announced until they are removed."""
+
+    uploads: int | None = None
+    stored: int | None = None
+    owner_uploads: int | None = None
+    owner_stored: int | None = None
+
+
+UNBOUNDED: Final = Quota()
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """One line of the event log: a fact about an upload.
 
-    Every change of state is one; an upload that came in one piece, when it was made, was never `verifying`. `created`
-    has the data `state`, `length`, `name`, `parallel`, `owner`, `project`; all others have `state`, `previous`,
-    `received`, and `error` and `error_detail` if there is an error.
+    Every change of state is one; an upload that came in one piece, when it was made, was never `verifying`. The data
+    are what the upload is from then on: `state`, `previous` (the state before, None for `created`), `name`, `length`,
+    `received`, `prefix`, `created`, `errors`, `retries`, and `error` and `error_detail` if there is an error.
     """
 
     seq: int
@@ -113,7 +144,58 @@ class Event:
     upload: str
     type: str
     at: float
-    data: Mapping[str, object]
+    data: Mapping[str, Any]
+    owner: str | None
+    project: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The log of events: which one it is, and what of it is there."""
+
+    epoch: str
+    """Hexadecimal digits, at random, for as long as there is this log."""
+    floor: int
+    """Events up to this number were trimmed; 0 if none was."""
+    head: int
+    """As `event_head`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Of which uploads something is wanted: these, those of these owners and projects, or all."""
+
+    uploads: frozenset[str] = frozenset()
+    owners: frozenset[str] = frozenset()
+    projects: frozenset[str] = frozenset()
+    all: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """How far an upload was at a moment."""
+
+    upload: str
+    at: float
+    state: State
+    step: str | None
+    received: int
+    arriving: int
+    """Bytes that were on their way to be stored."""
+    speed: float | None
+    """Bytes a second; None: nothing moved."""
+    errors: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many uploads are in a state, and their bytes; an unknown length counts nothing."""
+
+    state: State
+    uploads: int
+    received: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +256,7 @@ class Catalog(Protocol):
         `use` is the grant that it is made by; the uploads that it has made are counted in the same transaction, but for
         those that were removed without having received a byte. Raises Spent if it is one too many.
 
-        Raises NoRoom, Duplicate; ValueError if the upload claims to have bytes and is not complete.
+        Raises NoRoom, OverQuota, Duplicate; ValueError if the upload claims to have bytes and is not complete.
         """
         ...
 
@@ -187,7 +269,8 @@ class Catalog(Protocol):
     ) -> Upload:
         """Write down how long an upload is, if that is not known yet; `room` as in `create`, for what is missing.
 
-        Raises NoRoom, NotReceiving; ValueError if the length is known as another one, or bytes lie beyond it.
+        Raises NoRoom, OverQuota, NotReceiving; ValueError if the length is known as another one, or bytes lie beyond
+        it.
         """
         ...
 
@@ -197,6 +280,15 @@ class Catalog(Protocol):
 
     async def finals(self, part_id: str) -> Sequence[str]:
         """The ids of the receiving uploads that this is a part of."""
+        ...
+
+    async def usage(self, owner: str | None) -> tuple[int, int]:
+        """How many uploads of an owner are not finished, and how many bytes all of his come to, those included that
+        are still coming. None: of all owners together."""
+        ...
+
+    async def left(self, owner: str | None) -> int | None:
+        """How many bytes more the quota allows an owner at this moment; None: any number."""
         ...
 
     async def coming(self) -> int:
@@ -254,7 +346,8 @@ class Catalog(Protocol):
         all just set `updated` and `expires`. With `verify` the upload becomes `verifying` in the same transaction,
         with the event of that name, if every byte is stored then. `computed` is set unless None.
 
-        Raises NotReceiving; ValueError if a range is reversed or not within the length.
+        Raises NotReceiving; OverQuota if the length is not known; ValueError if a range is reversed or not within the
+        length.
         """
         ...
 
@@ -315,16 +408,60 @@ class Catalog(Protocol):
         """The number of the newest fence, 0 if there never was one. It never shrinks."""
         ...
 
-    async def events(self, after: int, limit: int) -> Sequence[Event]:
-        """The first `limit` events with a number above `after`, ascending."""
+    async def record_failure(self, upload_id: str, *, now: float) -> Upload:
+        """Count a request that failed; all failures before it count as tried again. So does the next `commit`.
+
+        Not an event, and `updated` stays. Raises UnknownUpload.
+        """
+        ...
+
+    async def log(self) -> Log:
+        """Which log this is, and how far it reaches, as of one moment."""
+        ...
+
+    async def events(self, after: int, limit: int, of: Watched | None = None) -> Sequence[Event]:
+        """The first `limit` events with a number above `after`, ascending; with `of` only those of such uploads."""
         ...
 
     async def event_head(self) -> int:
         """The number of the newest event, 0 if there never was one. It never shrinks."""
         ...
 
-    def changed(self) -> bool:
-        """Whether anybody, this process or another, has committed anything since this was asked the last time.
+    async def trim(self, before: float, most: int) -> int:
+        """Forget events from the old end of the log: those before the time `before`, and all but the newest `most`.
+
+        Answers how many. An old one behind a newer one stays until that one goes.
+        """
+        ...
+
+    async def add_samples(self, samples: Sequence[Sample], *, most: int) -> None:
+        """Remember how far uploads are, with at most `most` samples of each.
+
+        One that comes within a second of the one before, or within a part in `most` of the time since the first, is
+        left out, so that they cover all of that time; when there are too many every second one goes. One of a state
+        other than `receiving` takes the place of the one before instead. Those of uploads that are not here are left
+        out.
+        """
+        ...
+
+    async def samples(self, upload_id: str, limit: int) -> Sequence[Sample]:
+        """The newest `limit` samples of an upload, ascending by time."""
+        ...
+
+    async def drop_samples(self, before: float) -> int:
+        """Forget samples that are older than this; how many."""
+        ...
+
+    async def moving(self, of: Watched, limit: int) -> Uploads:
+        """At most `limit` of these uploads that are receiving or verifying; those that were touched last come first."""
+        ...
+
+    async def tally(self, of: Watched | None = None) -> Sequence[Tally]:
+        """How many of these uploads are in each state; states without any are left out. Reads a row of every upload."""
+        ...
+
+    def version(self) -> int:
+        """A number that is another one whenever anybody, this process or another, has committed something.
 
         Takes some microseconds and does not block; to be polled.
         """
@@ -332,7 +469,10 @@ class Catalog(Protocol):
 
     async def purge(self, before: float) -> int:
         """Forget tombstones not updated since `before`, fences as old, and grants that were over by then; the number of
-        the uploads. Events stay."""
+        the uploads.
+
+        Events and samples stay: `trim`, `drop_samples`.
+        """
         ...
 
     async def aclose(self) -> None:

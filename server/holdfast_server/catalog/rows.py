@@ -15,7 +15,7 @@ from holdfast_server.uploads.upload import State, Upload
 
 _SNAPSHOT: Final = (
     "SELECT key, id, state, length, parallel, granule, concat, metadata, name, created, updated, expires,"
-    " expected, wanted, computed, prefix, received, error, error_detail, owner, project FROM upload "
+    " expected, wanted, computed, prefix, received, error, error_detail, owner, project, errors, retries FROM upload "
 )
 
 
@@ -94,11 +94,24 @@ def update(connection: sqlite3.Connection, key: int, upload: Upload) -> None:
     )
 
 
-def append(connection: sqlite3.Connection, upload_id: str, event: str, at: float, data: Mapping[str, object]) -> None:
-    """Append to the event log."""
+def append(connection: sqlite3.Connection, upload: Upload, event: str, at: float, previous: State | None) -> None:
+    """Append to the event log what an upload is now."""
+    data: dict[str, object] = {
+        "state": upload.state,
+        "previous": previous,
+        "name": upload.name,
+        "length": upload.length,
+        "received": upload.received,
+        "prefix": upload.prefix,
+        "created": upload.created,
+        "errors": upload.errors,
+        "retries": upload.retries,
+    }
+    if upload.error is not None:
+        data |= {"error": upload.error, "error_detail": upload.error_detail}
     connection.execute(
-        "INSERT INTO event (upload, type, at, data) VALUES (?, ?, ?, ?)",
-        (upload_id, event, at, json.dumps(data, ensure_ascii=False)),
+        "INSERT INTO event (upload, type, at, data, owner, project) VALUES (?, ?, ?, ?, ?, ?)",
+        (upload.id, event, at, json.dumps(data, ensure_ascii=False), upload.owner, upload.project),
     )
 
 
@@ -111,7 +124,7 @@ def head(connection: sqlite3.Connection, table: Literal["event", "fence"]) -> in
 
 def _upload(row: tuple[Any, ...]) -> Upload:
     _, upload_id, state, length, parallel, granule, concat, metadata, name, created, updated, *rest = row
-    expires, expected, wanted, computed, prefix, received, error, error_detail, owner, project = rest
+    expires, expected, wanted, computed, prefix, received, error, error_detail, owner, project, errors, retries = rest
     return Upload(
         id=upload_id,
         state=State(state),
@@ -133,6 +146,8 @@ def _upload(row: tuple[Any, ...]) -> Upload:
         error_detail=error_detail,
         owner=owner,
         project=project,
+        errors=errors,
+        retries=retries,
     )
 
 

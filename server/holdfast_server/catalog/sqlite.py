@@ -8,7 +8,7 @@ all processes.
 
 import json
 import sqlite3
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,18 +19,24 @@ import anyio.to_thread
 
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.server import LONGEST
-from holdfast_server.catalog import grants, rows, stored
+from holdfast_server.catalog import grants, news, quotas, rows, stored
 from holdfast_server.catalog.base import (
     TOMBSTONES,
+    UNBOUNDED,
     Durability,
     Event,
     Fence,
+    Log,
     NoRoom,
     NotReceiving,
+    Quota,
     Ranges,
+    Sample,
     Standing,
+    Tally,
     Uploads,
     Use,
+    Watched,
     WrongState,
 )
 from holdfast_server.catalog.committer import Committer
@@ -44,13 +50,17 @@ _BILLION: Final = 1_000_000_000
 
 
 @asynccontextmanager
-async def open_sqlite(path: Path | str, durability: Durability = "ack") -> AsyncGenerator["SqliteCatalog"]:
+async def open_sqlite(
+    path: Path | str, durability: Durability = "ack", quota: Quota = UNBOUNDED
+) -> AsyncGenerator["SqliteCatalog"]:
     """Open the catalog in the file `path`, which is made if it is not there (its folder must be).
+
+    `quota` is held by whoever writes with it: all processes on one file should have the same.
 
     Raises Incompatible if the file is of a newer version or no catalog, Unavailable if it is held by another
     process for more than ten seconds, and OSError.
     """
-    catalog = await SqliteCatalog.open(Path(path), durability)
+    catalog = await SqliteCatalog.open(Path(path), durability, quota)
     try:
         yield catalog
     finally:
@@ -61,21 +71,26 @@ class SqliteCatalog:
     """The port `Catalog` over SQLite; see there for what its methods promise. Made by `open_sqlite`."""
 
     def __init__(
-        self, path: Path, writer: sqlite3.Connection, watch: sqlite3.Connection, durability: Durability
+        self,
+        path: Path,
+        writer: sqlite3.Connection,
+        watch: sqlite3.Connection,
+        durability: Durability,
+        quota: Quota,
     ) -> None:
         self._path = path
+        self._quota = quota
         self._committer = Committer(writer, path, durability)
         self._readers = Readers(path, _READERS)
         self._watch = watch
-        self._seen = self._data_version()
         self._closing = anyio.Lock()
         self._closed = False
 
     @classmethod
-    async def open(cls, path: Path, durability: Durability) -> "SqliteCatalog":
+    async def open(cls, path: Path, durability: Durability, quota: Quota = UNBOUNDED) -> "SqliteCatalog":
         """As `open_sqlite`; whoever calls this closes it with `aclose`."""
         writer, watch = await anyio.to_thread.run_sync(_open, path)
-        return cls(path, writer, watch, durability)
+        return cls(path, writer, watch, durability, quota)
 
     async def aclose(self) -> None:
         # A second caller waits for the first one. Only then is the file closed for both.
@@ -106,24 +121,17 @@ class SqliteCatalog:
                 _check_room(connection, upload.length, room)
             if use is not None:
                 grants.use(connection, use, upload.id)
+            quotas.check(connection, self._quota, upload.owner, 0 if complete else 1, upload.length or 0)
             key = rows.insert(connection, upload)
             connection.executemany(
                 "INSERT INTO part (final, place, part) VALUES (?, ?, ?)", [(key, *each) for each in places]
             )
-            data = {
-                "state": State.RECEIVING,
-                "length": upload.length,
-                "name": upload.name,
-                "parallel": upload.parallel,
-                "owner": upload.owner,
-                "project": upload.project,
-            }
-            rows.append(connection, upload.id, "created", upload.created, data)
+            begun = replace(upload, state=State.RECEIVING, prefix=0, received=0) if complete else upload
+            rows.append(connection, begun, "created", upload.created, None)
             if complete:
                 if upload.received:
                     stored.add(connection, key, 0, upload.received)
-                data = {"state": upload.state, "previous": State.RECEIVING, "received": upload.received}
-                rows.append(connection, upload.id, "complete", upload.created, data)
+                rows.append(connection, upload, "complete", upload.created, State.RECEIVING)
 
         await self._committer.submit(operation, final=complete)
 
@@ -146,6 +154,7 @@ class SqliteCatalog:
                     raise ValueError(f"bytes are stored up to {reach}: the length cannot be {length}")
                 if room is not None and length > old.received:
                     _check_room(connection, length - old.received, room)
+                quotas.check(connection, self._quota, old.owner, 0, length - old.received)
             connection.execute(
                 "UPDATE upload SET length = ?, granule = ?, updated = ?, expires = ? WHERE key = ?",
                 (length, granule, now, expires, key),
@@ -171,6 +180,12 @@ class SqliteCatalog:
             return [upload_id for (upload_id,) in found]
 
         return await self._readers.run(query)
+
+    async def usage(self, owner: str | None) -> tuple[int, int]:
+        return await self._readers.look(lambda connection: quotas.usage(connection, owner))
+
+    async def left(self, owner: str | None) -> int | None:
+        return await self._readers.look(lambda connection: quotas.left(connection, self._quota, owner))
 
     async def coming(self) -> int:
         return await self._readers.look(_coming)
@@ -277,6 +292,8 @@ class SqliteCatalog:
                     received += new
                     if first == 0:
                         prefix = last
+            if upload.length is None:
+                quotas.check(connection, self._quota, upload.owner, 0, received - upload.received)
             state = State.VERIFYING if verify and received == upload.length else upload.state
             changed = replace(
                 upload,
@@ -286,15 +303,15 @@ class SqliteCatalog:
                 updated=now,
                 expires=expires,
                 computed=upload.computed if computed is None else computed,
+                retries=upload.errors,
             )
             connection.execute(
-                "UPDATE upload SET state = ?, prefix = ?, received = ?, updated = ?, expires = ?, computed = ?"
-                " WHERE key = ?",
+                "UPDATE upload SET state = ?, prefix = ?, received = ?, updated = ?, expires = ?, computed = ?,"
+                " retries = errors WHERE key = ?",
                 (state, prefix, received, now, expires, rows.digests_text(changed.computed), key),
             )
             if state is State.VERIFYING:
-                data = {"state": state, "previous": upload.state, "received": received}
-                rows.append(connection, upload_id, "verifying", now, data)
+                rows.append(connection, changed, "verifying", now, upload.state)
             return changed
 
         return await self._committer.submit(operation)
@@ -333,10 +350,7 @@ class SqliteCatalog:
             rows.update(connection, key, new)
             if to in TOMBSTONES:
                 stored.drop(connection, key)
-            data = {"state": to, "previous": old.state, "received": new.received}
-            if new.error is not None:
-                data |= {"error": new.error, "error_detail": new.error_detail}
-            rows.append(connection, upload_id, event, now, data)
+            rows.append(connection, new, event, now, old.state)
             return new
 
         return await self._committer.submit(operation, final=to is State.COMPLETE)
@@ -385,31 +399,51 @@ class SqliteCatalog:
     async def fence_head(self) -> int:
         return await self._readers.look(lambda connection: rows.head(connection, "fence"))
 
-    async def events(self, after: int, limit: int) -> Sequence[Event]:
-        def query(connection: sqlite3.Connection) -> Sequence[Event]:
-            found = connection.execute(
-                "SELECT seq, upload, type, at, data FROM event WHERE seq > ? ORDER BY seq LIMIT ?",
-                (after, limit),
-            )
-            return [Event(seq, upload, kind, at, json.loads(data)) for seq, upload, kind, at, data in found]
+    async def record_failure(self, upload_id: str, *, now: float) -> Upload:
+        def operation(connection: sqlite3.Connection) -> Upload:
+            key, old = rows.known(connection, upload_id)
+            connection.execute("UPDATE upload SET retries = errors, errors = errors + 1 WHERE key = ?", (key,))
+            return replace(old, errors=old.errors + 1, retries=old.errors)
 
-        return await self._readers.run(query)
+        return await self._committer.submit(operation)
+
+    async def log(self) -> Log:
+        return await self._readers.look(lambda connection: within(connection, news.log))
+
+    async def events(self, after: int, limit: int, of: Watched | None = None) -> Sequence[Event]:
+        return await self._readers.run(lambda connection: news.events(connection, after, limit, of))
 
     async def event_head(self) -> int:
         return await self._readers.look(lambda connection: rows.head(connection, "event"))
 
-    def changed(self) -> bool:
+    async def trim(self, before: float, most: int) -> int:
+        def trim_some(connection: sqlite3.Connection) -> int:
+            return news.trim(connection, before, most, _PURGED_AT_ONCE)
+
+        return await self._in_pieces(trim_some)
+
+    async def add_samples(self, samples: Sequence[Sample], *, most: int) -> None:
+        await self._committer.submit(lambda connection: news.add_samples(connection, samples, most))
+
+    async def samples(self, upload_id: str, limit: int) -> Sequence[Sample]:
+        return await self._readers.look(lambda connection: news.samples(connection, upload_id, limit))
+
+    async def drop_samples(self, before: float) -> int:
+        return await self._in_pieces(lambda connection: news.drop_samples(connection, before, _PURGED_AT_ONCE))
+
+    async def moving(self, of: Watched, limit: int) -> Uploads:
+        return await self._readers.run(lambda connection: news.moving(connection, of, limit))
+
+    async def tally(self, of: Watched | None = None) -> Sequence[Tally]:
+        return await self._readers.run(lambda connection: news.tally(connection, of))
+
+    def version(self) -> int:
         if self._closed:
             raise anyio.ClosedResourceError
         try:
-            version = self._data_version()
+            return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
         except sqlite3.Error as error:
             raise fault(error, self._path) from error
-        changed, self._seen = version != self._seen, version
-        return changed
-
-    def _data_version(self) -> int:
-        return int(self._watch.execute("PRAGMA data_version").fetchone()[0])
 
     async def purge(self, before: float) -> int:
         def forget_fences(connection: sqlite3.Connection) -> None:
@@ -428,9 +462,12 @@ class SqliteCatalog:
             return len(found)
 
         await self._committer.submit(forget_fences)
+        return await self._in_pieces(forget_some)
+
+    async def _in_pieces(self, some: Callable[[sqlite3.Connection], int]) -> int:
+        """A piece at a time, so that a great many of them do not hold up the commits of others."""
         total = 0
-        # A piece at a time, so that a great many of them do not hold up the commits of others.
-        while (count := await self._committer.submit(forget_some)) > 0:
+        while (count := await self._committer.submit(some)) > 0:
             total += count
         return total
 

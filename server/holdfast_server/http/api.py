@@ -14,18 +14,22 @@ from holdfast_server.auth.principal import EVERYBODY, STATE
 from holdfast_server.http.answers import answer_json, not_allowed
 from holdfast_server.http.files import upload_id, upload_url
 from holdfast_server.http.guard import principal_of
+from holdfast_server.live import frames
+from holdfast_server.live.hub import Hub
 from holdfast_server.uploads.service import Uploads
 from holdfast_server.uploads.upload import State, Upload
 
 MOST_RANGES = 10_000
 MOST_UPLOADS = 1_000
+MOST_SAMPLES = 1_000
 
 
 class Api:
     """All endpoints that answer JSON. `uploads` raises ProblemError 503 while the application does not run."""
 
-    def __init__(self, uploads: Callable[[], Uploads]) -> None:
+    def __init__(self, uploads: Callable[[], Uploads], hub: Callable[[], Hub]) -> None:
         self._uploads = uploads
+        self._hub = hub
 
     async def uploads(self, scope: Scope, receive: Receive, send: Send) -> None:
         method = _reading(scope)
@@ -37,7 +41,7 @@ class Api:
         before = query.cursor("before")
         found = await self._uploads().list(who, state, before, limit)
         following = f"{found[-1].created!r}~{found[-1].id}" if len(found) == limit else None
-        page = {"uploads": [_summary(scope, upload) for upload in found], "next": following}
+        page = {"uploads": [self._summary(scope, upload) for upload in found], "next": following}
         await answer_json(send, page, head=method == "HEAD")
 
     async def upload(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,12 +63,34 @@ class Api:
             stored = _until(stored, following)
         else:
             following = None
-        state = _summary(scope, upload) | {
+        state = self._summary(scope, upload) | {
             "ranges": [[start, end - start] for start, end in stored],
             "missing": [[start, end - start] for start, end in missing.ranges],
             "next": following,
         }
         await answer_json(send, state, head=method == "HEAD")
+
+    async def history(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """L-HISTORY-1."""
+        method = _reading(scope)
+        who = principal_of(scope)
+        who.require(*STATE)
+        limit = _Query(scope).integer("limit", 100, 1, MOST_SAMPLES)
+        upload = await self._uploads().find(who, upload_id(scope))
+        samples = await self._hub().catalog.samples(upload.id, limit)
+        told = [frames.sample(sample, upload.length) for sample in samples]
+        await answer_json(send, {"samples": told}, head=method == "HEAD")
+
+    async def stats(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """L-STATS-1."""
+        method = _reading(scope)
+        who = principal_of(scope)
+        who.require("watch")
+        await answer_json(send, await self._hub().stats(who), head=method == "HEAD")
+
+    def _summary(self, scope: Scope, upload: Upload) -> dict[str, Any]:
+        hub = self._hub()
+        return _summary(scope, upload) | {"progress": frames.payload(upload, hub.motion(upload.id), hub.now())}
 
     async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The process answers."""

@@ -7,10 +7,12 @@ ones are kept for clients that have few, so that one who takes all that he can g
 
 import ipaddress
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from holdfast_protocol import headers
 from holdfast_protocol.problem import ProblemError
+from holdfast_server.http.proxies import Network
 
 KEPT: Final = 8
 """One of so many connections is kept for clients with fewer than `FEW`."""
@@ -33,17 +35,33 @@ def client_of(address: str) -> str:
 
 
 class Doors:
-    """The connections of one process. `most` in all and `each` of one client; None: no limit."""
+    """The connections of one process. `most` in all and `each` of one client; None: no limit. `proxies` are networks
+    of those that speak for many clients, and may have any number."""
 
-    def __init__(self, most: int | None = None, each: int | None = None) -> None:
+    def __init__(self, most: int | None = None, each: int | None = None, proxies: Sequence[Network] = ()) -> None:
         self._most = most
         self._each = each
+        self._proxies = proxies
         self._of: Counter[str] = Counter()
         self._open = 0
         self._refused = 0
 
+    def client(self, address: str | None) -> str | None:
+        """Whose connection it is that comes from there; None: nobody's in particular."""
+        if not address:
+            return None
+        if self._proxies:
+            try:
+                found = ipaddress.ip_address(address.partition("%")[0])
+            except ValueError:
+                return address
+            found = getattr(found, "ipv4_mapped", None) or found
+            if any(found in each for each in self._proxies):
+                return None
+        return client_of(address)
+
     def enter(self, client: str | None) -> ProblemError | None:
-        """Lets one more in, who has to `leave`; or says why not. None is a client that is not known."""
+        """Lets one more in, who has to `leave`; or says why not. None is nobody in particular."""
         has = 0 if client is None else self._of[client]
         most = self._most
         if most is not None and (self._open >= most or (has >= FEW and self._open >= most - most // KEPT)):

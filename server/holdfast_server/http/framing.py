@@ -14,19 +14,21 @@ import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from holdfast_protocol import headers
+from holdfast_protocol import headers, live
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.http.answers import problem_fields
-from holdfast_server.http.doors import Doors, client_of
+from holdfast_server.http.doors import Doors
 from holdfast_server.http.pace import leave_unread, unread
 from holdfast_server.settings import Limits
 
 MOST_PIPELINED: Final = 100
 """Requests of one connection that may wait while another one runs."""
 LINGER: Final = 2.0
-"""Seconds for which a refused connection is still read: closed at once, the client might never see the answer."""
+"""Seconds for which a refused connection is still read: to close it over bytes that nobody has read is a reset, which
+takes away the answers that are on their way."""
 
 
+_LIVE_PATH: Final = live.LIVE_PATH.encode()
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Za-z:.]+\])(?::[0-9]*)?")
 
 
@@ -77,7 +79,7 @@ class FramingProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = _Flow(transport, self.pipeline)
-        self._client = client_of(self.client[0]) if self.client else None
+        self._client = self._doors.client(self.client[0] if self.client else None)
         problem = self._doors.enter(self._client)
         if problem is None:
             self._inside = True
@@ -158,13 +160,15 @@ class FramingProtocol(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         super().handle_websocket_upgrade()
         after: Any = self.transport.get_protocol()
-        lost = after.connection_lost
+        lost, leave, client = after.connection_lost, self._doors.leave, self._client
 
         def connection_lost(exc: Exception | None) -> None:
-            self._left()
+            leave(client)
             lost(exc)
 
         self._unbound()
+        self._unwatch()
+        self._inside = False
         after.connection_lost = connection_lost  # it goes on under another protocol, and counts all the same
 
     def _left(self) -> None:
@@ -238,6 +242,11 @@ class FramingProtocol(HttpToolsProtocol):
         if self.scope["method"] == "CONNECT" or b"#" in self.url:
             raise _malformed("The target of a request is a path or a URL, without a fragment.")
 
+    def _should_upgrade(self) -> bool:
+        """H-UPGRADE-1."""
+        path = self.url.partition(b"?")[0]
+        return self.scope["method"] == "GET" and path.endswith(_LIVE_PATH) and bool(super()._should_upgrade())
+
     def _pass_over_upgrade(self, rest: bytes) -> None:
         """H-UPGRADE-1. The parser stops behind such a head, so the head is read again without the field."""
         version = self.parser.get_http_version().encode()
@@ -271,12 +280,12 @@ class FramingProtocol(HttpToolsProtocol):
             if self.scope is not None and self.scope.get("method") == "HEAD":
                 body = b""
             self.transport.write(STATUS_LINE[problem.status] + head + b"\r\n" + body)
-            self.flow.resume_reading()
-            if self.transport.can_write_eof():
-                self.transport.write_eof()
-                self._limit = self.loop.call_later(LINGER, self.transport.close)
-                return
-        self.transport.close()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._limit = self.loop.call_later(LINGER, self.transport.close)
+        else:
+            self.transport.close()
 
     def _bound(self) -> None:
         if self._limit is None:

@@ -90,7 +90,7 @@ class Guard:
                 self._check_origin(scope)
                 scope[_PRINCIPAL] = EVERYBODY if self._authority is None else await self._find(scope)
             except ProblemError as problem:
-                await _turn_away(problem, scope, send)
+                await turn_away(problem, scope, send)
                 return
         elif self._authority is None:
             scope[_PRINCIPAL] = EVERYBODY
@@ -156,7 +156,7 @@ def _is_open(scope: Scope) -> bool:
     return scope["method"] == "OPTIONS" or path in _OPEN or path.startswith(_OPEN_BELOW)
 
 
-async def _turn_away(problem: ProblemError, scope: Scope, send: Send) -> None:
+async def turn_away(problem: ProblemError, scope: Scope, send: Send) -> None:
     """A WebSocket that is not accepted: with the document where the server can, else with a bare 403."""
     if _REFUSAL not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008, "reason": problem.code})

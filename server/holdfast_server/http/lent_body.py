@@ -69,7 +69,7 @@ class LentBody:
     """See `Incoming`. Gives the connection back at the end of a `with` block."""
 
     trailers = Headers()  # there are none behind a body with a length
-    _lent = 0  # bodies of this process that are being read
+    _lent = 0  # bodies of this process that are being read, but for those of which nothing comes
 
     def __init__(self, lend: Callable[[], Loan], pace: Pace, gone: Callable[[], bool]) -> None:
         self.ending: Ending | None = None
@@ -199,11 +199,15 @@ class LentBody:
         """Waits until something has come, and then a little more; False if nothing came, or if it was woken."""
         assert self._socket is not None
         came, began = False, time.monotonic()
-        with anyio.move_on_after(limit) as self._waiting:
-            await anyio.wait_readable(self._socket)
-            came = True
-            if 0 < self._there() < min(FAST, self._left):
-                await self._linger(self._socket)
+        LentBody._lent -= 1  # while nothing arrives it takes no thread's time, however many of such there are
+        try:
+            with anyio.move_on_after(limit) as self._waiting:
+                await anyio.wait_readable(self._socket)
+                came = True
+                if 0 < self._there() < min(FAST, self._left):
+                    await self._linger(self._socket)
+        finally:
+            LentBody._lent += 1
         self._waiting = None
         there = self._there()
         self._pace.waited(time.monotonic() - began)

@@ -14,7 +14,6 @@ import errno
 import fcntl
 import itertools
 import os
-import select
 import socket
 import struct
 import tempfile
@@ -29,7 +28,7 @@ import anyio
 from anyio import to_thread
 
 from holdfast_protocol.digest import Hasher
-from holdfast_server.storage import holes
+from holdfast_server.storage import descriptors, holes
 from holdfast_server.storage.base import Room, Source
 from holdfast_server.storage.hands import Hands
 
@@ -39,17 +38,12 @@ EVERYTHING = 1 << 60
 """An end beyond every upload: `reserve(id, 0, EVERYTHING)` keeps all writers out."""
 _DIGEST_LOCK = 1 << 61  # one byte far behind the last one stands for the right to compute the digest
 _ID_LENGTH = 32
-_FICLONERANGE = 0x4020940D
-_BLOCK = 4096
 _PIECE = 1 << 20
 _SENT = 8 << 20
 """Bytes that are sent in one go before the event loop is asked again."""
-_FAST = 1 << 18
-_LINGER = 2  # milliseconds
-_MOST_BUFFERS = 1024  # IOV_MAX on Linux
-_WRITTEN = 256 * 1024
-"""Bytes that are written in one call. More of them saves nothing, and the kernel then takes larger pages for its cache:
-in a virtual machine whose host has yet to give it that memory, these have cost several times as much."""
+_MOST_KNOWN = 1024
+"""Uploads whose file is opened on the event loop: the kernel had its name in memory a short while ago, so no disk is
+waited for, and waking a thread takes longer than that."""
 
 T = TypeVar("T")
 
@@ -71,106 +65,6 @@ def _is_at(fd: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:
         return False
-
-
-def _write_from(fd: int, offset: int, source: Source, most: int, hashers: Sequence[Hasher]) -> int:
-    total = 0
-    while total < most and (buffers := source(most - total)):
-        total += _write_all(fd, offset + total, buffers, hashers)
-    return total
-
-
-def _write_all(fd: int, offset: int, buffers: Sequence[bytes | memoryview], hashers: Sequence[Hasher]) -> int:
-    start, batch, size = offset, list[memoryview](), 0
-    for buffer in buffers:
-        rest = memoryview(buffer)
-        while rest:
-            piece, rest = rest[: _WRITTEN - size], rest[_WRITTEN - size :]
-            for hasher in hashers:
-                hasher.update(piece)
-            batch.append(piece)
-            size += len(piece)
-            if size == _WRITTEN or len(batch) == _MOST_BUFFERS:
-                _write_batch(fd, offset, batch)
-                offset, batch, size = offset + size, [], 0
-    _write_batch(fd, offset, batch)
-    return offset + size - start
-
-
-def _write_batch(fd: int, offset: int, batch: list[memoryview]) -> None:
-    while batch:
-        written = os.pwritev(fd, batch, offset)
-        offset += written
-        while batch and written >= len(batch[0]):
-            written -= len(batch.pop(0))
-        if written:
-            batch[0] = batch[0][written:]
-
-
-def _read_all(fd: int, offset: int, size: int) -> bytes:
-    parts: list[bytes] = []
-    while size:
-        part = os.pread(fd, size, offset)
-        if not part:
-            break
-        parts.append(part)
-        offset += len(part)
-        size -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _send(fd: int, offset: int, size: int, connection: socket.socket) -> int:
-    poll = select.poll()
-    poll.register(connection, select.POLLOUT)
-    sent = fresh = 0
-    while sent < size:
-        try:
-            count = os.sendfile(connection.fileno(), fd, offset + sent, size - sent)
-        except BlockingIOError:
-            # Only for who reads fast it is worth this thread's while to wait.
-            if fresh < _FAST or not poll.poll(_LINGER):
-                break
-            fresh = 0
-            continue
-        if not count:
-            raise OSError(errno.EIO, "the file is shorter than it was")
-        sent += count
-        fresh += count
-    return sent
-
-
-def _copy_all(source: int, source_offset: int, target: int, offset: int, size: int) -> None:
-    # A reflink first: on Btrfs and XFS no byte is moved then. It needs ranges that fall on blocks of the file system.
-    if _clone(source, source_offset, target, offset, size):
-        return
-    while size:
-        try:
-            copied = os.copy_file_range(source, target, size, source_offset, offset)
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            data = _read_all(source, source_offset, min(size, _PIECE))
-            _write_all(target, offset, [data], ())
-            copied = len(data)
-        if not copied:
-            raise OSError(errno.EIO, "the piece is shorter than what is to be copied from it")
-        source_offset += copied
-        offset += copied
-        size -= copied
-
-
-def _clone(source: int, source_offset: int, target: int, offset: int, size: int) -> bool:
-    """Has the target share the source's blocks (ioctl_ficlonerange(2)); False if the file system cannot."""
-    if (source_offset | offset | size) % _BLOCK:
-        return False
-    request = struct.pack("qQQQ", source, source_offset, size, offset)
-    try:
-        fcntl.ioctl(target, _FICLONERANGE, request)
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.EXDEV, errno.ENOTTY, errno.ENOSYS):
-            return False
-        raise
-    return True
 
 
 def _sync_directory(path: Path) -> None:
@@ -273,15 +167,18 @@ class LocalPiece:
 
     async def write(self, offset: int, source: Source, most: int, hashers: Sequence[Hasher] = ()) -> int:
         return await self.run(
-            lambda fd: _write_from(fd, offset - self.shift, source, most, hashers), self._storage.body_limiter
+            lambda fd: descriptors.write_from(fd, offset - self.shift, source, most, hashers),
+            self._storage.body_limiter,
         )
 
     async def read(self, offset: int, size: int) -> bytes:
-        return await self.run(lambda fd: _read_all(fd, offset - self.shift, size), self._storage.read_limiter)
+        return await self.run(
+            lambda fd: descriptors.read_all(fd, offset - self.shift, size), self._storage.read_limiter
+        )
 
     async def send(self, connection: socket.socket, start: int, end: int) -> int:
         return await self.run(
-            lambda fd: _send(fd, start - self.shift, end - start, connection), self._storage.read_limiter
+            lambda fd: descriptors.send(fd, start - self.shift, end - start, connection), self._storage.read_limiter
         )
 
     async def digest(self, start: int, end: int, hashers: Sequence[Hasher]) -> int:
@@ -326,7 +223,7 @@ class LocalReservation(LocalPiece):
             raise TypeError("a piece of this storage is needed")
         async with self.in_use() as target:
             await scratch.run(
-                lambda source: _copy_all(source, start - scratch.shift, target, start, end - start),
+                lambda source: descriptors.copy_all(source, start - scratch.shift, target, start, end - start),
                 self._storage.write_limiter,
             )
 
@@ -341,7 +238,7 @@ class LocalReservation(LocalPiece):
     def release(self) -> None:
         if not self._released:
             self._storage.forget_sync(self._upload_id)
-            self._storage.remove_if_empty(self._upload_id, self.fd)
+            self._storage.leave(self._upload_id, self.fd)
         super().release()
 
 
@@ -386,6 +283,7 @@ class LocalStorage:
         self.hands = Hands(32)
         self._incoming_names, self._file_names = _Names(self._incoming), _Names(self._files)
         self._syncs: dict[str, _SharedSync] = {}
+        self._known: dict[str, None] = {}  # uploads that had a reservation and bytes a short while ago
 
     def shared_sync(self, upload_id: str) -> _SharedSync:
         sync = self._syncs.setdefault(upload_id, _SharedSync())
@@ -399,15 +297,21 @@ class LocalStorage:
             del self._syncs[upload_id]
 
     async def reserve(self, upload_id: str, start: int, end: int) -> LocalReservation | None:
+        if upload_id in self._known:
+            with suppress(FileNotFoundError):
+                fd = self._open_and_lock(upload_id, start, end, os.O_RDWR, sync_name=False)
+                return None if fd is None else LocalReservation(self, fd, upload_id, start, end)
         # Its name must be on the disk before its first byte is acknowledged, whichever process made it.
         sync_name = self.durability == "ack"
-        fd = await self.hands.run(lambda: self._open_and_lock(upload_id, start, end, sync_name))
+        fd = await self.hands.run(
+            lambda: self._open_and_lock(upload_id, start, end, os.O_RDWR | os.O_CREAT, sync_name=sync_name)
+        )
         return None if fd is None else LocalReservation(self, fd, upload_id, start, end)
 
-    def _open_and_lock(self, upload_id: str, start: int, end: int, sync_name: bool) -> int | None:
+    def _open_and_lock(self, upload_id: str, start: int, end: int, flags: int, *, sync_name: bool) -> int | None:
         path = self._incoming / upload_id
         while True:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
             mine = False
             try:
                 if sync_name and os.fstat(fd).st_size == 0:
@@ -422,10 +326,15 @@ class LocalStorage:
             if mine:
                 return fd
 
-    def remove_if_empty(self, upload_id: str, fd: int) -> None:
+    def leave(self, upload_id: str, fd: int) -> None:
         """A reservation that ends without a byte leaves no file behind, unless somebody else is about to write."""
         path = self._incoming / upload_id
-        if os.fstat(fd).st_size == 0 and _lock(fd, 0, EVERYTHING) and _is_at(fd, path):
+        if os.fstat(fd).st_size:
+            self._known.pop(upload_id, None)
+            self._known[upload_id] = None
+            if len(self._known) > _MOST_KNOWN:
+                del self._known[next(iter(self._known))]
+        elif _lock(fd, 0, EVERYTHING) and _is_at(fd, path):
             path.unlink()
 
     async def scratch(self, start: int) -> LocalPiece:
@@ -479,14 +388,14 @@ class LocalStorage:
 
     def _fill(self, upload_id: str, end: int, data: bytes, sync: bool) -> int | None:
         """With `sync` the bytes and the name are on the disk then."""
-        fd = self._open_and_lock(upload_id, 0, end, sync)
+        fd = self._open_and_lock(upload_id, 0, end, os.O_RDWR | os.O_CREAT, sync_name=sync)
         if fd is None:
             return None
         try:
             if os.fstat(fd).st_size:
                 os.close(fd)
                 return None
-            _write_all(fd, 0, [data], ())
+            descriptors.write_all(fd, 0, [data], ())
             if sync:
                 os.fdatasync(fd)
         except OSError:

@@ -18,7 +18,8 @@ from holdfast_protocol.digest import Hasher, hasher
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import NoRoom
 from holdfast_server.storage.base import Reservation
-from holdfast_server.uploads.core import Core, is_full, no_space
+from holdfast_server.uploads.activity import Arrival
+from holdfast_server.uploads.core import Core, is_full, no_room, no_space, quota_exceeded
 from holdfast_server.uploads.frontier import RUN, Frontier, Running
 from holdfast_server.uploads.incoming import SLICE, Ending, Incoming
 from holdfast_server.uploads.upload import Upload
@@ -73,9 +74,10 @@ async def _append(
             rules.admit(wanted, fresh)
             await writers.claim_turn(reservation)
             stop = rules.reach(wanted, fresh) if standing.stored is None else standing.stored[0]
-            stream = _Stream(core, writers, frontier, fresh, wanted, body, reservation, writer, stop)
-            await stream.count_room()
-            return await (stream.atomic() if wanted.atomic else stream.keep())
+            with core.activity.arrival(fresh) as arrival:
+                stream = _Stream(core, writers, frontier, fresh, wanted, body, reservation, writer, stop, arrival)
+                await stream.count_room()
+                return await (stream.atomic() if wanted.atomic else stream.keep())
     finally:
         reservation.release()
 
@@ -92,6 +94,7 @@ class _Stream:
         reservation: Reservation,
         writer: Writer,
         stop: int,
+        arrival: Arrival,
     ) -> None:
         self._core = core
         self._writers = writers
@@ -101,11 +104,13 @@ class _Stream:
         self._body = body
         self._reservation = reservation
         self._writer = writer
+        self._arrival = arrival
         self._stop = stop  # where the body may go to: the next stored range, or the end
         self._position = self._committed = wanted.offset
         self._reach = wanted.offset  # how far bytes are written, or being written
         self._over = False  # the body goes beyond `stop`
         self._room: int | None = None  # while the length is not known: bytes that may be stored before the next commit
+        self._left: int | None = None  # the same, by the quota
         self._last = core.monotonic()
         self._flushed: anyio.Event | None = None
         self._running = frontier.join(upload, wanted.offset)  # the digests of the whole file, up to `_position`
@@ -197,16 +202,21 @@ class _Stream:
                 expires=core.expiry(),
             )
         except NoRoom as error:
-            raise no_space(error.needed, error.free) from None
-        self._room = None
+            raise no_room(error) from None
+        self._room = self._left = None
 
     async def count_room(self) -> None:
         """Nothing was set aside for an upload of unknown length, and it must not take what others were promised
-        (T-DEFER-3)."""
+        (T-DEFER-3), nor more than its owner may have (Q-BYTES-1)."""
         core = self._core
-        if self._upload.length is None and not core.settings.overcommit:
+        if self._upload.length is not None:
+            return
+        if not core.settings.overcommit:
             free = core.free()
-            self._room = max(0, free - MARGIN - await core.catalog.coming())
+            room = free - MARGIN - await core.catalog.coming()
+            self._room = max(0, room - (self._position - self._committed))
+        left = await core.catalog.left(self._upload.owner)
+        self._left = None if left is None else left - (self._position - self._committed)
 
     async def _store(self, hashers: Sequence[Hasher]) -> None:
         """Writes what has arrived, as far as it goes in one slice."""
@@ -219,6 +229,9 @@ class _Stream:
             free = min(free, self._room)
         if free <= 0:
             raise no_space()
+        if self._left is not None and self._left <= 0:
+            raise quota_exceeded()
+        free = free if self._left is None else min(free, self._left)
         most = min(most, free)
         self._reach = self._position + most
         running, self._running = self._running, None  # what it has taken in of a write that failed, nobody knows
@@ -231,10 +244,13 @@ class _Stream:
                 raise no_space() from error
             raise
         self._position = self._reach = self._position + size
+        self._arrival.landed(self._position - self._committed)
         if running is not None:
             running.done, self._running = self._position, running
         if self._room is not None:
             self._room -= size
+        if self._left is not None:
+            self._left -= size
 
     async def _commit(self) -> None:
         """Commits all that is written."""
@@ -289,11 +305,14 @@ class _Stream:
                 expires=self._core.expiry(),
                 computed=computed,
             )
+        except NoRoom as error:
+            raise no_room(error) from None  # others were faster to take what was left
         except OSError as error:
             if is_full(error):
                 raise no_space() from error
             raise
         self._committed = position
+        self._arrival.stored(self._upload, self._position - position)
         self._last = self._core.monotonic()
         self._frontier.advance(self._upload, running)
         if self._body.ending is None:

@@ -15,6 +15,7 @@ from holdfast_protocol.digest import hasher
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import NotReceiving
 from holdfast_server.storage.base import Piece, Reservation
+from holdfast_server.uploads.activity import Arrival
 from holdfast_server.uploads.append import Cut
 from holdfast_server.uploads.core import Core, is_full, no_space
 from holdfast_server.uploads.frontier import Frontier
@@ -36,9 +37,9 @@ async def store(
     if await _settled(core, upload, wanted):
         return upload
     core.check_room(wanted.end - wanted.start)
-    chunk = _Chunk(core, writers, frontier, wanted, body, upload.id)
     try:
-        return await chunk.store()
+        with core.activity.arrival(upload) as arrival:
+            return await _Chunk(core, writers, frontier, wanted, body, upload.id, arrival).store()
     except LetGo:
         # If it was the same range, complete, then this one is as good as stored once that one is.
         await _let_pass(core, upload.id, wanted)
@@ -74,6 +75,7 @@ class _Chunk:
         wanted: rules.StoreChunk,
         body: Incoming,
         upload_id: str,
+        arrival: Arrival,
     ) -> None:
         self._core = core
         self._writers = writers
@@ -82,6 +84,7 @@ class _Chunk:
         self._digests = wanted.digests
         self._body = body
         self._upload_id = upload_id
+        self._arrival = arrival
 
     async def store(self) -> Upload:
         reservation = await self._core.storage.reserve(self._upload_id, self._start, self._end)
@@ -141,6 +144,7 @@ class _Chunk:
                 if is_full(error):
                     raise no_space(self._end - self._start, self._core.storage.room().free) from error
                 raise
+            self._arrival.landed(position - self._start)
         match self._body.ending:
             case Ending.CUT:
                 raise Cut
@@ -177,7 +181,9 @@ class _Chunk:
             position = gap_end
 
     async def _commit(self, reservation: Reservation) -> Upload:
-        return await commit(self._core, self._frontier, reservation, self._upload_id, self._start, self._end)
+        upload = await commit(self._core, self._frontier, reservation, self._upload_id, self._start, self._end)
+        self._arrival.stored(upload)
+        return upload
 
 
 async def commit(

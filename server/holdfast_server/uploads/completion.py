@@ -168,7 +168,8 @@ class Completion:
             if not verified(upload):
                 await self._end(upload, State.FAILED, "upload-digest-mismatch", None)
                 return
-            await publish(self._core, upload)
+            with self._core.activity.step(upload, "publishing"):
+                await publish(self._core, upload)
         finally:
             reservation.release()
 

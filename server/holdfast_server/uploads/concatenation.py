@@ -17,9 +17,9 @@ from holdfast_protocol import headers
 from holdfast_protocol import server as rules
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.auth.principal import Principal
-from holdfast_server.catalog.base import CatalogError, NotReceiving, WrongState
+from holdfast_server.catalog.base import CatalogError, NotReceiving, OverQuota, WrongState
 from holdfast_server.uploads.completion import EVERYTHING, Completion
-from holdfast_server.uploads.core import Core
+from holdfast_server.uploads.core import Core, no_room
 from holdfast_server.uploads.frontier import Frontier
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import Writer, Writers
@@ -105,14 +105,18 @@ class Concatenation:
                     return await self._fail(final, "upload-too-large", "The parts are longer than an upload may be.")
                 if len(lengths) < len(parts):
                     return final
-                final = await catalog.set_length(
-                    final.id,
-                    sum(lengths),
-                    rules.granule(sum(lengths)),
-                    room=None,
-                    now=self._core.now(),
-                    expires=self._core.expiry(),
-                )
+                try:
+                    final = await catalog.set_length(
+                        final.id,
+                        sum(lengths),
+                        rules.granule(sum(lengths)),
+                        room=None,
+                        now=self._core.now(),
+                        expires=self._core.expiry(),
+                    )
+                except OverQuota as error:
+                    problem = no_room(error)
+                    return await self._fail(final, problem.code, problem.detail)
             if all(part.whole for part in parts):
                 self._resume(final.id)
         except (NotReceiving, WrongState):

@@ -6,14 +6,16 @@ Rule of this file: the state of an upload that a writer relies on is read after 
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from holdfast_protocol import headers
 from holdfast_protocol import server as rules
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import EVERYBODY, Principal
-from holdfast_server.catalog.base import Catalog
+from holdfast_server.catalog.base import Catalog, NoRoom, OverQuota
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Storage
+from holdfast_server.uploads.activity import Activity
 from holdfast_server.uploads.upload import State, Upload
 
 
@@ -28,6 +30,7 @@ class Core:
     """Seconds since the epoch; may jump. For what people and other machines see."""
     monotonic: Callable[[], float]
     """Seconds that never jump. For durations."""
+    activity: Activity = field(default_factory=Activity)
 
     async def find(self, upload_id: str, who: Principal = EVERYBODY) -> Upload:
         """The upload, for the one who asks; by default for ourselves. Raises ProblemError 404 or 410 if there is none
@@ -77,6 +80,36 @@ def no_space(needed: int | None = None, free: int | None = None) -> ProblemError
         "insufficient-storage",
         f"There is not enough room on the server.{sizes} What is stored stays; try again when there is room.",
         {} if needed is None else {"needed": needed, "free": free},
+    )
+
+
+def quota_exceeded() -> ProblemError:
+    """Q-BYTES-1, in the middle of an upload of which nobody has said how long it is."""
+    return ProblemError(
+        "quota-exceeded",
+        "There are as many bytes here as there may be. What is stored stays; DELETE what is not needed, and go on.",
+    )
+
+
+def no_room(error: NoRoom) -> ProblemError:
+    """What the catalog has refused: T-CREATE-2, Q-UPLOADS-1, Q-BYTES-1."""
+    if not isinstance(error, OverQuota):
+        return no_space(error.needed, error.free)
+    whose = "This server has" if error.owner is None else "You have"
+    members = {"limit": error.limit, "used": error.used, "needed": error.needed}
+    if error.what == "uploads":
+        return ProblemError(
+            "too-many-uploads",
+            f"{whose} {error.used} uploads that are not finished, and may have {error.limit} at once. "
+            "Finish or DELETE some, and try again.",
+            members,
+            {headers.RETRY_AFTER: "30"},
+        )
+    return ProblemError(
+        "quota-exceeded",
+        f"{whose} {error.used} bytes of {error.limit}, those included that are still to come; {error.needed} more are "
+        "too many. What is stored stays; DELETE what is not needed, and try again.",
+        members,
     )
 
 

@@ -98,7 +98,8 @@ class Frontier:
         if followed is not None:
             if running is not None and not followed.reading and running.done > followed.running.done:
                 followed.running = running
-            self.nudge(upload.id)
+            if followed.running.done < upload.prefix or not algorithms(upload):  # else there is nothing to do
+                followed.moved.set()
         elif upload.prefix and self._tasks and len(self._followed) < MOST_FOLLOWED and algorithms(upload):
             self._followed[upload.id] = _Followed(running or Running.of(upload))
             self._tasks.start_soon(self._follow, upload.id)
@@ -164,7 +165,7 @@ class Frontier:
                     raise OSError(f"upload {upload_id} has a hole at {running.done}")
                 with anyio.move_on_after(PATIENCE) as waiting:
                     await followed.moved.wait()
-                if waiting.cancelled_caught:
+                if waiting.cancelled_caught and followed.running.done == running.done:
                     return
                 followed.moved = anyio.Event()
                 fresh = await catalog.get(upload_id)

@@ -25,7 +25,9 @@ async def store(core: Core, writers: Writers, frontier: Frontier, upload: Upload
             rules.check_takes_bytes(upload)
             if upload.state is State.RECEIVING:
                 await _fill(core, reservation, upload.id, wanted)
-                return await commit(core, frontier, reservation, upload.id, wanted.start, wanted.end)
+                upload = await commit(core, frontier, reservation, upload.id, wanted.start, wanted.end)
+                core.activity.stored(upload)
+                return upload
         except LetGo:
             pass
         finally:

@@ -5,21 +5,24 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Final
 
 import anyio
 
+from holdfast_protocol import fields, live
 from holdfast_protocol import server as rules
 from holdfast_protocol.names import safe_name
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import Principal
-from holdfast_server.catalog.base import Catalog, NoRoom, Spent, Use, WrongState
+from holdfast_server.catalog.base import Catalog, CatalogError, NoRoom, Spent, Use, WrongState
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Reader, Storage
 from holdfast_server.uploads import append, chunk, hole, types, upkeep, whole
+from holdfast_server.uploads.activity import Activity
 from holdfast_server.uploads.append import Cut
 from holdfast_server.uploads.completion import Completion
 from holdfast_server.uploads.concatenation import Concatenation
-from holdfast_server.uploads.core import Core, no_space
+from holdfast_server.uploads.core import Core, no_room
 from holdfast_server.uploads.frontier import Frontier
 from holdfast_server.uploads.incoming import Ending, Incoming
 from holdfast_server.uploads.upload import State, Upload
@@ -28,6 +31,22 @@ from holdfast_server.uploads.writers import Writers
 __all__ = ["Cut", "Missing", "Uploads"]
 
 Ranges = Sequence[tuple[int, int]]
+
+_FAILURES: Final = frozenset(
+    {
+        "body-too-long",
+        "body-too-short",
+        "checksum-mismatch",
+        "chunk-conflict",
+        "digest-mismatch",
+        "fenced",
+        "insufficient-storage",
+        "length-exceeded",
+        "request-timeout",
+        "shutting-down",
+    }
+)
+"""Problems of requests whose body had begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +144,7 @@ class Uploads:
             expected=wanted.expected,
             wanted=wanted.wanted,
             owner=who.owner,
-            project=project,
+            project=project if project is not None or who.owner is not None else _project_of(wanted.metadata),
         )
         if wanted.body is not None and who.grant is None and whole.is_whole(upload, wanted.body, data):
             return await whole.create(core, upload, wanted.body, data)
@@ -133,7 +152,7 @@ class Uploads:
         try:
             await self._add(upload, room, parts, who)
         except NoRoom as error:
-            raise no_space(error.needed, error.free) from None
+            raise no_room(error) from None
         if upload.final:
             return await self._concatenation.begin(upload)
         if wanted.body is not None:
@@ -201,6 +220,15 @@ class Uploads:
             upload = await self._core.find(upload_id)
         return upload
 
+    @property
+    def activity(self) -> Activity:
+        """What is going on in this process."""
+        return self._core.activity
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+        return self._core.monotonic()
+
     def now(self) -> float:
         """Seconds since the epoch, by the clock that `expires` is told by."""
         return self._core.now()
@@ -244,10 +272,11 @@ class Uploads:
 
     async def _append(self, who: Principal, upload: Upload, wanted: rules.Append, body: Incoming) -> Upload:
         if upload.partial:
-            async with self._changing(upload):
+            async with self._changing(upload), self._counting(upload):
                 return await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
         try:
-            upload = await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
+            async with self._counting(upload):
+                upload = await append.append(self._core, self._writers, self._frontier, upload, wanted, body)
         except ProblemError as problem:
             if problem.code == "length-exceeded" and wanted.fails_beyond:
                 with anyio.CancelScope(shield=True):
@@ -282,7 +311,7 @@ class Uploads:
     async def store_chunk(self, upload: Upload, wanted: rules.StoreChunk, body: Incoming) -> Upload:
         """A range, whole and verified or not at all."""
         self._check_open()
-        async with self._changing(upload):
+        async with self._changing(upload), self._counting(upload):
             return await chunk.store(self._core, self._writers, self._frontier, upload, wanted, body)
 
     async def store_hole(self, upload: Upload, wanted: rules.StoreHole) -> Upload:
@@ -290,6 +319,17 @@ class Uploads:
         self._check_open()
         async with self._changing(upload):
             return await hole.store(self._core, self._writers, self._frontier, upload, wanted)
+
+    @asynccontextmanager
+    async def _counting(self, upload: Upload) -> AsyncIterator[None]:
+        """A request whose body fails in the block is counted (L-PAYLOAD-1)."""
+        try:
+            yield
+        except (ProblemError, Cut) as error:
+            if isinstance(error, Cut) or error.code in _FAILURES:
+                with anyio.CancelScope(shield=True), suppress(CatalogError, OSError):
+                    self._core.activity.stored(await self._core.catalog.record_failure(upload.id, now=self._core.now()))
+            raise
 
     @asynccontextmanager
     async def _changing(self, upload: Upload) -> AsyncIterator[None]:
@@ -344,3 +384,10 @@ async def _confirm(who: Principal) -> None:
 def spent() -> ProblemError:
     """A-SIGN-4."""
     return ProblemError("not-permitted", "This URL has made as many uploads as it may. Ask for a new one.")
+
+
+def _project_of(metadata: str | None) -> str | None:
+    """What the metadata call the project, where no credential says it (L-TOPIC-2)."""
+    named = fields.parse_metadata(metadata).get("project", b"") if metadata else b""
+    name = named.decode("utf-8", "replace")
+    return name if 0 < len(name) <= live.LONGEST_NAME and name.isprintable() else None

@@ -62,6 +62,10 @@ class Upload:
     """Whose it is; None: it was made where nobody has to say who he is."""
     project: str | None = None
     """The project that shares it; None: it is its owner's alone."""
+    errors: int = 0
+    """Requests to it that failed once their body had begun."""
+    retries: int = 0
+    """How many of these were tried again."""
 
     @property
     def whole(self) -> bool:

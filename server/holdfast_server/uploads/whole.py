@@ -18,7 +18,7 @@ from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import CatalogError, NoRoom
 from holdfast_server.uploads import types
 from holdfast_server.uploads.completion import mismatch, publish, verified
-from holdfast_server.uploads.core import Core, is_full, no_space
+from holdfast_server.uploads.core import Core, is_full, no_room, no_space
 from holdfast_server.uploads.frontier import algorithms
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import TURN
@@ -63,7 +63,7 @@ async def create(core: Core, upload: Upload, wanted: rules.Append, data: bytes) 
             await core.catalog.create(made, room=None if core.settings.overcommit else free)
         except NoRoom as error:
             await core.storage.remove(made.id, made.name)
-            raise no_space(error.needed, error.free) from None
+            raise no_room(error) from None
         except (OSError, CatalogError):
             await core.storage.remove(made.id, made.name)
             raise

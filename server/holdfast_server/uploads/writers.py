@@ -217,14 +217,16 @@ class Writers:
 
     async def watch(self) -> None:
         """Follows the fences that other processes set. Runs until cancelled."""
-        seen = await self._core.catalog.fence_head()
+        catalog = self._core.catalog
+        seen, version = await catalog.fence_head(), None
         while True:
             if not self._writers and not self._frontier:
                 self._any = anyio.Event()
                 await self._any.wait()
             await anyio.sleep(WATCH_INTERVAL)
             try:
-                fences = await self._core.catalog.fences(seen) if self._core.catalog.changed() else ()
+                before, version = version, catalog.version()
+                fences = await catalog.fences(seen) if version != before else ()
             except (OSError, CatalogError) as error:
                 logger.warning("fences of other processes cannot be read for now: %s", error)
                 await anyio.sleep(1)

@@ -1,0 +1,109 @@
+"""Following uploads with our client: at a real server, over cut connections."""
+
+import json
+import random
+import subprocess
+import threading
+from pathlib import Path
+
+import anyio
+import pytest
+
+import holdfast
+from holdfast.watching import News, place, topics_for
+from tests.conftest import StartServer
+from tests.support.process import CommandLine, ServerProcess
+from tests.support.proxy import Proxy
+from tests.support.speaker import Speaker
+from tests.support.waiting import scaled
+
+pytestmark = pytest.mark.anyio
+
+
+def test_urls_as_people_have_them() -> None:
+    stream = "https://host:1/up/api/events"
+    assert place("https://host:1/up", []) == (stream, [])
+    assert place("https://host:1/up/files/", ["a", "https://x/files/b"]) == (stream, ["a", "b"])
+    assert place("https://host:1/up/files/c", []) == (stream, ["c"])
+    with pytest.raises(holdfast.UsageError):
+        place("host:1", [])
+    assert [str(topic) for topic in topics_for([], [], [], everything=False)] == ["all"]
+    with pytest.raises(holdfast.UsageError):
+        topics_for(["c"], [], [], everything=False)
+
+
+async def test_an_upload_is_followed_to_its_end(server: ServerProcess, tmp_path: Path, rng: random.Random) -> None:
+    (tmp_path / "film.mkv").write_bytes(rng.randbytes(300_000))
+    with Speaker(server.url) as speaker:
+        path = speaker.create(1000, parallel=False)
+        news: list[News] = []
+        async with holdfast.AsyncClient(state=tmp_path / "state") as client:
+            with anyio.fail_after(scaled(20)):
+                async for each in client.watch(path):
+                    news.append(each)
+                    if each.kind == "synced":
+                        assert speaker.patch(path, 0, bytes(1000)).status == 204
+    events = [each.payload["event"] for each in news if each.kind == "status"]
+    assert events == ["verifying", "complete"]
+    assert news[-1].ended
+    assert (news[-1].status, news[-1].fraction) == ("complete", 1.0)
+    assert news[0].kind == "progress"
+
+
+@pytest.mark.rule("L-RECOVER-1", "L-RECOVER-2", "L-BACKOFF-1")
+async def test_nothing_is_missed_over_cut_connections(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server("--durability", "os")
+    lost: list[float] = []
+    seen: list[int] = []
+    with Proxy(server.url) as proxy, Speaker(server.url) as speaker:
+        async with holdfast.AsyncClient(state=tmp_path / "state") as client:
+            with anyio.fail_after(scaled(60)):
+                async for each in client.watch(proxy.url, lost=lambda error, wait: lost.append(wait)):
+                    assert each.kind != "gap"
+                    if each.kind == "status":
+                        assert each.place is not None
+                        seen.append(each.place.offset)
+                        if seen[-1] == 40:
+                            break
+                    if each.kind in ("synced", "status") and len(seen) % 8 == 0:
+                        proxy.drop_all()
+                        for _ in range(8):
+                            speaker.create(10)
+    assert seen == list(range(1, 41))
+    assert len(lost) >= 3
+    assert all(0 <= wait <= 20 for wait in lost)
+
+
+async def test_what_cannot_be_watched_is_an_error_at_once(server: ServerProcess, tmp_path: Path) -> None:
+    async with holdfast.AsyncClient(state=tmp_path / "state") as client:
+        with pytest.raises(holdfast.UploadGone, match="no such topic"):
+            async for _ in client.watch(server.url, "0" * 32):
+                pass
+        with pytest.raises(holdfast.ConnectionFailed):
+            async for _ in client.watch("http://127.0.0.1:9", max_attempts=1):
+                pass
+
+
+def test_the_blocking_client_and_the_command(
+    server: ServerProcess, tmp_path: Path, holdfast_command: CommandLine
+) -> None:
+    with Speaker(server.url) as speaker, holdfast.Client(state=tmp_path / "state") as client:
+        path = speaker.create(10, parallel=False)
+        thread = threading.Timer(0.5, speaker.patch, (path, 0, bytes(10)))
+        thread.start()
+        kinds = [each.kind for each in client.watch(server.url, path)]
+        thread.join()
+        assert kinds[:2] == ["progress", "synced"]
+        assert kinds[-1] == "status"
+        done = holdfast_command.run("watch", server.url, path.rpartition("/")[2], "--json")
+        assert done.returncode == 0
+        told = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [each["kind"] for each in told] == ["progress", "synced"]
+        assert told[0]["payload"]["status"] == "complete"
+        plain = holdfast_command.run("watch", path)
+        assert "Complete: verified and published." in plain.stdout
+        other = speaker.create(10)
+        assert speaker.delete(other).status == 204
+        assert holdfast_command.run("watch", server.url, other.rpartition("/")[2]).returncode == 1
+        refused = holdfast_command.run("watch", server.url, "f" * 32)
+        assert (refused.returncode, isinstance(refused, subprocess.CompletedProcess)) == (4, True)
