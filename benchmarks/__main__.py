@@ -42,6 +42,7 @@ FAMILIES: Final = (
     "latency",
     "live",
     "slow",
+    "trust",
     "limits",
 )
 RESULTS: Final = ROOT / "benchmarks" / "results"

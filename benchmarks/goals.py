@@ -78,6 +78,13 @@ def _cpu(table: str, case: str, row: str, other: str) -> Callable[[Results], flo
     return lambda r: ratio(r.cpu(table, case, row), r.cpu(table, case, other))
 
 
+def _more(table: str, case: str, row: str, name: str) -> Callable[[Results], float | None]:
+    return lambda r: r.median(table, case, row, lambda sample: float(sample[name]))
+
+
+LIVE, MANY = "holdfast (os)", "holdfast (os, 2 workers)"
+_SINGLE, _HUNDRED = "1 subscriber, 100 messages/s", "100 subscribers, 1,100 messages/s"
+_THOUSAND = "1,000 subscribers, 4 messages/s"
 _ONE, _EIGHT, _PIECES = "1 stream", "8 streams", "1 stream, 4 MiB PATCHes"
 _TWO_REQUESTS, _ONE_REQUEST = "creation and PATCH", "creation with the content"
 _WORKERS = f"holdfast (os, {DIGEST}, 2 workers)"
@@ -115,7 +122,41 @@ GOALS: Final = (
         0.85,
         unit="",
     ),
+    Goal(
+        "live: 10,000 WebSockets, memory of each", _more("live-memory", "", MANY, "each"), 27, at_most=True, unit="KiB"
+    ),
+    Goal("live: one upload to one subscriber, p99", _more("live", _SINGLE, LIVE, "p99"), 10, at_most=True, unit="ms"),
+    Goal("live: to 100 subscribers, delivered", _more("live", _HUNDRED, LIVE, "delivered"), 100_000, unit="1/s"),
+    Goal("the same, p99", _more("live", _HUNDRED, LIVE, "p99"), 10, at_most=True, unit="ms"),
+    Goal(
+        "live: one message to 1,000 subscribers, first to last",
+        _more("live", _THOUSAND, LIVE, "spread"),
+        25,
+        at_most=True,
+        unit="ms",
+    ),
+    Goal(
+        "live: over server-sent events, of what WebSockets deliver",
+        lambda r: ratio(
+            r.median("live", _HUNDRED, f"{LIVE} (events)", lambda sample: float(sample["delivered"])),
+            r.median("live", _HUNDRED, LIVE, lambda sample: float(sample["delivered"])),
+        ),
+        0.5,
+    ),
+    Goal(
+        "uploads that 100 watch: speed, of unwatched ones",
+        _speed("live-beside", "", "100 watch all of it", "nobody watches"),
+        0.9,
+    ),
+    Goal(
+        "the history of an upload, with a million samples: p99",
+        _more("live-history", "", LIVE, "p99"),
+        5,
+        at_most=True,
+        unit="ms",
+    ),
     Goal("memory of the server, one connection", lambda r: r.peak("memory-servers"), 104, at_most=True, unit="MiB"),
+    Goal("memory of the server, eight connections", lambda r: r.peak("ingest"), 132, at_most=True, unit="MiB"),
     Goal("memory of the client", lambda r: r.peak("memory-clients"), 120, at_most=True, unit="MiB"),
 )
 

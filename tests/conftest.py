@@ -5,7 +5,9 @@
 --plans N                       how many plans of faults tests/faults/test_plans.py carries out (5 if not given)
 --small-files N                 how many small files tests/faults/test_many.py sends beside a large one (300)
 --stream-size N                 MiB of the stream in tests/faults/test_many.py (192)
+--live-faults N                 cuts, restarts and kills in tests/faults/test_watchers.py (40 if not given)
 --clients-report FILE           what the tests of clients of others gave, as JSON, for docs/interop.py
+--film-size N                   MiB of the film that tests/page/test_page.py sends from a browser (24 if not given)
 --slow-connections N            how many slow connections tests/faults/test_slow.py makes (300 if not given)
 --uploads-left N                how many uploads tests/faults/test_left.py creates and leaves (400 if not given)
 --fuzz-cases N                  how many malformed requests tests/faults/test_malformed.py sends (5000 if not given)
@@ -26,6 +28,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from tests.support.clients_report import ClientsReport
 from tests.support.process import CommandLine, ServerProcess
 from tests.support.speaker import Speaker
 from tests.support.waiting import FACTOR
@@ -49,7 +52,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--plans", type=int, default=5, help="plans of tests/faults/test_plans.py")
     group.addoption("--small-files", type=int, default=300, help="small files of tests/faults/test_many.py")
     group.addoption("--stream-size", type=int, default=192, help="MiB of the stream in tests/faults/test_many.py")
+    group.addoption("--live-faults", type=int, default=40, help="faults of tests/faults/test_watchers.py")
     group.addoption("--clients-report", type=Path, default=None, help="file for the outcomes of clients of others")
+    group.addoption("--film-size", type=int, default=24, help="MiB of the film in tests/page/test_page.py")
     group.addoption("--download-kills", type=int, default=8, help="kills of tests/faults/test_download_kills.py")
     group.addoption(
         "--download-size", type=int, default=96, help="MiB of the file of tests/faults/test_download_kills.py"
@@ -67,6 +72,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.seed = random.SystemRandom().randrange(2**32) if inherited is None else inherited
     if FACTOR != 1 and config.getoption("timeout", None) is None:
         config.option.timeout = float(config.getini("timeout")) * FACTOR
+    if config.getoption("clients_report") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(ClientsReport(config.getoption("clients_report")))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -43,7 +43,14 @@ def together(tasks: Sequence[Callable[[], None]]) -> float:
 
 
 def streams(
-    port: int, collection: str, source: str, size: int, count: int, piece: int, fields: list[str]
+    port: int,
+    collection: str,
+    source: str,
+    size: int,
+    count: int,
+    piece: int,
+    fields: list[str],
+    common: Sequence[str] = (),
 ) -> dict[str, object]:
     """`size` bytes in all as `count` tus uploads at once, each in one PATCH or in PATCHes of `piece` bytes."""
     file = os.open(source, os.O_RDONLY)
@@ -51,7 +58,7 @@ def streams(
     made: list[str] = [""] * count
 
     def one(index: int) -> None:
-        with Connection(port) as connection:
+        with Connection(port, common) as connection:
             created = connection.tus("POST", collection, f"Upload-Length: {length}", *fields).expect(201)
             made[index] = created.location
             _patches(connection, made[index], Segment(file, index * length, length), piece or length)

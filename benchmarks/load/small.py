@@ -10,6 +10,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.load.wire import Connection, RefusedError
@@ -21,10 +22,12 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 class _Client:
     """One connection that uploads one small file after the other."""
 
-    def __init__(self, port: int, collection: str, way: str, size: int, fields: list[str], name: int) -> None:
+    def __init__(
+        self, port: int, collection: str, way: str, size: int, fields: list[str], name: int, common: Sequence[str]
+    ) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._host = f"Host: 127.0.0.1:{port}\r\n"
+        self._host = "".join(f"{line}\r\n" for line in (f"Host: 127.0.0.1:{port}", *common))
         self._body = bytes(index % 251 for index in range(size))
         self._way = way
         self._name = f"{collection}{name}-"
@@ -88,14 +91,22 @@ class _Client:
 
 
 def files(
-    port: int, collection: str, way: str, size: int, clients: int, limit: float, most: int, fields: list[str]
+    port: int,
+    collection: str,
+    way: str,
+    size: int,
+    clients: int,
+    limit: float,
+    most: int,
+    fields: list[str],
+    common: Sequence[str] = (),
 ) -> dict[str, float]:
     """Files of `size` bytes from `clients` connections for `limit` seconds, or until there are `most`.
 
     `way` is `two` (creation and PATCH), `one` (creation with the content) or `put`. What has begun is brought to its
     end and counted; the clock stops at the last answer.
     """
-    each = [_Client(port, collection, way, size, fields, index) for index in range(clients)]
+    each = [_Client(port, collection, way, size, fields, index, common) for index in range(clients)]
     poll = select.epoll()
     by_number = {client.socket.fileno(): client for client in each}
     for number in by_number:

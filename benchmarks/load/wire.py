@@ -8,6 +8,7 @@ import os
 import re
 import socket
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,9 +57,10 @@ class Answer:
 
 
 class Connection:
-    """To a port of 127.0.0.1."""
+    """To a port of 127.0.0.1; `common` are lines that go with every request."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, common: Sequence[str] = ()) -> None:
+        self._common = tuple(common)
         self._host = f"127.0.0.1:{port}"
         self._socket = socket.create_connection(("127.0.0.1", port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -75,7 +77,7 @@ class Connection:
     def request(self, method: str, target: str, *fields: str, body: Segment | bytes = b"") -> Answer:
         """Send a request and read its answer, with its body. Blocks."""
         length = body.length if isinstance(body, Segment) else len(body)
-        lines = [f"{method} {target} HTTP/1.1", f"Host: {self._host}", *fields]
+        lines = [f"{method} {target} HTTP/1.1", f"Host: {self._host}", *self._common, *fields]
         if length or method in ("POST", "PATCH", "PUT"):
             lines.append(f"Content-Length: {length}")
         head = "\r\n".join([*lines, "", ""]).encode()

@@ -36,7 +36,10 @@ from holdfast_protocol import headers as names
 from holdfast_protocol.messages import Headers, Request, Response
 
 PIECE: Final = 256 * 1024
-"""Bytes handed to the connection at once. The stall timeout counts for each of them."""
+LARGEST_PIECE: Final = 2 * 1024 * 1024
+"""Bytes handed to the connection at once, and what that grows to where a piece is gone in no time."""
+NO_TIME: Final = 0.01
+"""Seconds."""
 READ_PIECE: Final = 1024 * 1024
 """Bytes of an answer that are handed on at once, if so many are there."""
 LEND: Final = 4 * 1024 * 1024
@@ -202,31 +205,38 @@ class Transport:
         """Of all origins; `ceilings` and `crowd` are those of Limiters."""
         times = self.timeouts
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20)
-        context = _context(verify)
         # A proxy needs httpx's own set-up; what is set up here is not worth losing that.
         direct = proxy is None and not urllib.request.getproxies()
 
-        def client(transport: httpx.AsyncHTTPTransport | None) -> httpx.AsyncClient:
+        def made(*, secure: bool) -> httpx.AsyncClient:
+            # A plain connection needs no authorities, which take longer to read than a small file to send.
+            known = _context(verify) if secure or not direct else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             return httpx.AsyncClient(
                 http1=True,
                 http2=False,
-                verify=context,
+                verify=known,
                 proxy=proxy,
                 limits=limits,
                 follow_redirects=False,
                 timeout=httpx.Timeout(times.stall, connect=times.connect, pool=None),
                 # What is stored is what is wanted, not a form of it that was made for the way.
                 headers={"User-Agent": "holdfast", names.ACCEPT_ENCODING: "identity"},
-                transport=transport,
+                transport=_Direct(known, limits) if direct else None,
             )
 
+        self._made = made
+        self._clients: dict[bool, httpx.AsyncClient] = {}
+        """For connections with TLS and without, as soon as there is one."""
         try:
-            self._clients: dict[Direction, httpx.AsyncClient] = {
-                "up": client(_direct(context, limits) if direct else None),
-                "down": client(_Lending(context, limits) if direct else None),
-            }
+            self._client("http:" if verify is True else "https:")
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             raise UsageError(f"the proxy cannot be used: {error}") from error
+
+    def _client(self, url: str) -> httpx.AsyncClient:
+        secure = not url.lower().startswith("http:")
+        if secure not in self._clients:
+            self._clients[secure] = self._made(secure=secure)
+        return self._clients[secure]
 
     def tls(self) -> ssl.SSLContext:
         """What connections that are not of HTTP are made with; that of HTTP names its protocol to servers."""
@@ -239,7 +249,7 @@ class Transport:
     def session(self, url: str, extra: Mapping[str, str] | None = None, direction: Direction = "up") -> "Session":
         """A session for the server of `url`, with header fields for it. Raises UsageError for a bad URL."""
         return Session(
-            self._clients[direction],
+            self._client,
             self.timeouts,
             url,
             extra or {},
@@ -259,7 +269,7 @@ class Session:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: Callable[[str], httpx.AsyncClient],
         timeouts: Timeouts,
         url: str,
         extra: Mapping[str, str],
@@ -308,7 +318,10 @@ class Session:
             content: Content | None = None
             if request.body is not None and body is not None:
                 content = partial(_outgoing, body, sent, share, self.limiter)
+            began = self.clock.monotonic()
             async with self.open(request, content, patience=patience) as incoming:
+                if content is None:
+                    self.limiter.controller.met(self.clock.monotonic() - began)
                 answer = await incoming.answer()
 
     @asynccontextmanager
@@ -372,7 +385,8 @@ class Session:
             url = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
             extensions["target"] = f"{quote(parts.path, safe=_LEGAL) or '/'}?{quote(parts.query, safe=_LEGAL)}".encode()
         try:
-            message = self._client.build_request(
+            client = self._client(url)
+            message = client.build_request(
                 method,
                 url,
                 headers=sent,
@@ -380,7 +394,7 @@ class Session:
                 timeout=limits,
                 extensions=extensions,
             )
-            return await self._client.send(message, stream=True)
+            return await client.send(message, stream=True)
         except httpx.HTTPError as error:
             raise _connection_error(error, error.request) from error
         except (httpx.InvalidURL, ValueError) as error:
@@ -401,26 +415,23 @@ def _context(verify: Verify) -> ssl.SSLContext:
         ) from error
 
 
-def _direct(verify: ssl.SSLContext, limits: httpx.Limits) -> httpx.AsyncHTTPTransport:
-    options: list[tuple[int, int, int]] = []
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        # Without it megabytes wait in the kernel: the count of bytes sent runs ahead of the wire, and the time
-        # until they are gone is taken for time without an answer.
-        options.append((socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PIECE))
-    return httpx.AsyncHTTPTransport(verify=verify, http1=True, http2=False, limits=limits, socket_options=options)
-
-
-class _Lending(httpx.AsyncHTTPTransport):
+class _Direct(httpx.AsyncHTTPTransport):
     """Its connections are those of _wire.py."""
 
     def __init__(self, verify: ssl.SSLContext, limits: httpx.Limits) -> None:
         super().__init__(verify=verify, limits=limits)
+        options: list[tuple[int, int, int]] = []
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Without it megabytes wait in the kernel: the count of bytes sent runs ahead of the wire, and the time
+            # until they are gone is taken for time without an answer.
+            options.append((socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, PIECE))
         # httpx has no argument for it. A version that keeps its connections elsewhere is none the worse for this line.
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=verify,
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
             keepalive_expiry=limits.keepalive_expiry,
+            socket_options=options,
             network_backend=Network(),
         )
 
@@ -428,18 +439,21 @@ class _Lending(httpx.AsyncHTTPTransport):
 async def _outgoing(
     body: Body, sent: Callable[[int], None] | None, share: Share | None, limiter: Limiter
 ) -> AsyncIterator[bytes]:
+    size = PIECE
     async for whole in body.pieces():
         view = memoryview(whole)
         start = 0
         while start < len(view):
-            piece = view[start : start + ((share and share.slice) or PIECE)]
+            piece = view[start : start + ((share and share.slice) or size)]
             start += len(piece)
             if share is not None:
                 await limiter.held_to(share, len(piece))
             # Counted before it goes: a failure in the middle must not make bytes on the wire look unsent.
             if sent is not None:
                 sent(len(piece))
+            began = limiter.clock.monotonic()
             yield piece  # type: ignore[misc]  # h11 takes a view as it takes bytes, and copies it once
+            size = min(2 * size, LARGEST_PIECE) if limiter.clock.monotonic() - began < NO_TIME else PIECE
 
 
 def _split(url: str) -> tuple[str, Login | None]:

@@ -1,7 +1,8 @@
-"""Connections for downloads, whose bytes go from the socket to where they belong without passing through HTTP's layers.
+"""Connections, whose bytes go between a socket and where they belong with as little between as there can be.
 
 Rule of this file: the HTTP library gets its connections here (httpcore's network backend), so everything but the body
-of a long answer is its business. A head is given to it to its last byte and no further, so that whoever reads a body
+of a long answer is its business. What is sent goes into the socket from where it is; each byte that moves begins the
+limit of waiting anew. A head is given to it to its last byte and no further, so that whoever reads a body
 knows that the rest of it is in the socket. Then a worker thread reads what is there into memory of its own and writes
 it out, while the event loop only waits for the socket. It is a faster road beside the plain one: through a proxy, or
 with any other backend, bodies are read as the library gives them.
@@ -29,8 +30,10 @@ RECEIVERS: Final = 4
 """Threads that read at once, and so the memory: a window for each."""
 WAKE: Final = 0.1
 """Where bytes come slowly, a thread is woken for what comes in so many seconds and not for each packet."""
-PATIENCE: Final = 1.0
+PATIENCE: Final = 0.3
 """Seconds for so much to come; then it is woken for each byte."""
+NEXT_ADDRESS: Final = 0.25
+"""Seconds after which another address is tried beside."""
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 
 Sink = Callable[[int, memoryview], None]
@@ -67,6 +70,7 @@ class Wire(httpcore.AsyncNetworkStream):
         self._in_head = True
         self._mark = 1
         self._rate = 0.0
+        self._then = time.monotonic()
 
     @property
     def at_body(self) -> bool:
@@ -156,10 +160,9 @@ class Wire(httpcore.AsyncNetworkStream):
             await to_thread.run_sync(sink, at, memoryview(piece))
             return len(piece)
         while True:
-            began = time.monotonic()
             count, ended = await to_thread.run_sync(self._bring, sink, at, most, limiter=self._receivers.limiter)
             if count or ended:
-                self._pace(count, time.monotonic() - began)
+                self._pace(count)
                 return count
             await self._wait_for(min(most, int(self._rate * WAKE)), timeout)
 
@@ -207,8 +210,10 @@ class Wire(httpcore.AsyncNetworkStream):
             view.release()
             self._receivers.give_back(window)
 
-    def _pace(self, count: int, seconds: float) -> None:
-        self._rate = 0.5 * self._rate + 0.5 * count / max(seconds, WAKE)
+    def _pace(self, count: int) -> None:
+        now = time.monotonic()
+        self._rate = 0.5 * self._rate + 0.5 * count / max(now - self._then, 0.001)
+        self._then = now
 
     def _mark_at(self, size: int) -> int:
         """Have the socket count as readable from about so many bytes on, or when it has ended; from how many it is."""
@@ -255,33 +260,59 @@ class Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> Wire:
-        """The first address of `host` that answers; each has its part of the time."""
-        with _translated(httpcore.ConnectError):
-            places = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        failure: httpcore.NetworkError | httpcore.TimeoutException = httpcore.ConnectTimeout("no connection in time")
-        for family, kind, number, _, place in places:
-            with anyio.move_on_after(None if timeout is None else timeout / len(places)):
-                try:
-                    with _translated(httpcore.ConnectError):
-                        connection = await _connected(family, kind, number, place)
-                except httpcore.ConnectError as error:
-                    failure = error
-                    continue
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                for option in socket_options or ():
-                    connection.setsockopt(*option)
-                return Wire(connection, self._receivers)
-        raise failure
+        """The first address of `host` that answers."""
+        try:
+            with anyio.fail_after(timeout), _translated(httpcore.ConnectError):
+                places = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                connection = await _first_of([(each[:3], each[4]) for each in places])
+        except TimeoutError:
+            raise httpcore.ConnectTimeout("no connection in time") from None
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in socket_options or ():
+            connection.setsockopt(*option)
+        return Wire(connection, self._receivers)
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
     ) -> Wire:
         """httpcore's; nobody asks for it."""
-        raise httpcore.ConnectError("Unix sockets are not for downloads")
+        raise httpcore.ConnectError("Unix sockets are not for transfers")
 
     async def sleep(self, seconds: float) -> None:
         """httpcore's."""
         await anyio.sleep(seconds)
+
+
+async def _first_of(places: list[tuple[tuple[int, int, int], Any]]) -> socket.socket:
+    """A connection to the address that answers first. The next one is tried when one has failed, or has not answered
+    within 250 ms (RFC 8305).
+    """
+    won: socket.socket | None = None
+    failure = OSError("it has no address")
+
+    async def attempt(kind: tuple[int, int, int], place: Any, failed: anyio.Event) -> None:
+        nonlocal won, failure
+        try:
+            connection = await _connected(*kind, place)
+        except OSError as error:
+            failure = error
+            failed.set()
+            return
+        if won is None:
+            won = connection
+            group.cancel_scope.cancel()
+        else:
+            connection.close()
+
+    async with anyio.create_task_group() as group:
+        for kind, place in places:
+            failed = anyio.Event()
+            group.start_soon(attempt, kind, place, failed)
+            with anyio.move_on_after(NEXT_ADDRESS):
+                await failed.wait()
+    if won is None:
+        raise failure
+    return won
 
 
 async def _connected(family: int, kind: int, number: int, place: Any) -> socket.socket:

@@ -16,6 +16,7 @@ from typing import Final, Literal, TypeAlias
 
 import anyio
 
+from holdfast.buffers import Buffers
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import UsageError
 from holdfast.planner import Backoff, Budget, Controller, Share
@@ -78,6 +79,8 @@ class Limiter:
         self._crowd = crowd or Crowd()
         self._crowd.limiters.append(self)
         self.controller: Controller = Controller(clock.monotonic(), ceiling=ceiling)
+        self.buffers: Buffers = Buffers()
+        """For the chunks of all transfers."""
         self._used = 0
         self._holds: dict[Share, int] = {}
         """How many connections each transfer has now, if it has any."""

@@ -1,13 +1,14 @@
 """Sends a file as parallel chunks: one reader, N senders (protocol.md, section 3).
 
 Rule of this file: the file is read once, in order, by one reader, which also hashes it; N senders put chunks on the
-wire, and a chunk stays in its buffer until the server has it. So memory is at most the chunk size times (N + 1),
-whatever the file's size and whatever fails. A chunk is sent again only after the server was asked (P-RETRY-1), and
-only as far as it is missing there. A hole of the file goes its way among the chunks where the server takes holes
-(P-HOLE-1): it has no buffer, and is told of in one request, whatever its length.
+wire, and a chunk stays in its buffer until the server has it. So memory is at most the chunk size times (N + 1), and
+what buffers.py allows, whatever the file's size and whatever fails. A chunk is sent again only after the server was
+asked (P-RETRY-1), and only as far as it is missing there. A hole of the file goes its way among the chunks where the
+server takes holes (P-HOLE-1): it has no buffer, and is told of in one request, whatever its length.
 """
 
 import contextlib
+import mmap
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class Chunk:
     """Bytes of the file in their buffer, until the server has them."""
 
     span: Span
-    buffer: bytearray
+    buffer: mmap.mmap
     digest: Digest
 
     def view(self, span: Span) -> memoryview:
@@ -98,7 +99,7 @@ class ParallelRoad:
             concurrency=upload.job.concurrency,
         )
         self._algorithm = protocol.chunk_algorithm(state.wants)
-        self._buffers: list[bytearray] = []
+        self._buffers = self._limiter.buffers
         self._missing = RangeSet()
         """What the server lacked when it was last asked, less what it has taken since."""
         self._failure: HoldfastError | StartAgain | None = None
@@ -153,7 +154,8 @@ class ParallelRoad:
                 catching_up = anyio.CancelScope()
                 group.start_soon(self._catch_up, catching_up, group.cancel_scope)
                 try:
-                    await self._read(into, wanted, left)
+                    with self._limiter.controller.reading():
+                        await self._read(into, wanted, left)
                 except (HoldfastError, StartAgain) as error:
                     self._fail(error, group.cancel_scope)
                 finally:
@@ -171,7 +173,9 @@ class ParallelRoad:
                     self._advance(at)
                     part = Span(at, min(at + self.plan.chunk_size(left), hole.start))
                     upload.tracker.chunk_size = part.length
-                    buffer = self._take(part.length)
+                    if self._flights:
+                        await self._buffers.room(part.length, self.plan.memory)
+                    buffer = self._buffers.take(part.length)
                     found = await upload.read(part.start, memoryview(buffer)[: part.length], self._algorithm)
                     assert found is not None
                     at = part.end
@@ -233,15 +237,18 @@ class ParallelRoad:
         """Send a chunk until the server has it, from here or from a connection that came to help."""
         self._flights.add(flight)
         self._changed()
-        with flight.scope:
-            await self._deliver(flight)
-            flight.landed = True
-        self._flights.discard(flight)
-        self._changed()
+        try:
+            with flight.scope:
+                await self._deliver(flight)
+                flight.landed = True
+        finally:
+            self._flights.discard(flight)
+            self._changed()
+            if isinstance(flight.chunk, Chunk):
+                # A copy may still be reading from it.
+                self._buffers.give_back(flight.chunk.buffer, again=flight.landed and not flight.helped)
         if isinstance(flight.chunk, Hole):
             self._upload.sparse += flight.chunk.span.length
-        elif not flight.helped:  # else a copy may still be reading from it
-            self._buffers.append(flight.chunk.buffer)
 
     async def _help(self) -> None:
         """All is read, and this connection has nothing to do: send a chunk that takes much longer than it should.
@@ -428,11 +435,3 @@ class ParallelRoad:
         if self._failure is None:
             self._failure = error
         scope.cancel()
-
-    def _take(self, size: int) -> bytearray:
-        """A buffer of at least `size` bytes; used ones go round, fresh ones cost a page fault for each 4 KiB."""
-        while self._buffers:
-            buffer = self._buffers.pop()
-            if len(buffer) >= size:
-                return buffer
-        return bytearray(size)

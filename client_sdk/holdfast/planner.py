@@ -6,7 +6,8 @@ monotonic clock), and so is randomness.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -21,6 +22,11 @@ MOST_CONNECTIONS: Final = 16
 LEAST_READY: Final = 2
 """Connections that are kept where the source of the bytes is the limit: one sends while the other is answered."""
 START_CHUNK: Final = 2 * MIB
+NEAR: Final = 0.02
+"""Seconds of a round trip, below which distance is no reason for many connections;"""
+NEAR_CONNECTIONS: Final = 2
+NEAR_CHUNK: Final = 8 * MIB
+"""then it is begun with these."""
 SMALLEST_CHUNK: Final = MIB
 LARGEST_CHUNK: Final = 64 * MIB
 MEMORY: Final = 48 * MIB
@@ -115,12 +121,13 @@ class Controller:
     """Chunk size and number of connections for one origin and direction, learnt from what happens there.
 
     All transfers to that origin share it. Sizes in bytes; `now` is in seconds of any monotonic clock and never goes
-    back. `memory` bounds the chunks in memory: their size times the connections, and one more that is being read.
+    back. `memory` bounds the chunks in memory: their size times the connections, and one more that each transfer reads.
     `ceiling` is the largest chunk that the origin takes, if that was learnt before.
 
-    Connections: begun with 8, doubled while that pays, then a fourth more or fewer are tried now and then (after 5
-    seconds, and rarer, up to a minute, while it changes nothing). More of them pay if the bytes on the wire grow by
-    a tenth of what they would grow by if connections were all that is lacking; fewer are kept if less than 5 % is lost.
+    Connections: begun with 8, or with 2 where a round trip takes less than 20 ms, doubled while that pays, then a
+    fourth more or fewer are tried now and then (after 5 seconds, and rarer, up to a minute, while it changes nothing).
+    More of them pay if the bytes on the wire grow by a tenth of what they would grow by if connections were all that
+    is lacking; fewer are kept if less than 5 % is lost.
     Bytes are counted over half a second and a chunk of each connection, after a moment for new ones to come up to
     speed, and only while all of them had something to do.
     If they wait for bytes for a fifth of the time, whoever reads and hashes is what limits, and those are given up that
@@ -128,14 +135,15 @@ class Controller:
     Asked for less (429, 503) it goes back to the number that was good before a probe, or else to half, and with 429 to
     those that the server has let in; and stays below for a minute. A broken or stalled connection changes nothing.
 
-    Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 4 to 10
-    seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 24th of the bytes
-    that go through between two breaks, so that no more than some percent are sent twice.
+    Chunk size: begun with 2 MiB, where it is near with 8 MiB, and moved half-way to what takes 20 times as long as the
+    request around it, 4 to 10 seconds; changes below a fifth are let be. Where connections break, a chunk has at most a
+    24th of the bytes that go through between two breaks, so that no more than some percent are sent twice.
     """
 
     def __init__(self, now: float, *, memory: int = MEMORY, ceiling: int | None = None) -> None:
         self._memory = memory
         self._size = START_CHUNK
+        self._readers = 0
         self._ceiling = ceiling
         self._proven = True
         self._overhead: float | None = None
@@ -172,7 +180,8 @@ class Controller:
     @property
     def chunk_size(self) -> int:
         """Bytes of the next chunk; whoever cuts rounds it to what the server takes."""
-        size = min(self._size, max(SMALLEST_CHUNK, self._memory // (self._connections + 1)))
+        held = self._connections + max(self._readers, 1)
+        size = min(self._size, max(SMALLEST_CHUNK, self._memory // held))
         if self._breaks:
             size = min(size, max(SMALLEST_CHUNK, int(self._bytes / self._breaks / 24)))
         return size if self._ceiling is None else min(size, self._ceiling)
@@ -196,6 +205,21 @@ class Controller:
     def pause(self, now: float) -> float:
         """Seconds for which nothing may be sent to this origin; 0 most of the time."""
         return max(0.0, self._resume_at - now)
+
+    def met(self, seconds: float) -> None:
+        """A request without a body was answered after so many seconds. Counts until the first chunk was accepted."""
+        if self._rate is None and seconds < NEAR and self._good > NEAR_CONNECTIONS:
+            self._connections = self._good = NEAR_CONNECTIONS
+            self._size = NEAR_CHUNK
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """In the block one transfer more reads chunks to be sent."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
 
     def began(self, now: float) -> None:
         """A connection begins to send a chunk."""
@@ -389,6 +413,11 @@ class Plan:
         """Connections to use at once, 1 to 64."""
         return self._controller.connections if self._concurrency is None else self._concurrency
 
+    @property
+    def memory(self) -> int:
+        """Bytes of chunks that may be in memory at once."""
+        return max(MEMORY, 0 if self._chunk_size is None else self._fit(self._chunk_size) * (self.concurrency + 1))
+
     def chunk_size(self, left: int) -> int:
         """Bytes of the next chunk where `left` are still to be cut: a multiple of the granule, at least one.
 
@@ -398,6 +427,8 @@ class Plan:
         if self._chunk_size is not None:
             return self._fit(self._chunk_size)
         share = max(SMALLEST_CHUNK, -(-left // (2 * self.concurrency)))
+        if self._concurrency is not None:
+            share = min(share, max(SMALLEST_CHUNK, MEMORY // (self._concurrency + 1)))
         return self._fit(min(self._controller.chunk_size, share))
 
     def half(self, size: int) -> int:

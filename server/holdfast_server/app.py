@@ -25,6 +25,7 @@ from holdfast_server.http.proxies import Proxies
 from holdfast_server.http.rationing import Rationing
 from holdfast_server.live.history import History
 from holdfast_server.live.hub import Hub
+from holdfast_server.page.assets import Page
 from holdfast_server.settings import Limits, Settings
 from holdfast_server.storage.local import LocalStorage
 from holdfast_server.storage.neighbours import Neighbours
@@ -86,6 +87,7 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
                         site.uploads = site.hub = None
 
     files = Files(site.get, settings)
+    page = Page()
     api = Api(site.get, site.get_hub)
     live = Live(site.get_hub)
     app = _Application(
@@ -100,6 +102,8 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
             Route(EVENTS_PATH, _Endpoint(live.events)),
             Route(LIVE_PATH, _Endpoint(live.socket)),
             WebSocketRoute(LIVE_PATH, _Endpoint(live.socket)),
+            Route("/", _Endpoint(page.index)),
+            Route("/page/{name}", _Endpoint(page.asset)),
             Route("/health/live", _Endpoint(api.live)),
             Route("/health/ready", _Endpoint(api.ready)),
         ],

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from benchmarks import goals, page
 from benchmarks.clients import HOLDFAST, SEQUENTIAL
+from benchmarks.families import downloads, live
 from benchmarks.peers import NGINX, TUSD_PEER, holdfast
 from benchmarks.report import MEMORY, TRANSFER, Report, Sample, Table, cpu, median, number, percentile, rate, ratio
 from benchmarks.units import GIB, MIB, parse_size, size_text
@@ -175,6 +176,8 @@ def test_every_aim_names_rows_that_there_are(goal: goals.Goal) -> None:
         for n in (1, 2)
     }
     names |= {peer.name for peer in (TUSD_PEER, NGINX)} | {""}
+    names |= {f"{holdfast('os').name}{live.STREAM}", *live.BESIDE}
+    names |= {downloads.OURS_16, downloads.ARIA2_16}
     names |= {f"{client.name} to {server}" for client in (HOLDFAST, *SEQUENTIAL) for server in ("holdfast", "tusd")}
     assert {row for _, row in asked} <= names
     families = Path(goals.__file__).parent / "families"

@@ -1,6 +1,8 @@
 """Files to send, a journal of the test's own, and a client with short limits."""
 
 import random
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -69,3 +71,15 @@ def make_client(tmp_path: Path, face: Callable[..., AsyncClient]) -> Callable[..
         return face(**(settings | more))
 
     return make
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A PEM file with a key, for 127.0.0.1."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed: apt install openssl")
+    path = tmp_path / "server.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    named = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(path)]
+    subprocess.run([*made, *named], check=True, capture_output=True)
+    return path

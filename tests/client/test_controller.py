@@ -5,7 +5,18 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from holdfast.planner import LARGEST_CHUNK, MEMORY, MOST_CONNECTIONS, SMALLEST_CHUNK, Controller
+from holdfast.planner import (
+    LARGEST_CHUNK,
+    MEMORY,
+    MOST_CONNECTIONS,
+    NEAR,
+    NEAR_CHUNK,
+    NEAR_CONNECTIONS,
+    SMALLEST_CHUNK,
+    START_CHUNK,
+    START_CONNECTIONS,
+    Controller,
+)
 
 MIB = 1024 * 1024
 PIECE = 256 * 1024
@@ -103,9 +114,12 @@ class Run:
         self.history.append((self.now, self.controller.connections, self.controller.chunk_size))
 
 
-def run(link: Link, size: int) -> Run:
-    """A transfer to its end."""
-    found = Run(link, Controller(0.0), size)
+def run(link: Link, size: int, near: float | None = None) -> Run:
+    """A transfer to its end. `near` is how long a request without a body took before it, if there was one."""
+    controller = Controller(0.0)
+    if near is not None:
+        controller.met(near)
+    found = Run(link, controller, size)
     found.go()
     return found
 
@@ -156,9 +170,10 @@ def test_chunks_stay_small_on_a_slow_link() -> None:
     assert found.history[-1][2] == SMALLEST_CHUNK
 
 
-def test_where_connections_break_little_is_sent_twice() -> None:
+@pytest.mark.parametrize("near", [None, 0.001], ids=["far", "near"])
+def test_where_connections_break_little_is_sent_twice(near: float | None) -> None:
     size = 2048 * MIB
-    found = run(Link(total=40 * MIB, each=8 * MIB, delay=0.05, breaks_every=32 * MIB), size)
+    found = run(Link(total=40 * MIB, each=8 * MIB, delay=0.05, breaks_every=32 * MIB), size, near)
     assert found.wire <= 1.05 * size + MOST_CONNECTIONS * PIECE
 
 
@@ -272,3 +287,26 @@ def test_connections_that_send_nothing_for_other_reasons_stay(fed: bool) -> None
     for step in range(1, 200):
         controller.moved(MIB, step / 100)
     assert controller.connections == 8
+
+
+def test_where_a_round_trip_is_short_two_connections_begin() -> None:
+    controller = Controller(0.0)
+    controller.met(0.5)
+    assert (controller.connections, controller.chunk_size) == (START_CONNECTIONS, START_CHUNK)
+    controller.met(NEAR / 2)
+    assert (controller.connections, controller.chunk_size) == (NEAR_CONNECTIONS, NEAR_CHUNK)
+
+
+def test_what_was_learnt_from_chunks_is_not_begun_anew() -> None:
+    controller = Controller(0.0)
+    controller.began(0.0)
+    controller.accepted(START_CHUNK, 1.0, 0.05, 1.0)
+    controller.met(NEAR / 2)
+    assert controller.connections == START_CONNECTIONS
+
+
+def test_each_transfer_that_reads_has_its_part_of_the_memory() -> None:
+    controller = Controller(0.0)
+    controller.met(NEAR / 2)
+    with controller.reading(), controller.reading(), controller.reading(), controller.reading():
+        assert controller.chunk_size <= MEMORY // (NEAR_CONNECTIONS + 4)

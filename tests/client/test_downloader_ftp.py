@@ -2,9 +2,7 @@
 
 import os
 import random
-import shutil
 import ssl
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -46,17 +44,6 @@ def serve(root: Path) -> Iterator[Serve]:
     """Starts a server; what its file is called, without the scheme."""
     with ExitStack() as stack:
         yield lambda **how: f"127.0.0.1:{stack.enter_context(FtpServer(root, **how)).port}/sub%20folder/film.mkv"
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed: apt install openssl")
-    path = tmp_path / "server.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    named = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(path)]
-    subprocess.run([*made, *named], check=True, capture_output=True)
-    return path
 
 
 PATIENT = Timeouts(connect=5, stall=5, response=5)

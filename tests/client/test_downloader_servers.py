@@ -2,6 +2,7 @@
 
 import gzip
 import random
+import ssl
 import threading
 import time
 import zlib
@@ -547,3 +548,18 @@ async def test_a_digest_makes_mirrors_of_different_servers(
         with pytest.raises(holdfast.VerificationFailed):
             await client.download(f"{server.url}/f", tmp_path / "g", mirrors=[f"{liar.url}/f"], checksum=sum_)
     assert not (tmp_path / "g").exists()
+
+
+async def test_over_tls(make_client: MakeClient, certificate: Path, rng: random.Random, tmp_path: Path) -> None:
+    """The road from socket to file is the same; a certificate that nobody vouches for ends it."""
+    content = rng.randbytes(40 * MIB)
+    ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ours.load_cert_chain(certificate)
+    trusting = ssl.create_default_context(cafile=certificate)
+    with Scripted(without_sums(lambda asked: good(content, asked)), ours) as server:
+        async with make_client(verify=trusting) as client:
+            result = await client.download(f"{server.url}/f", tmp_path / "f", segments=3)
+        assert result.path.read_bytes() == content
+        async with make_client() as client:
+            with pytest.raises(holdfast.ConnectionFailed, match="certificate"):
+                await client.download(f"{server.url}/f", tmp_path / "g", max_attempts=1)

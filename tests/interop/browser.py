@@ -1,6 +1,7 @@
 """A headless Chromium, and the site whose pages it shows.
 
     Site       serves a folder on loopback; its origin is another one than that of the server under test
+    Driver     a browser of its own, driven by a script with one JSON command a line
     Browser    opens a page and calls functions of it, through browser.cjs
 
 Rule of this file: Chromium is that of the system (`chromium`, or $CHROMIUM), the packages are those of `make interop`.
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from queue import Empty, Queue
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tests.support.process import environment, kill_group
 from tests.support.waiting import scaled
@@ -98,10 +99,10 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-class Browser:
-    """One page of a browser of its own, whose profile is thrown away at the end."""
+class Driver:
+    """A browser of its own, whose profile is thrown away at the end; `script` drives it, one JSON command a line."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, script: Path) -> None:
         path = chromium()
         assert path is not None
         self.log = home / "browser.log"
@@ -109,7 +110,7 @@ class Browser:
         self._scratch = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                ["node", str(HERE / "browser.cjs"), str(MODULES), path],
+                ["node", str(script), str(MODULES), path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -125,7 +126,7 @@ class Browser:
             self.close()
             raise
 
-    def __enter__(self) -> "Browser":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -134,19 +135,6 @@ class Browser:
         if error is not None:
             error.add_note(self.read_log())
         self.close()
-
-    def open(self, url: str) -> None:
-        """Go to a page. Blocks until it has loaded."""
-        self._send({"open": url})
-        self._answer(f"the page {url}", 30)
-
-    def call(self, name: str, given: Any = None, *, within: float = 60.0) -> Any:
-        """Call a function of the page's `interop`, and wait for its answer, at most `within` seconds (scaled).
-
-        Raises AssertionError if it does not come, or if the function throws.
-        """
-        self._send({"call": name, "with": given})
-        return self._answer(f"the end of {name}", within)
 
     def read_log(self) -> str:
         """What the browser's console said; the last 5,000 characters of it."""
@@ -188,3 +176,23 @@ class Browser:
         for line in self._process.stdout:
             self._answers.put(line)
         self._answers.put(b"")
+
+
+class Browser(Driver):
+    """One page of a browser."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home, HERE / "browser.cjs")
+
+    def open(self, url: str) -> None:
+        """Go to a page. Blocks until it has loaded."""
+        self._send({"open": url})
+        self._answer(f"the page {url}", 30)
+
+    def call(self, name: str, given: Any = None, *, within: float = 60.0) -> Any:
+        """Call a function of the page's `interop`, and wait for its answer, at most `within` seconds (scaled).
+
+        Raises AssertionError if it does not come, or if the function throws.
+        """
+        self._send({"call": name, "with": given})
+        return self._answer(f"the end of {name}", within)

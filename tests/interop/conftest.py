@@ -1,10 +1,9 @@
-"""What the tests of clients of others share: a browser with a page that has them, and the report of what came out.
+"""What the tests of clients of others share: a browser with a page that has them, and their place in the report.
 
 Rule of this file: a test with a mark `client` becomes an entry of the report (`--clients-report FILE`), under its own
-name in words. An entry is as good as the worst run of its test.
+name in words.
 """
 
-import json
 import random
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -13,40 +12,25 @@ from typing import Any
 import pytest
 from tests.interop.browser import Browser, Site, bundle, missing
 from tests.interop.clients import Client
+from tests.support import clients_report
 from tests.support.process import ServerProcess
 
 HERE = Path(__file__).parent
-WORST = ("failed", "skipped", "passed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "client(client): the client of others that this test drives")
-    if config.getoption("--clients-report"):
-        config.pluginmanager.register(_Report(config.getoption("--clients-report")))
 
 
-class _Report:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.outcomes: dict[tuple[str, str, str], str] = {}
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item, call: "pytest.CallInfo[None]") -> Generator[None, Any, Any]:
-        report = yield
-        mark = item.get_closest_marker("client")
-        if mark is not None and (report.when == "call" or report.outcome != "passed"):
-            client: Client = mark.args[0]
-            name = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
-            key = (client.name, client.version(), name)
-            self.outcomes[key] = min(self.outcomes.get(key, "passed"), report.outcome, key=WORST.index)
-        return report
-
-    def pytest_sessionfinish(self) -> None:
-        entries = [
-            {"client": client, "version": version, "what": what, "outcome": outcome}
-            for (client, version, what), outcome in self.outcomes.items()
-        ]
-        self.path.write_text(json.dumps(entries, indent=1))
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> Generator[None, Any, Any]:
+    report = yield
+    mark = item.get_closest_marker("client")
+    if mark is not None:
+        client: Client = mark.args[0]
+        name = getattr(item, "originalname", item.name).removeprefix("test_").replace("_", " ")
+        clients_report.name(report, client.name, client.version(), name)
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,13 @@
 """JWT: what is taken, and every way to forge one that is known."""
 
 import base64
+import contextlib
 import hashlib
 import hmac
+import http.server
 import inspect
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth import Principal, Request
 from holdfast_server.auth import jwt as rules
-from holdfast_server.auth.jwks import FRESH, PAUSE, KeyAddress, KeyFile, check_address
+from holdfast_server.auth.jwks import FRESH, MOST, PAUSE, KeyAddress, KeyFile, check_address, fetched
 from holdfast_server.auth.jwt import Jwt
 
 pytestmark = pytest.mark.anyio
@@ -259,3 +262,46 @@ def test_keys_come_by_a_way_that_nobody_can_change(url: str) -> None:
         check_address(url)
     check_address("https://id.example/jwks")
     check_address("http://127.0.0.1:9000/jwks")
+
+
+@pytest.mark.rule("A-JWT-1")
+def test_keys_come_over_http_whole_and_bounded(tmp_path: Path) -> None:
+    """What is no 200, redirects somewhere, or has no end is not taken."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            match self.path:
+                case "/keys?a=b":
+                    self._answer(200, published(RSA))
+                case "/elsewhere":
+                    self._answer(302, b"", ("Location", "/keys?a=b"))
+                case "/long":
+                    self._answer(200, b" " * (MOST + 1))
+                case _:
+                    self._answer(404, b"")
+
+        def _answer(self, status: int, body: bytes, *fields: tuple[str, str]) -> None:
+            self.send_response(status)
+            for name, value in (("Content-Length", str(len(body))), *fields):
+                self.send_header(name, value)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is the base class's
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            assert fetched(f"{url}/keys?a=b") == published(RSA)
+            for path, words in (("/elsewhere", "302"), ("/long", "more than"), ("/nowhere", "404")):
+                with pytest.raises(ValueError, match=words):
+                    fetched(url + path)
+        finally:
+            server.shutdown()
+            thread.join()
+    with pytest.raises(OSError, match="refused"):
+        fetched(url + "/keys")

@@ -79,7 +79,7 @@ def test_without_a_least_speed_and_a_stall_timeout_nobody_is_too_slow() -> None:
 
 
 def test_a_trickle_is_looked_after_less_and_less_often() -> None:
-    trickling = pace(Clock())
+    trickling = Pace(Settings(data=Path()), None, Clock(), lambda: 0.0)
     seen = []
     for _ in range(5):
         trickling.gathered(1)

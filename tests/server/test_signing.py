@@ -103,7 +103,7 @@ def test_no_byte_of_it_can_be_changed(tmp_path_factory: pytest.TempPathFactory, 
     path = tmp_path_factory.getbasetemp() / "keys-of-all"
     path.write_text(KEY)
     signatures = Signatures(path, now=CLOCK)
-    signature = parse_qs(urlsplit(sign(scopes=["write"])).query)["signature"][0]
+    signature = parse_qs(urlsplit(sign(f"http://x/files/{ID}")).query)["signature"][0]
     place = data.draw(st.integers(0, len(signature) - 1))
     other = data.draw(st.sampled_from("ABCxyz019-_.=").filter(lambda each: each != signature[place]))
     changed = signature[:place] + other + signature[place + 1 :]

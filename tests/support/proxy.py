@@ -59,6 +59,7 @@ class Proxy:
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._closing = threading.Event()
+        self._cut = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._start(self._accept)
@@ -78,6 +79,15 @@ class Proxy:
         for each in sockets:
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        """From now on the server cannot be reached: connections end, and new ones are ended at once; until `mend`."""
+        self._cut.set()
+        self.drop_all()
+
+    def mend(self) -> None:
+        """The network is back."""
+        self._cut.clear()
 
     def close(self) -> None:
         """End all connections and stop listening. Blocks until its threads have ended."""
@@ -102,6 +112,9 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self._cut.is_set():
+                client.close()
+                continue
             try:
                 server = socket.create_connection(self._target, timeout=scaled(10))
             except OSError:

@@ -6,6 +6,7 @@ ends. So a script can say what no honest server says.
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -54,14 +55,15 @@ def good(content: bytes, asked: Asked, *lines: str, etag: str = '"one"') -> list
 class Scripted:
     """The server, in threads; `asked` has what came."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self._tls = tls
         self.asked: list[Asked] = []
         self._guard = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> "Scripted":
         self._start(self._accept)
@@ -96,7 +98,10 @@ class Scripted:
     def _serve(self, connection: socket.socket) -> None:
         with self._guard:
             self._open.add(connection)
-        with connection, contextlib.suppress(OSError):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            stack.enter_context(connection)
+            if self._tls is not None:
+                connection = stack.enter_context(self._tls.wrap_socket(connection, server_side=True))
             text = b""
             while b"\r\n\r\n" not in text:
                 piece = connection.recv(65536)

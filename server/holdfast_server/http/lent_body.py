@@ -33,7 +33,9 @@ LENDING: Final = "holdfast.request.socket"
 RUN: Final = 1024 * 1024
 """Bytes of memory that each thread has to read into; they are written in one call."""
 FAST: Final = 128 * 1024
-"""So many bytes within `LINGER` make it worth a thread's while to wait for more."""
+"""So many bytes within `LINGER` make it worth a thread's while to wait for more..."""
+ENOUGH: Final = 512 * 1024
+"""...and so many are worth waking it before that: each time costs a switch of threads and three calls."""
 
 PROCESSORS: Final = os.cpu_count() or 1
 """While more bodies arrive than this, no thread waits: another one has something to do."""
@@ -236,7 +238,7 @@ class LentBody:
             self._fast = False
             return False
         # poll(2) comes back when so many bytes are there, or the end: not for every packet.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, min(FAST, want))
-        self._fast = bool(self._poll.poll(LINGER * 1000))
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, min(ENOUGH, want))
+        self._fast = bool(self._poll.poll(LINGER * 1000)) or self._there() >= FAST
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         return True

@@ -5,6 +5,7 @@ disk was slow. What a request brought is kept when it ends so (T-PATCH-4).
 """
 
 import fcntl
+import random
 import socket
 import struct
 import termios
@@ -23,17 +24,22 @@ TRICKLE: Final = 4 * 1024
 """Who sends less than this at a time is looked after less and less often..."""
 LINGER: Final = 0.002
 """...from so many seconds, in which there may be more to be taken at once: threads and calls are dear..."""
-LONGEST_LINGER: Final = 8.0
-"""...to so many. What has arrived meanwhile is in the kernel, and stays there when the connection is lost."""
+LONGEST_LINGER: Final = 16.0
+"""...to so many or half of that, so that those that came together are not looked after together. What has arrived
+meanwhile is in the kernel, and stays there when the connection is lost."""
 CHARGE: Final = "holdfast.charge"
 """In a scope: how to say that so many bytes were sent or fetched; answers the seconds to wait for that."""
 
 
 class Pace:
-    """One request that sends or fetches. `clock` gives seconds that never jump."""
+    """One request that sends or fetches. `clock` gives seconds that never jump, `chance` is uniform in [0, 1)."""
 
     def __init__(
-        self, settings: Settings, charge: Callable[[int], float] | None, clock: Callable[[], float] = time.monotonic
+        self,
+        settings: Settings,
+        charge: Callable[[int], float] | None,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         limits = settings.limits
         self.stall_timeout = settings.stall_timeout
@@ -44,6 +50,7 @@ class Pace:
         self._window = min(WINDOW, settings.stall_timeout)
         self._charge = charge
         self._clock = clock
+        self._chance = chance
         self._end = None if limits.max_request_time is None else clock() + limits.max_request_time
         self._waited = 0.0
         self._bytes = 0
@@ -54,7 +61,10 @@ class Pace:
 
     def gathered(self, size: int) -> None:
         """So many bytes had come when they were about to be read."""
-        self.linger = LINGER if size >= TRICKLE else min(self.linger * 32, LONGEST_LINGER)
+        if size >= TRICKLE:
+            self.linger = LINGER
+        else:
+            self.linger = min(self.linger * 32, LONGEST_LINGER * (1 - self._chance() / 2))
 
     @property
     def over(self) -> bool:

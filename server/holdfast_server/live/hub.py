@@ -28,7 +28,7 @@ from holdfast_server.catalog.base import Catalog, CatalogError, Tally, Watched
 from holdfast_server.live import frames, moving
 from holdfast_server.live.frames import Frame, Motion
 from holdfast_server.live.moving import Course, Moving
-from holdfast_server.live.subscriber import Outlet, Subscriber, topics_of
+from holdfast_server.live.subscriber import MOST_STATES, Outlet, Subscriber, topics_of
 from holdfast_server.settings import Settings
 from holdfast_server.storage.neighbours import Neighbours
 from holdfast_server.uploads.service import Uploads
@@ -70,6 +70,7 @@ class Hub:
         self._pings: deque[tuple[float, Subscriber]] = deque()
         self._by_topic: dict[Topic, set[Subscriber]] = {}
         self._watched = anyio.Event()
+        self._states: dict[str, tuple[Upload, Motion, Frame]] = {}
         self._dirty: set[str] = set()
         self._told_at: dict[str, float] = {}
         self._moved = anyio.Event()
@@ -88,6 +89,16 @@ class Hub:
 
     def motion(self, upload_id: str) -> Motion:
         return self.moving.motion(upload_id, self._monotonic())
+
+    def state(self, upload: Upload) -> Frame:
+        """How far an upload is now. The same frame as before while nothing has changed: many may come at once."""
+        motion = self.motion(upload.id)
+        known = self._states.get(upload.id)
+        if known is None or known[:2] != (upload, motion):
+            if len(self._states) >= MOST_STATES:
+                self._states.clear()
+            known = self._states[upload.id] = (upload, motion, frames.progress(upload, motion, self.now()))
+        return known[2]
 
     def _monotonic(self) -> float:
         return self._uploads.monotonic()

@@ -17,7 +17,7 @@ from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import Principal
 from holdfast_server.catalog.base import Catalog, Event, Watched
 from holdfast_server.live import frames
-from holdfast_server.live.frames import Frame, Motion
+from holdfast_server.live.frames import Frame
 from holdfast_server.uploads.upload import Upload
 
 MOST_FRAMES: Final = 256
@@ -27,6 +27,7 @@ RUN: Final = 64
 """So many frames are written without waiting for more."""
 PAGE: Final = 200
 """Events that are read at a time."""
+SOON: Final = 0.002
 PATIENCE: Final = 30.0
 """Seconds for which one that recovers may not read."""
 MOST_STATES: Final = 1000
@@ -66,7 +67,7 @@ class Hub(Protocol):
 
     def join(self, subscriber: "Subscriber", topics: Iterable[Topic]) -> None: ...
     def leave(self, subscriber: "Subscriber", topics: Iterable[Topic]) -> None: ...
-    def motion(self, upload_id: str) -> Motion: ...
+    def state(self, upload: Upload) -> Frame: ...
     def now(self) -> float: ...
 
 
@@ -210,6 +211,8 @@ class Subscriber:
         told |= {"recovered": recovered, "epoch": hub.epoch, "offset": begin}
         if reason is not None:
             told["reason"] = reason
+        while begin > hub.offset and not self._closed:  # noqa: ASYNC110 - another process is a little ahead of this one
+            await anyio.sleep(SOON)
         self._answer("subscribed", message, told)
         after = await self._replay(new, begin)
         more = await self._tell_state(new)
@@ -268,9 +271,7 @@ class Subscriber:
             moving = await catalog.moving(watched(groups), MOST_STATES + 1)
             more = len(moving) > MOST_STATES
             found |= {upload.id: upload for upload in moving[:MOST_STATES]}
-        now = self._hub.now()
-        states = [frames.progress(upload, self._hub.motion(upload.id), now) for upload in found.values()]
-        await self._write(states)
+        await self._write([self._hub.state(upload) for upload in found.values()])
         return more
 
     async def _write(self, told: Sequence[Frame]) -> None:

@@ -6,6 +6,7 @@ committed bytes are gone has failed, and says so. Only unfinished uploads expire
 """
 
 import logging
+from collections.abc import Sequence
 
 import anyio
 
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 REMEMBERED = 30 * 86400.0
 """Seconds for which an expired or terminated upload is remembered."""
 _AT_ONCE = 100
+_TOGETHER = 8
 
 
 class Upkeep:
@@ -113,20 +115,36 @@ class Upkeep:
         """Removes what has expired now; how many there were."""
         removed = 0
         while uploads := await self._core.catalog.expired(self._core.now(), _AT_ONCE):
-            before = removed
-            for upload in uploads:
-                removed += await self._expire(upload)
-            if removed == before:
+            # Another process sweeps too: what it holds is left to it, and nobody waits for the other.
+            some = await self._expire_all(uploads, idle=True) or await self._expire_all(uploads, idle=False)
+            if not some:
                 break  # all of them are busy: another time
+            removed += some
         await self._core.catalog.purge(self._core.now() - REMEMBERED)
         return removed
 
-    async def _expire(self, upload: Upload) -> bool:
-        try:
-            await end(self._core, self._writers, upload.id, State.EXPIRED, only_expired=True)
-        except ProblemError:
-            return False
-        return True
+    async def _expire_all(self, uploads: Sequence[Upload], *, idle: bool) -> int:
+        """How many of these were removed; with `idle` only such that nobody holds. Several at once share commits."""
+        limiter, removed = anyio.CapacityLimiter(_TOGETHER), 0
+        failures: list[OSError | CatalogError] = []
+
+        async def expire(upload: Upload) -> None:
+            nonlocal removed
+            try:
+                async with limiter:
+                    await end(self._core, self._writers, upload.id, State.EXPIRED, only_expired=True, only_idle=idle)
+                    removed += 1
+            except ProblemError:
+                return
+            except (OSError, CatalogError) as error:
+                failures.append(error)
+
+        async with anyio.create_task_group() as tasks:
+            for upload in uploads:
+                tasks.start_soon(expire, upload)
+        if failures:
+            raise failures[0]
+        return removed
 
 
 async def end(
@@ -137,13 +155,20 @@ async def end(
     *,
     only_expired: bool = False,
     only_empty: bool = False,
+    only_idle: bool = False,
 ) -> None:
     """Ends an upload: its writers, its bytes, and its place in the catalog but for a tombstone.
 
     Raises ProblemError: `not-found`, `gone`; `range-busy` if a writer does not let go; `fenced` if it has not
-    expired, or has bytes, and that was asked for.
+    expired, or has bytes, or somebody holds it, and that was asked for.
     """
-    reservation = await writers.take_over(upload_id, 0, EVERYTHING)
+    if only_idle:
+        held = await core.storage.reserve(upload_id, 0, EVERYTHING)
+        if held is None:
+            raise ProblemError("fenced", "Somebody is at it.")
+        reservation = held
+    else:
+        reservation = await writers.take_over(upload_id, 0, EVERYTHING)
     try:
         upload = await core.find(upload_id)
         if only_expired and (upload.expires is None or upload.expires > core.now()):

@@ -59,10 +59,16 @@ END;
 CREATE TRIGGER usage_less AFTER UPDATE OF state, length, received ON upload
     WHEN NEW.owner IS NOT NULL AND (OLD.counted <> NEW.counted OR OLD.open <> NEW.open)
 BEGIN
-    UPDATE usage SET
-        open = open + NEW.open - OLD.open,
-        billions = billions + NEW.counted / 1000000000 - OLD.counted / 1000000000,
-        units = units + NEW.counted % 1000000000 - OLD.counted % 1000000000
-    WHERE owner = NEW.owner;
+    -- An owner whose uploads come to nothing has no row, and gets one again when they come to something.
+    INSERT INTO usage VALUES (
+        NEW.owner,
+        NEW.open - OLD.open,
+        NEW.counted / 1000000000 - OLD.counted / 1000000000,
+        NEW.counted % 1000000000 - OLD.counted % 1000000000
+    )
+    ON CONFLICT DO UPDATE SET
+        open = open + excluded.open,
+        billions = billions + excluded.billions,
+        units = units + excluded.units;
     DELETE FROM usage WHERE owner = NEW.owner AND open = 0 AND billions = 0 AND units = 0;
 END;

@@ -1,0 +1,234 @@
+// What the page knows of each upload, and how that is put in words.
+//
+// Rule of this file: values only, no elements and no requests. What the server says comes in by `apply` (the payload of
+// protocol.md, section 10) or `applyState` (D-JSON-1); for an upload of this page, its own object knows better.
+
+import { duration, percent, size, speed } from './format.js'
+
+const STEPS = ['receiving', 'verifying', 'publishing']
+/** Seconds without a byte after which an upload is not shown as one that moves. */
+const STILL = 30
+const MOST_OVER = 40
+
+/** Values of the last `span` seconds, one for each of them. */
+export class Series {
+  constructor(span) {
+    this.span = span
+    this.points = []
+  }
+
+  /** @param {number} at seconds */
+  push(at, value) {
+    const { points } = this
+    if (points.length > 0 && at <= points[points.length - 1][0]) return
+    points.push([at, value])
+    while (points[0][0] < at - this.span) points.shift()
+  }
+
+  get peak() {
+    return this.points.reduce((most, [, value]) => Math.max(most, value), 0)
+  }
+}
+
+export class Item {
+  constructor(id) {
+    this.id = id
+    this.name = ''
+    this.status = 'receiving'
+    this.length = null
+    this.received = 0
+    this.speed = 0
+    this.eta = null
+    this.step = 'receiving'
+    this.message = ''
+    this.error = null
+    this.retries = 0
+    this.project = null
+    this.owner = null
+    this.digest = null
+    this.started = 0
+    /** When it has changed, and when bytes came, in milliseconds since 1970. */
+    this.changed = 0
+    this.moved = 0
+    /** Where an upload of somebody else has its ranges, `[start, end)` in turn; asked for as long as somebody looks. */
+    this.stored = []
+    /** The upload, if this page carries it out; what is remembered of it, if this browser began it and lacks the file. */
+    this.upload = null
+    this.record = null
+    this.series = new Series(120)
+  }
+
+  get ranges() {
+    return this.upload ? this.upload.ranges : this.stored
+  }
+
+  get flying() {
+    return this.upload?.running ? this.upload.flying : []
+  }
+
+  get bytes() {
+    if (this.status === 'complete') return this.length ?? this.received
+    return Math.max(this.received, this.upload?.received ?? 0)
+  }
+
+  get pace() {
+    if (this.status !== 'receiving') return 0
+    if (this.upload) return this.upload.state === 'sending' ? this.upload.speed : 0
+    return this.speed ?? 0
+  }
+
+  /** Seconds until the last byte, or null. */
+  get left() {
+    if (this.length === null || this.pace < 1 || this.status !== 'receiving') return null
+    return (this.length - this.bytes) / this.pace
+  }
+
+  get isOver() {
+    return this.status !== 'receiving' && this.status !== 'verifying'
+  }
+
+  /** `now`, `rest` or `over`: where on the page it has its place. */
+  place(now) {
+    if (this.isOver) return 'over'
+    if (this.upload || this.status === 'verifying') return 'now'
+    if (this.record) return 'rest'
+    return now - this.moved < STILL * 1000 ? 'now' : 'rest'
+  }
+
+  /** The payload of a `progress` or `status` frame. */
+  apply(payload) {
+    const at = Date.parse(payload.timestamp)
+    if (at < this.changed) return
+    if (payload.received + payload.arriving > this.received || payload.speed > 0) this.moved = at
+    this.changed = at
+    this.name = payload.name
+    this.status = payload.status
+    this.length = payload.length
+    this.received = payload.received
+    this.speed = payload.speed
+    this.step = payload.current_step
+    this.message = payload.message
+    this.error = payload.error
+    this.retries = payload.retries
+    this.project = payload.project
+    this.owner = payload.owner
+    this.started = Date.parse(payload.started)
+  }
+
+  /** The JSON of `/api/uploads`. */
+  applyState(state) {
+    const at = Date.parse(state.updated)
+    this.name = state.name
+    this.started = Date.parse(state.created)
+    this.digest = state.digests['sha-256'] ?? this.digest
+    if (at < this.changed) return
+    if (this.changed === 0) this.moved = at
+    this.changed = at
+    this.status = state.state
+    this.length = state.length
+    this.received = state.received
+    this.error = state.error
+    this.project = state.project ?? null
+    this.owner = state.owner ?? null
+    if (state.state === 'verifying') this.step = 'verifying'
+  }
+
+  /** How many of the three steps are behind it, and which one it is in (an index, or null). */
+  steps() {
+    if (this.status === 'complete') return { done: 3, current: null }
+    const current = Math.max(0, STEPS.indexOf(this.upload?.state === 'verifying' ? 'verifying' : this.step))
+    return { done: current, current }
+  }
+
+  /** `tone` is `go`, `wait`, `bad` or `done`; `words` a phrase, `detail` what else there is to say. */
+  describe(now) {
+    const far = this.length === null ? size(this.bytes) : `${size(this.bytes)} of ${size(this.length)}`
+    if (this.status === 'complete') return { tone: 'done', words: 'Complete', detail: size(this.length ?? this.received) }
+    if (this.status === 'expired') return { tone: 'bad', words: 'Expired', detail: 'Nobody went on with it, so it was removed.' }
+    if (this.isOver) return { tone: 'bad', words: 'Failed', detail: this.error?.detail ?? this.message }
+    const own = this.upload
+    if (own?.state === 'failed') return { tone: 'bad', words: 'Stopped', detail: own.error.message }
+    if (own?.state === 'paused') return { tone: 'wait', words: 'Paused', detail: far }
+    if (own?.state === 'waiting') return { tone: 'wait', words: 'Waiting for its turn', detail: size(this.length) }
+    if (own?.retryAt && own.error) {
+      const wait = Math.max(0, (own.retryAt - now) / 1000)
+      return { tone: 'wait', words: own.error.message, detail: wait < 1 ? 'Trying again.' : `Trying again in ${duration(wait)}.` }
+    }
+    if (own?.state === 'verifying' && own.digest === null) {
+      return { tone: 'go', words: 'Reading the file for its digest', detail: percent(own.hashed, own.size) }
+    }
+    if (this.status === 'verifying' || own?.state === 'verifying') {
+      return { tone: 'go', words: 'Verifying', detail: this.length === null ? '' : size(this.length) }
+    }
+    if (this.record) return { tone: 'wait', words: 'Begun in this browser', detail: `${far}. Choose the file again, and it goes on.` }
+    if (this.place(now) === 'rest') return { tone: 'wait', words: 'Nothing arrives', detail: far }
+    const retries = this.retries > 0 ? `, ${this.retries} ${this.retries === 1 ? 'retry' : 'retries'}` : ''
+    return { tone: 'go', words: 'Receiving', detail: far + retries }
+  }
+
+  /** `12.4 MiB/s, 8 s left`. */
+  tempo() {
+    if (this.pace < 1) return ''
+    return this.left === null ? speed(this.pace) : `${speed(this.pace)}, ${duration(this.left)} left`
+  }
+}
+
+/** All uploads that the page knows of. */
+export class Board {
+  constructor() {
+    /** Items by the id of the upload, or by the object of one that has none yet. */
+    this.items = new Map()
+  }
+
+  item(id) {
+    let item = this.items.get(id)
+    if (!item) this.items.set(id, (item = new Item(id)))
+    return item
+  }
+
+  /** The item of an upload of this page, under its id as soon as it has one. */
+  own(upload) {
+    const id = upload.url === null ? null : idOf(upload.url)
+    let item = this.items.get(upload)
+    if (id === null) {
+      item ??= this.item(upload)
+    } else {
+      const known = this.items.get(id)
+      if (item && !known) this.items.set(id, item)
+      this.items.delete(upload)
+      item = this.item(id)
+      item.id = id
+    }
+    item.upload = upload
+    item.name ||= upload.file.name
+    item.length = upload.size
+    item.started ||= Date.now()
+    if (upload.digest) item.digest = upload.digest
+    if (upload.state === 'complete') {
+      item.status = 'complete'
+      item.changed = Math.max(item.changed, Date.now())
+    }
+    return item
+  }
+
+  remove(id) {
+    this.items.delete(id)
+  }
+
+  /** Items in the order in which they are shown: `now` and `rest` by their beginning, `over` by their end; newest first. */
+  sorted(now) {
+    const found = { now: [], rest: [], over: [] }
+    for (const item of this.items.values()) found[item.place(now)].push(item)
+    const byBeginning = (a, b) => b.started - a.started
+    found.now.sort(byBeginning)
+    found.rest.sort(byBeginning)
+    found.over.sort((a, b) => b.changed - a.changed)
+    for (const item of found.over.splice(MOST_OVER)) this.items.delete(item.id)
+    return found
+  }
+}
+
+/** The id of an upload is the last part of its URL. */
+export function idOf(url) {
+  return new URL(url).pathname.split('/').pop()
+}

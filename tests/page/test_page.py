@@ -1,0 +1,248 @@
+"""The page in Chromium: files that are dropped on it, and what it shows of them and of those of others.
+
+Rule of this file: what is stored is compared byte by byte, or by the server's digest and our own. The network and the
+server fail for real. `--film-size 200` is the size of the issue.
+"""
+
+import hashlib
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import StartServer
+from tests.page.windows import Window, Windows
+from tests.support.process import CommandLine, ServerProcess
+from tests.support.proxy import Fault, Proxy
+from tests.support.speaker import GRANULE, Speaker, b64
+from tests.support.waiting import eventually
+
+pytestmark = pytest.mark.timeout(300)
+
+MIB = 1024 * 1024
+
+
+def states(server: ServerProcess) -> list[Any]:
+    with Speaker(server.url) as speaker:
+        return list(speaker.connection.request("GET", "/api/uploads").json()["uploads"])
+
+
+def until(window: Window, percent: int) -> None:
+    """Wait until it is so far, or complete."""
+    eventually(
+        lambda: window.percent >= percent or "Complete" in window.text("#over"),
+        within=90,
+        every=0.05,
+        what=f"{percent} %",
+    )
+
+
+def is_silent(proxy: Proxy) -> bool:
+    """Nothing but small questions goes through for half a second."""
+    before = proxy.up
+    time.sleep(0.5)
+    return proxy.up - before < 16 * 1024
+
+
+@pytest.mark.rule("P-CREATE-1", "P-CHUNK-4", "P-STATE-1", "P-COMPLETE-1", "P-RETRY-1")
+def test_an_upload_survives_everything(windows: Windows, server: ServerProcess, film: Path) -> None:
+    """The network is cut, the page reloaded and the server killed; then the file is there, and its digest is right."""
+    size = film.stat().st_size
+    digest = hashlib.sha256(film.read_bytes()).hexdigest()
+    with Proxy(server.url, Fault(rate=size / 4 / 15)) as proxy:  # four connections, fifteen seconds
+        first = windows.window().open(proxy.url)
+        second = windows.window("second").open(server.url)
+        first.sees("Live", "#link")
+        second.sees("Live", "#link")
+        first.drop(film)
+        first.sees("film.mkv", "#now")
+        until(first, 12)
+        before = first.cells
+        assert before > 0
+        until(first, 20)
+        assert first.cells > before
+        second.sees("film.mkv", "#now")
+        until(second, 20)
+        eventually(lambda: second.cells > 0, every=0.1, what="a map in the second window")
+
+        proxy.cut()
+        first.sees("cannot be reached", "#now")
+        first.sees("Not connected", "#link")
+        held = first.percent
+        assert second.text("#link") == "Live"
+        proxy.mend()
+        until(first, held + 8)
+        first.sees("Live", "#link")
+
+        held = first.percent
+        first.reload()
+        first.sees("film.mkv", "#now")
+        until(first, max(held, 45))
+        assert first.percent < 100
+
+        server.restart()
+        held = first.percent
+        until(first, held + 5)
+        second.sees("Live", "#link")
+        until(second, held + 5)
+
+        first.sees("Complete", "#over", within=120)
+        second.sees("Complete", "#over")
+        for window in (first, second):
+            assert digest.startswith(window.text("#over .digest").split()[-1])
+        passed = proxy.up
+    (state,) = states(server)
+    assert state["digests"]["sha-256"] == digest
+    with Speaker(server.url) as speaker:
+        answer = speaker.get(state["url"])
+        assert hashlib.sha256(answer.body).hexdigest() == digest
+    assert passed < size + 4 * 3 * 8 * MIB + 2 * MIB, (
+        "more than what was on its way when something broke was sent again"
+    )
+
+
+def test_small_files_and_folders(window: Window, server: ServerProcess, tmp_path: Path, rng: random.Random) -> None:
+    folder = tmp_path / "box"
+    contents = {"empty.txt": b"", "one.bin": rng.randbytes(1), "inner/two.bin": rng.randbytes(3 * GRANULE + 1)}
+    for name, content in contents.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    window.open(server.url)
+    window.drop(folder)
+    for name in contents:
+        window.sees(name.rpartition("/")[2], "#over")
+    with Speaker(server.url) as speaker:
+        found = {state["metadata"]["relativePath"]: state for state in states(server)}
+        for name, content in contents.items():
+            state = found[f"box/{name}"]
+            assert state["state"] == "complete"
+            assert speaker.get(state["url"]).body == content
+
+
+def test_pauses_and_goes_on_when_told(window: Window, server: ServerProcess, film: Path) -> None:
+    size = film.stat().st_size
+    with Proxy(server.url, Fault(rate=size / 4 / 4)) as proxy:
+        window.open(proxy.url)
+        window.drop(film)
+        until(window, 10)
+        window.click("[data-act=pause]")
+        window.sees("Paused", "#now")
+        held = window.percent
+        window.reload()  # a paused one stays paused
+        window.sees("Begun in this browser", "#rest")
+        eventually(lambda: is_silent(proxy), every=0, what="silence on the network")
+        window.click("[data-act=wake]")
+        until(window, held)
+        window.sees("Complete", "#over", within=60)
+
+
+def test_the_file_can_be_chosen_again(window: Window, server: ServerProcess, film: Path) -> None:
+    """Where the browser keeps no handle of a file, as with one out of an input, the user chooses it again."""
+    size = film.stat().st_size
+    with Proxy(server.url, Fault(rate=size / 4 / 4)) as proxy:
+        window.open(proxy.url)
+        window.choose(film)
+        until(window, 15)
+        window.reload()
+        window.sees("Choose the file again", "#rest")
+        eventually(lambda: is_silent(proxy), every=0, what="silence on the network")
+        sent = proxy.up
+        window.choose(film)
+        window.sees("Complete", "#over", within=60)
+        assert proxy.up - sent < size, "what was there was not sent again"
+
+
+@pytest.mark.rule("T-DELETE-1")
+def test_cancels(window: Window, server: ServerProcess, film: Path) -> None:
+    with Proxy(server.url, Fault(rate=film.stat().st_size / 4 / 10)) as proxy:
+        window.open(proxy.url)
+        window.drop(film)
+        until(window, 8)
+        (upload,) = states(server)
+        window.click("[data-act=cancel]")
+        eventually(lambda: window.percent == -1, what="an empty page")
+        with Speaker(server.url) as speaker:
+            eventually(lambda: speaker.head(upload["url"]).status == 404, every=0.1)
+        window.reload()
+        time.sleep(1)
+        assert "film.mkv" not in window.text("#now") + window.text("#rest")
+
+
+def test_a_file_that_changes_is_not_mixed(window: Window, server: ServerProcess, film: Path) -> None:
+    with Proxy(server.url, Fault(rate=film.stat().st_size / 4 / 10)) as proxy:
+        window.open(proxy.url)
+        window.drop(film)
+        until(window, 8)
+        with film.open("r+b") as file:
+            file.seek(film.stat().st_size - 100)
+            file.write(b"something else")
+        window.sees("Stopped", "#now", within=60)
+        assert "Choose it again" in window.text("#now")
+
+
+def test_names_of_others_are_text(window: Window, server: ServerProcess) -> None:
+    name = "<img src=x onerror=document.title='caught'>.txt"
+    with Speaker(server.url) as speaker:
+        upload = speaker.create(5, Upload_Metadata=f"filename {b64(name.encode())}")
+        assert speaker.patch(upload, 0, b"hello").offset == 5
+    window.open(server.url)
+    window.sees("onerror", "#over")
+    assert window.look("document.querySelectorAll('main img').length") == 0
+    assert window.look("document.title") == "Holdfast"
+
+
+def test_narrow_screens_do_not_scroll_sideways(window: Window, server: ServerProcess, film: Path) -> None:
+    with Proxy(server.url, Fault(rate=film.stat().st_size / 4 / 10)) as proxy:
+        window.open(proxy.url)
+        window.shape(360, 740, "dark")
+        window.drop(film)
+        until(window, 3)
+        assert window.look("document.documentElement.scrollWidth") <= 360
+        small = window.look(
+            "[...document.querySelectorAll('button')].filter((b) => b.offsetHeight && b.offsetHeight < 24).length"
+        )
+        assert small == 0
+        window.click("[data-act=cancel]")
+
+
+def test_everything_can_be_reached_by_keyboard(window: Window, server: ServerProcess, film: Path) -> None:
+    with Proxy(server.url, Fault(rate=film.stat().st_size / 4 / 10)) as proxy:
+        window.open(proxy.url)
+        window.drop(film)
+        until(window, 3)
+        reached = []
+        for _ in range(12):
+            window.press("Tab")
+            reached.append(window.look("document.activeElement.dataset.act ?? document.activeElement.id"))
+        assert {"choose-files", "choose-folder", "pause", "cancel"} <= set(reached)
+        window.look("document.querySelector('[data-act=pause]').focus()")
+        window.press("Enter")
+        window.sees("Paused", "#now")
+        assert window.look("document.activeElement.dataset.act") == "resume", "the focus stays where it was"
+        window.press("Enter")
+        window.sees("Receiving", "#now")
+        window.click("[data-act=cancel]")
+
+
+@pytest.mark.rule("A-HEAD-3", "L-RIGHT-1")
+def test_asks_for_a_credential(windows: Windows, start_server: StartServer, tmp_path: Path, film: Path) -> None:
+    """Alice may not watch everything; her own uploads she sees in another window, too."""
+    tokens = tmp_path / "tokens.toml"
+    made = CommandLine(tmp_path / "home").run("token", "add", "--file", str(tokens), "--owner", "alice")
+    assert made.returncode == 0, made.stderr
+    server = start_server("--tokens", str(tokens))
+    first, second = (windows.window(name).open(server.url) for name in ("first", "second"))
+    for window in (first, second):
+        window.sees("Token", "#ask")
+        window.look(f"document.querySelector('#token').value = {made.stdout.strip()!r}")
+        window.click("#ask button[value=use]")
+        window.closes("#ask")
+    first.drop(film)
+    first.sees("Complete", "#over", within=60)
+    first.sees("Live", "#link")
+    second.reload()
+    second.sees("film.mkv", "#over")
+    second.sees("Live", "#link")
+    assert made.stdout.strip() not in server.read_log()
