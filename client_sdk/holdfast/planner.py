@@ -530,8 +530,8 @@ def _checked_rate(rate: float | None) -> float | None:
 class Share:
     """What one transfer may take of what all share: its place among those that want a connection, and its rate.
 
-    `limits` are its own rate limit and that of all together. `priority` may be changed at any time; lower numbers go
-    first.
+    `limits` are its own rate limit, which comes first, and that of all together. `priority` may be changed at any time;
+    lower numbers go first.
     """
 
     __slots__ = ("_limits", "priority")
@@ -539,6 +539,11 @@ class Share:
     def __init__(self, priority: int, *limits: RateLimit) -> None:
         self.priority: int = priority
         self._limits = limits
+
+    @property
+    def limited(self) -> bool:
+        """It has a rate limit of its own."""
+        return bool(self._limits) and self._limits[0].rate is not None
 
     @property
     def slice(self) -> int | None:
