@@ -4,6 +4,7 @@ Rule of this file: an aim is a number that was set before anything was measured,
 not. What was not measured, because somebody was not installed or a family was left out, is shown as `-`.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from benchmarks.units import GIB, MIB
 OS: Final = f"holdfast (os, {DIGEST})"
 ACK: Final = f"holdfast (ack, {DIGEST})"
 OURS: Final = "holdfast upload to holdfast"
+ADAPTIVE: Final = "holdfast adaptive"
+FIXED: Final = ("holdfast 8 MiB x 10", "holdfast 64 MiB x 4")
 """Names of rows."""
 
 
@@ -40,6 +43,16 @@ class Results:
     def cpu(self, table: str, case: str, row: str) -> float | None:
         """Seconds for a GiB."""
         return self.median(table, case, row, lambda sample: float(sample["cpu"] * GIB / sample["work"]))
+
+    def cases(self, table: str) -> list[str]:
+        """The cases of a table, in their order; none if it was not measured."""
+        return [
+            case
+            for document in self.documents.values()
+            for each in document["tables"]
+            if each["name"] == table
+            for case in each["samples"]
+        ]
 
     def peak(self, table: str) -> float | None:
         """MiB: the highest of our rows in any case."""
@@ -85,6 +98,34 @@ def _more(table: str, case: str, row: str, name: str) -> Callable[[Results], flo
 LIVE, MANY = "holdfast (os)", "holdfast (os, 2 workers)"
 _SINGLE, _HUNDRED = "1 subscriber, 100 messages/s", "100 subscribers, 1,100 messages/s"
 _THOUSAND = "1,000 subscribers, 4 messages/s"
+
+
+def _against_fixed(r: Results) -> float | None:
+    """The worst case of what adapting brings: its speed, of that of the better fixed setting."""
+    found = []
+    for case in r.cases("adaptive"):
+        fixed = [speed for row in FIXED if (speed := r.speed("adaptive", case, row)) is not None]
+        speed = r.speed("adaptive", case, ADAPTIVE)
+        if fixed and speed is not None:
+            found.append(speed / max(fixed))
+    return min(found, default=None)
+
+
+def _of_the_link(r: Results) -> float | None:
+    """The worst part of what a link allows, where it is the link that limits."""
+    shares = (r.median("adaptive", case, ADAPTIVE, _share) for case in r.cases("adaptive"))
+    return min((share for share in shares if share is not None and not math.isnan(share)), default=None)
+
+
+def _share(sample: Mapping[str, Any]) -> float:
+    return float(sample.get("share", math.nan))
+
+
+def _sent_with_cuts(r: Results) -> float | None:
+    case = next((case for case in r.cases("adaptive") if case.startswith("cuts")), "")
+    return r.median("adaptive", case, ADAPTIVE, lambda sample: float(sample["sent"]))
+
+
 _ONE, _EIGHT, _PIECES = "1 stream", "8 streams", "1 stream, 4 MiB PATCHes"
 _TWO_REQUESTS, _ONE_REQUEST = "creation and PATCH", "creation with the content"
 _WORKERS = f"holdfast (os, {DIGEST}, 2 workers)"
@@ -155,6 +196,9 @@ GOALS: Final = (
         at_most=True,
         unit="ms",
     ),
+    Goal("every link of `adaptive`: speed, of the better fixed setting's", _against_fixed, 0.9),
+    Goal("the same: share of the link, where it is the limit", _of_the_link, 0.9, unit=""),
+    Goal("cuts every 32 MiB: bytes sent, of the file", _sent_with_cuts, 1.05, at_most=True, unit=""),
     Goal("memory of the server, one connection", lambda r: r.peak("memory-servers"), 104, at_most=True, unit="MiB"),
     Goal("memory of the server, eight connections", lambda r: r.peak("ingest"), 132, at_most=True, unit="MiB"),
     Goal("memory of the client", lambda r: r.peak("memory-clients"), 120, at_most=True, unit="MiB"),

@@ -26,6 +26,8 @@ Direction = Literal["up", "down"]
 
 BUDGET: Final = Budget(SYSTEM.monotonic())
 """The retries of this process."""
+FIRST: Final = -1
+"""The age of who goes before all others."""
 LOOK: Final = 0.25
 """Seconds after which whoever waits for a rate limit looks whether it was changed."""
 
@@ -93,7 +95,26 @@ class Limiter:
 
         `fixed` is the number that the caller of the transfer has asked for, whatever the controller thinks.
         """
-        waiter = _Waiter(share, next(self._age), fixed or 0)
+        await self._enter(_Waiter(share, next(self._age), fixed or 0))
+        try:
+            await self._unpaused()
+            yield
+        finally:
+            self._leave(share)
+
+    @asynccontextmanager
+    async def without(self, share: Share, fixed: int | None = None) -> AsyncIterator[None]:
+        """Inside `connection`: others have it in this block, and after it is waited for again, before all others."""
+        self._leave(share)
+        try:
+            yield
+            await self._enter(_Waiter(share, FIRST, fixed or 0))
+        except BaseException:
+            self._take(share)  # the block around this one gives it back
+            raise
+        await self._unpaused()
+
+    async def _enter(self, waiter: _Waiter) -> None:
         self._waiting.append(waiter)
         self._crowd.admit()
         if not waiter.turn.is_set():
@@ -103,14 +124,12 @@ class Limiter:
                 if waiter in self._waiting:
                     self._waiting.remove(waiter)
                 else:
-                    self._leave(share)
+                    self._leave(waiter.share)
                 raise
-        try:
-            while (pause := self.controller.pause(self.clock.monotonic())) > 0:
-                await self.clock.sleep(pause)
-            yield
-        finally:
-            self._leave(share)
+
+    async def _unpaused(self) -> None:
+        while (pause := self.controller.pause(self.clock.monotonic())) > 0:
+            await self.clock.sleep(pause)
 
     async def held_to(self, share: Share, size: int) -> None:
         """Wait until `size` bytes may move by the rate limits of a transfer, also if those are changed meanwhile."""
@@ -192,10 +211,13 @@ class Limiter:
         waiter = self.first
         assert waiter is not None
         self._waiting.remove(waiter)
+        self._take(waiter.share)
+        waiter.turn.set()
+
+    def _take(self, share: Share) -> None:
         self._used += 1
         self._crowd.used += 1
-        self._holds[waiter.share] = self._holds.get(waiter.share, 0) + 1
-        waiter.turn.set()
+        self._holds[share] = self._holds.get(share, 0) + 1
 
     def _leave(self, share: Share) -> None:
         self._used -= 1

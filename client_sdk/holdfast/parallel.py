@@ -316,7 +316,7 @@ class ParallelRoad:
                 continue
             except ConnectionFailed as error:
                 self._limiter.controller.broken()
-                await self._upload.recover(error, attempts)
+                await self._upload.recover(error, attempts, connected=True)
             except Refusal as error:
                 sent = part.length if isinstance(chunk, Chunk) else 0
                 if error.reaction is Reaction.SMALLER and self.plan.too_large(sent):
@@ -328,7 +328,7 @@ class ParallelRoad:
                         f"bytes {part.start} to {part.end} of {self._upload.source.name} arrived damaged twice;"
                         " something between here and the server changes them, or this machine's memory is bad"
                     ) from error
-                await self._upload.recover(error, attempts)
+                await self._upload.recover(error, attempts, connected=True)
             todo = await self._still_missing(todo, attempts)
             if attempts.failures >= FAILURES_BEFORE_HALVES:
                 todo = [half for part in todo for half in pieces(part, self.plan.half(part.length))]

@@ -25,7 +25,7 @@ START_CHUNK: Final = 2 * MIB
 NEAR: Final = 0.02
 """Seconds of a round trip, below which distance is no reason for many connections;"""
 NEAR_CONNECTIONS: Final = 2
-NEAR_CHUNK: Final = 8 * MIB
+NEAR_CHUNK: Final = 4 * MIB
 """then it is begun with these."""
 SMALLEST_CHUNK: Final = MIB
 LARGEST_CHUNK: Final = 64 * MIB
@@ -36,6 +36,8 @@ DEFAULT_CONCURRENCY: Final = 4
 TUS_GRANULE: Final = 256 * 1024
 """Sizes of a tus PATCH are halved down to this after 413; tus itself knows no granule."""
 
+BETWEEN_BREAKS: Final = 24
+"""Chunks that go through between two breaks, at least."""
 RETRY_AFTER_CAP: Final = 600.0
 SETTLE: Final = 0.25
 WINDOW: Final = 0.5
@@ -135,7 +137,7 @@ class Controller:
     Asked for less (429, 503) it goes back to the number that was good before a probe, or else to half, and with 429 to
     those that the server has let in; and stays below for a minute. A broken or stalled connection changes nothing.
 
-    Chunk size: begun with 2 MiB, where it is near with 8 MiB, and moved half-way to what takes 20 times as long as the
+    Chunk size: begun with 2 MiB, where it is near with 4 MiB, and moved half-way to what takes 20 times as long as the
     request around it, 4 to 10 seconds; changes below a fifth are let be. Where connections break, a chunk has at most a
     24th of the bytes that go through between two breaks, so that no more than some percent are sent twice.
     """
@@ -183,7 +185,7 @@ class Controller:
         held = self._connections + max(self._readers, 1)
         size = min(self._size, max(SMALLEST_CHUNK, self._memory // held))
         if self._breaks:
-            size = min(size, max(SMALLEST_CHUNK, int(self._bytes / self._breaks / 24)))
+            size = min(size, max(SMALLEST_CHUNK, int(self._bytes / self._breaks / BETWEEN_BREAKS)))
         return size if self._ceiling is None else min(size, self._ceiling)
 
     @property
@@ -211,6 +213,9 @@ class Controller:
         if self._rate is None and seconds < NEAR and self._good > NEAR_CONNECTIONS:
             self._connections = self._good = NEAR_CONNECTIONS
             self._size = NEAR_CHUNK
+            # As if there had been a break: chunks grow with what has gone through, for they grow fast here, and the
+            # first real one would cost them all.
+            self._breaks, self._bytes = 1.0, float(BETWEEN_BREAKS * NEAR_CHUNK)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -290,7 +295,10 @@ class Controller:
             self._lowered = now
             self._most = max(1, self._connections - 1)
             self._most_until = now + THROTTLE_MEMORY
-            connections = min(connections, self._good if self._good < self._connections else self._connections // 2)
+            if self._good < self._connections:
+                connections = min(connections, self._good)
+            elif not (crowded and self._busy):
+                connections = min(connections, self._connections // 2)
         if connections < self._connections:
             self._settle(now, connections)
             # Those that were on their way may have been fewer than it takes: one more is tried before one less.

@@ -4,6 +4,7 @@ Rule of this file: what a failure asks for is decided in one place (`Upload.reco
 server is asked what it has. Attempts count only as long as the server accepts nothing in between.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -179,8 +180,11 @@ class Upload:
         self.expires = expires
         await to_thread.run_sync(self.keep_until, expires)
 
-    async def recover(self, error: Refusal | ConnectionFailed, attempts: Attempts) -> None:
-        """Wait as long as this failure asks for. Raises what ends the upload, if it does."""
+    async def recover(self, error: Refusal | ConnectionFailed, attempts: Attempts, *, connected: bool = False) -> None:
+        """Wait as long as this failure asks for. Raises what ends the upload, if it does.
+
+        `connected`: whoever asks has a connection. Where the server asked for less, others have it meanwhile.
+        """
         retry_after = None
         throttled = isinstance(error, Refusal) and error.throttled
         if isinstance(error, Refusal):
@@ -206,7 +210,9 @@ class Upload:
         limiter = self.session.limiter
         delay = limiter.after_failure(self._backoff, attempts.failures, retry_after, throttled=throttled)
         self.tracker.enter(Stage.IN_PROGRESS, f"{final.message}; again in {delay:.1f} s")
-        await self.session.clock.sleep(delay)
+        leaving = throttled and connected
+        async with limiter.without(self.share, self.job.concurrency) if leaving else contextlib.nullcontext():
+            await self.session.clock.sleep(delay)
 
     def accepted(self, total: int) -> None:
         """The server has `total` bytes by now."""

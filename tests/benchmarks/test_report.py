@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from benchmarks import goals, page
 from benchmarks.clients import HOLDFAST, SEQUENTIAL
-from benchmarks.families import downloads, live
+from benchmarks.families import adaptive, downloads, live
 from benchmarks.peers import NGINX, TUSD_PEER, holdfast
 from benchmarks.report import MEMORY, TRANSFER, Report, Sample, Table, cpu, median, number, percentile, rate, ratio
 from benchmarks.units import GIB, MIB, parse_size, size_text
@@ -168,6 +168,9 @@ def test_every_aim_names_rows_that_there_are(goal: goals.Goal) -> None:
             asked.append((table, ""))
             return 1.0
 
+        def cases(self, table: str) -> list[str]:
+            return [f"{case.name}: {case.words}" for case in adaptive.CASES]
+
     assert goal.measured(Asking({})) == 1.0
     names = {
         holdfast(kind, digest=digest, workers=n).name
@@ -179,6 +182,7 @@ def test_every_aim_names_rows_that_there_are(goal: goals.Goal) -> None:
     names |= {f"{holdfast('os').name}{live.STREAM}", *live.BESIDE}
     names |= {downloads.OURS_16, downloads.ARIA2_16}
     names |= {f"{client.name} to {server}" for client in (HOLDFAST, *SEQUENTIAL) for server in ("holdfast", "tusd")}
+    names |= {client.name for client in (adaptive.ADAPTIVE, *adaptive.FIXED)}
     assert {row for _, row in asked} <= names
     families = Path(goals.__file__).parent / "families"
     for table, _ in asked:

@@ -310,3 +310,10 @@ def test_each_transfer_that_reads_has_its_part_of_the_memory() -> None:
     controller.met(NEAR / 2)
     with controller.reading(), controller.reading(), controller.reading(), controller.reading():
         assert controller.chunk_size <= MEMORY // (NEAR_CONNECTIONS + 4)
+
+
+def test_where_it_is_near_the_first_break_does_not_cost_much() -> None:
+    """Chunks grow with what has gone through, not at once."""
+    size = 256 * MIB
+    found = run(Link(total=1000 * MIB, each=64 * MIB, delay=0.002, breaks_every=32 * MIB), size, near=0.001)
+    assert found.wire <= 1.05 * size

@@ -154,3 +154,41 @@ async def test_nobody_waits_for_one_that_is_slow_because_its_own_limit_wants_it(
         assert room.came.count("slow") == NEAR_CONNECTIONS
         assert room.came.count("other") == 1
         group.cancel_scope.cancel()
+
+
+async def test_who_was_refused_lets_others_have_its_connection() -> None:
+    """And has one again before those that waited longer, for what it sends is in memory."""
+    share = Share(0)
+    order = []
+    async with anyio.create_task_group() as group:
+        room = Room(group)
+        room.limiter = Limiter(SYSTEM, crowd=Crowd(1))
+        refused, over = anyio.Event(), anyio.Event()
+
+        async def use() -> None:
+            async with room.limiter.connection(share):
+                async with room.limiter.without(share):
+                    refused.set()
+                    await over.wait()
+                order.append("again")
+
+        group.start_soon(use)
+        await refused.wait()
+        async with room.limiter.connection(share):
+            await room.wait("later", share)
+            over.set()
+            await anyio.wait_all_tasks_blocked()
+            assert (order, room.came) == ([], [])
+        await anyio.wait_all_tasks_blocked()
+        assert (order, room.came) == (["again"], ["later"])
+        group.cancel_scope.cancel()
+
+
+async def test_who_is_cancelled_without_a_connection_has_none_to_give_back() -> None:
+    share = Share(0)
+    limiter = Limiter(SYSTEM, crowd=(crowd := Crowd(1)))
+    with anyio.CancelScope() as scope:
+        async with limiter.connection(share), limiter.without(share):
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert crowd.used == 0

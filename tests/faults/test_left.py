@@ -81,8 +81,14 @@ def test_uploads_that_are_left_count_and_go(
                 listed = speaker.request("GET", "/api/uploads?state=receiving&limit=1").json()["uploads"]
                 assert len(listed) == 1
                 others = "/api/uploads?state=receiving&limit=2"
+
+                def gone() -> bool:
+                    if asked.done():
+                        asked.result()  # raises what went wrong for the one who is served
+                    return len(speaker.request("GET", others).json()["uploads"]) == 1
+
                 eventually(
-                    lambda: len(speaker.request("GET", others).json()["uploads"]) == 1,
+                    gone,
                     within=life + 60 + count / 100,
                     every=0.1,
                     what="the end of all that was left",

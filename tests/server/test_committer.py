@@ -151,3 +151,20 @@ async def test_a_refused_operation_of_a_failed_transaction_is_told_of_the_failur
     await bench.add_together(lambda: bench.add("a", "nobody"), refused)
     assert bench.outcomes["refused"] is True
     assert bench.names() == []
+
+
+@pytest.mark.anyio
+async def test_the_operation_of_a_caller_that_is_cancelled_is_carried_out(bench: Bench) -> None:
+    """And those that share its transaction are answered."""
+    cancelled = anyio.CancelScope()
+
+    async def give_up() -> None:
+        with cancelled:
+            await bench.add("gone")
+
+    async def cancel() -> None:
+        cancelled.cancel()
+
+    await bench.add_together(give_up, lambda: bench.add("here"), cancel)
+    assert bench.names() == ["gone", "here"]
+    assert list(bench.outcomes) == ["here"]

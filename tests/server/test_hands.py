@@ -1,5 +1,6 @@
 """Threads for short work: one does what waits, and others come only where it hangs."""
 
+import asyncio
 import errno
 import threading
 
@@ -95,3 +96,16 @@ async def test_a_caller_that_is_cancelled_waits_for_its_work() -> None:
         tasks.cancel_scope.cancel()
         gate.set()
     assert results == ["mine"]
+
+
+async def test_a_caller_that_asyncio_itself_cancels_leaves_the_others_alone() -> None:
+    """A shield of anyio does not hold that off: `asyncio.timeout` around us, or a server that ends."""
+    hands, gate, task = Hands(2), threading.Event(), asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_soon(task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await hands.run(gate.wait)
+    task.uncancel()
+    gate.set()
+    with anyio.fail_after(30):
+        assert await hands.run(lambda: "later") == "later"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
@@ -427,6 +428,31 @@ async def test_every_query_finds_its_rows_by_an_index(path: Path) -> None:
     for sql, plan in plans.items():
         for step in plan:
             assert not step.startswith("SCAN") or " USING " in step or step.startswith(small), (sql, plan)
+
+
+@pytest.mark.anyio
+async def test_what_has_expired_is_found_at_the_same_cost_among_few_and_among_many(path: Path) -> None:
+    """A plan without a scan may still go through all receiving uploads for each of them."""
+    costs = []
+    async with open_sqlite(path, "os") as catalog:
+        for numbers in (range(20), range(20, 500)):
+            for number in numbers:
+                await catalog.create(replace(fresh(number), expires=float(number)), room=None)
+            await catalog.expired(1e9, 10)
+            (reader,) = catalog._readers._idle
+            count = 0
+
+            def tick() -> int:
+                nonlocal count
+                count += 1
+                return 0
+
+            reader.set_progress_handler(tick, 1)
+            assert len(await catalog.expired(1e9, 10)) == 10
+            assert await catalog.finals(fresh(0).id) == []
+            reader.set_progress_handler(None, 1)
+            costs.append(count)
+    assert costs[1] < 1.2 * costs[0]
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 12)), max_size=25))

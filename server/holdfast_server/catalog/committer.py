@@ -31,10 +31,10 @@ endless row of others."""
 class _Job(Generic[T]):
     __slots__ = ("done", "error", "final", "operation", "result")
 
-    def __init__(self, operation: Callable[[sqlite3.Connection], T], final: bool) -> None:
+    def __init__(self, operation: Callable[[sqlite3.Connection], T], final: bool, done: "asyncio.Future[None]") -> None:
         self.operation = operation
         self.final = final
-        self.done = anyio.Event()
+        self.done = done  # a future of the loop, as in `storage.hands`
         self.result: T
         self.error: Exception | None = None
 
@@ -66,11 +66,11 @@ class Committer:
         """
         if self._closed:
             raise anyio.ClosedResourceError
-        job = _Job(operation, final)
+        job = _Job(operation, final, self._loop.create_future())
         self._given.append(job)
         if len(self._given) == 1:
             self._loop.call_soon(self._hand_over)
-        await job.done.wait()
+        await job.done
         if job.error is None:
             return job.result
         if isinstance(job.error, sqlite3.Error):
@@ -195,4 +195,5 @@ class Committer:
 
 def _wake(batch: Sequence[_Job[Any]]) -> None:
     for job in batch:
-        job.done.set()
+        if not job.done.done():  # or the caller was cancelled
+            job.done.set_result(None)

@@ -173,7 +173,7 @@ class SqliteCatalog:
     async def finals(self, part_id: str) -> Sequence[str]:
         def query(connection: sqlite3.Connection) -> Sequence[str]:
             found = connection.execute(
-                "SELECT DISTINCT id FROM part JOIN upload ON upload.key = part.final"
+                "SELECT DISTINCT id FROM part CROSS JOIN upload ON upload.key = part.final"
                 " WHERE part.part = ? AND upload.state = 'receiving'",
                 (part_id,),
             )
@@ -229,11 +229,12 @@ class SqliteCatalog:
         return await self._uploads("WHERE state IN ('receiving', 'verifying') ORDER BY created, id", {})
 
     async def expired(self, now: float, limit: int) -> Uploads:
+        # CROSS JOIN is how SQLite is told which table to begin with: it would take every receiving upload for each.
         return await self._uploads(
-            "WHERE state IN ('receiving', 'failed', 'complete') AND expires <= :now"
-            " AND NOT EXISTS (SELECT 1 FROM part JOIN upload AS final ON final.key = part.final"
+            "INDEXED BY upload_by_expiry WHERE state IN ('receiving', 'failed', 'complete') AND expires <= :now"
+            " AND NOT EXISTS (SELECT 1 FROM part CROSS JOIN upload AS final ON final.key = part.final"
             " WHERE part.part = upload.id AND final.state = 'receiving')"
-            " AND NOT EXISTS (SELECT 1 FROM part JOIN upload AS other ON other.id = part.part"
+            " AND NOT EXISTS (SELECT 1 FROM part CROSS JOIN upload AS other ON other.id = part.part"
             " WHERE part.final = upload.key AND upload.state = 'receiving' AND other.expires > :now)"
             " ORDER BY expires LIMIT :limit",
             {"now": now, "limit": limit},
@@ -383,7 +384,7 @@ class SqliteCatalog:
             )
             return [Fence(seq, upload, start, end) for seq, upload, start, end in found]
 
-        return await self._readers.run(query)
+        return await self._readers.look(query)
 
     async def standing(self, upload_id: str, start: int, end: int) -> Standing:
         def query(connection: sqlite3.Connection) -> Standing:

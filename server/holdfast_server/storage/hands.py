@@ -26,10 +26,10 @@ _IDLE: Final = 10.0
 class _Job(Generic[T]):
     __slots__ = ("done", "error", "given", "result", "work")
 
-    def __init__(self, work: Callable[[], T], given: float) -> None:
+    def __init__(self, work: Callable[[], T], given: float, done: "asyncio.Future[None]") -> None:
         self.work = work
         self.given = given
-        self.done = anyio.Event()
+        self.done = done  # a future of the loop: an event asks anew at each use which loop runs
         self.result: T
         self.error: BaseException | None = None
 
@@ -50,13 +50,13 @@ class Hands:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Does the work in a thread; raises what it raises. It is waited for also if the caller is cancelled."""
-        job = _Job(work, self._loop.time())
+        job = _Job(work, self._loop.time(), self._loop.create_future())
         self._waiting.append(job)
         if not self._ringing:  # once for all that the loop is about to give, when it has nothing else to do
             self._ringing = True
             self._loop.call_soon(self._ring)
         with anyio.CancelScope(shield=True):
-            await job.done.wait()
+            await job.done
         if job.error is not None:
             raise job.error
         return job.result
@@ -123,4 +123,6 @@ class Hands:
 
     def _wake(self) -> None:
         while self._finished:
-            self._finished.popleft().done.set()
+            done = self._finished.popleft().done
+            if not done.done():  # or its task was cancelled in spite of the shield, by asyncio's own means
+                done.set_result(None)

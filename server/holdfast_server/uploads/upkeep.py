@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 REMEMBERED = 30 * 86400.0
 """Seconds for which an expired or terminated upload is remembered."""
 _AT_ONCE = 100
-_TOGETHER = 8
+_TOGETHER = 32
+_LEFT_TO_OTHERS = 0.2
 
 
 class Upkeep:
@@ -113,12 +114,18 @@ class Upkeep:
 
     async def sweep(self) -> int:
         """Removes what has expired now; how many there were."""
-        removed = 0
+        removed, held = 0, list[str]()
         while uploads := await self._core.catalog.expired(self._core.now(), _AT_ONCE):
-            # Another process sweeps too: what it holds is left to it, and nobody waits for the other.
-            some = await self._expire_all(uploads, idle=True) or await self._expire_all(uploads, idle=False)
-            if not some:
-                break  # all of them are busy: another time
+            # Another process sweeps too: what it holds is left to it, and nobody waits for the other, unless nothing
+            # happens to them.
+            some = await self._expire_all(uploads, idle=True)
+            if not some and held == [upload.id for upload in uploads]:
+                some = await self._expire_all(uploads, idle=False)
+                if not some:
+                    break  # all of them are busy: another time
+            elif not some:
+                held = [upload.id for upload in uploads]
+                await anyio.sleep(_LEFT_TO_OTHERS)
             removed += some
         await self._core.catalog.purge(self._core.now() - REMEMBERED)
         return removed
