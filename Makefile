@@ -29,6 +29,10 @@ RIVALS := .cache/bench-venv
 ATHERIS := .cache/atheris
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
+# As others see it: from a folder without settings of ours, with the packages where Python finds them.
+TYPED := holdfast holdfast_protocol
+VERIFYTYPES := cd $(VENV) && PYTHONPATH=$(CURDIR)/client_sdk:$(CURDIR)/protocol $(CURDIR)/$(BIN)/pyright --pythonpath $(CURDIR)/$(BIN)/python --ignoreexternal --verifytypes
+
 # .venv is made anew when it is not of this checkout (its paths are absolute), is broken, or is of another Python.
 HERE := $(shell $(BIN)/python -c '$(VERSION)' 2>/dev/null)
 ifneq ($(PYTHON),)
@@ -51,10 +55,14 @@ demo: $(READY) ## upload a file, kill the server half-way, resume, download, com
 test: $(READY) ## the tests; ARGS='-x -k name'
 	$(BIN)/python -m pytest $(ARGS)
 
-check: $(READY) ## ruff, mypy, pyright
+check: $(READY) ## ruff, mypy, pyright, and that what is public is typed to the last
 	@status=0; \
 	for tool in 'ruff check .' 'ruff format --check --output-format=concise .' mypy pyright; do \
 	  echo "$$tool"; $(BIN)/$$tool || { status=1; echo "$$tool: FAILED"; }; \
+	done; \
+	for package in $(TYPED); do \
+	  echo "pyright --verifytypes $$package"; ( $(VERIFYTYPES) $$package ) > $(VENV)/types.log || { status=1; \
+	    grep -E ' error: |score' $(VENV)/types.log; echo "pyright --verifytypes $$package: FAILED"; }; \
 	done; \
 	exit $$status
 

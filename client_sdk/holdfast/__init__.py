@@ -31,7 +31,7 @@ from holdfast.outcome import DownloadResult, UploadResult
 from holdfast.progress import Progress, State
 from holdfast.queue import Statistics, TransferQueue
 from holdfast.sources import UploadSource
-from holdfast.sync import Client, download, upload
+from holdfast.sync import Client, SyncTransfer, SyncTransferQueue, download, upload
 from holdfast.transfers import RetryPolicy, Transfer
 from holdfast.watching import News
 from holdfast_protocol.digest import Digest
@@ -58,6 +58,8 @@ __all__ = [
     "Stalled",
     "State",
     "Statistics",
+    "SyncTransfer",
+    "SyncTransferQueue",
     "TargetExists",
     "TargetUnwritable",
     "Timeouts",

@@ -195,13 +195,13 @@ class Transport:
         crowd: Crowd | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
-        self.timeouts = timeouts or Timeouts()
+        self.timeouts: Timeouts = timeouts or Timeouts()
         self._verify = verify
         self._keyring = keyring or Keyring()
         self._clock = clock
         self._override_method = override_method
         self._asking = anyio.Lock()
-        self.limiters = Limiters(clock, ceilings, crowd)
+        self.limiters: Limiters = Limiters(clock, ceilings, crowd)
         """Of all origins; `ceilings` and `crowd` are those of Limiters."""
         times = self.timeouts
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20)
@@ -286,9 +286,10 @@ class Session:
         self._override_method = override_method
         self._client = client
         self._timeouts = timeouts
+        self.endpoint: str
         self.endpoint, login = _split(url)
         self._origin = _origin(self.endpoint)
-        self.limiter = limiter(self._origin)
+        self.limiter: Limiter = limiter(self._origin)
         """Shared by all transfers to this origin in this direction."""
         self._extra = dict(extra)
         self._key = keyring.key(_spelled(self._origin), login, self._extra)

@@ -91,7 +91,7 @@ class AsyncClient:
         self._clock = clock
         self._limit = RateLimit(limit_rate, clock.monotonic)
         self._crowd = Crowd(connections)
-        self.queue = TransferQueue(transfers, self._limit, retry or RetryPolicy(), self._crowd, clock)
+        self.queue: TransferQueue = TransferQueue(transfers, self._limit, retry or RetryPolicy(), self._crowd, clock)
         """All transfers of this client: their order, limits and statistics."""
         self._timeouts = timeouts
         self._verify: Verify = verify
@@ -130,7 +130,7 @@ class AsyncClient:
         self._bookkeeping.start_soon(self._books.keep)
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
-        self.queue.open(self._group)
+        self.queue.open(self._group.start_soon)
         return self
 
     async def __aexit__(

@@ -64,12 +64,15 @@ class PartSource(Source):
 class PartUpload(Upload):
     """The upload of one part. `grew` is told how many bytes of it the server has."""
 
+    expires: float | None
+    progress: int
+
     def __init__(self, whole: Upload, part: Part, keep: Callable[[float], None], grew: Callable[[int], None]) -> None:
         source = PartSource(whole.source, part.span)
         super().__init__(
             whole.job, whole.session, whole.tracker, whole.lock, source, part.url, whole.share, keep_until=keep
         )
-        self.span = part.span
+        self.span: Span = part.span
         self.expires = part.expires
         self._grew = grew
         self._have = 0

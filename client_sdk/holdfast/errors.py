@@ -48,9 +48,9 @@ class HoldfastError(Exception):
     """Whether trying again is worth it, and why; part of a sentence."""
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
-        self.message = without_secrets(message)
+        self.message: str = without_secrets(message)
         super().__init__(self.message)
-        self.elsewhere = False
+        self.elsewhere: bool = False
         """It was another process that failed, after its own retries; this one only followed."""
         if code is not None:
             self.code = code
@@ -58,7 +58,7 @@ class HoldfastError(Exception):
     def add(self, sentence: str) -> None:
         """Say more in the message."""
         self.message = without_secrets(f"{self.message}{sentence}")
-        self.args = (self.message,)
+        self.args: tuple[object, ...] = (self.message,)
 
 
 class UsageError(HoldfastError, ValueError):

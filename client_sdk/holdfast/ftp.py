@@ -101,7 +101,7 @@ class FtpRemote:
 
     def __init__(self, url: str, limiters: Limiters, timeouts: Timeouts, tls: ssl.SSLContext | None) -> None:
         self._place = parse_url(url)
-        self.url = self._place.url
+        self.url: str = self._place.url
         self.limiter: Limiter = limiters.of(("ftp", self._place.host, self._place.port), "down")
         self._timeouts = timeouts
         self._tls = tls

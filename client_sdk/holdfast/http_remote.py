@@ -18,6 +18,7 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 from holdfast._transport import Incoming, Session
 from holdfast._wire import Sink
 from holdfast.errors import BrokenProtocol, HoldfastError
+from holdfast.limiter import Limiter
 from holdfast.outcome import from_violation
 from holdfast.remote import Answer, OtherVersion, Since, Version, Wanted
 from holdfast_protocol import client as protocol
@@ -43,8 +44,8 @@ class HttpRemote:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.url = session.endpoint
-        self.limiter = session.limiter
+        self.url: str = session.endpoint
+        self.limiter: Limiter = session.limiter
         self._place = self.url
         """Where redirects have led."""
 

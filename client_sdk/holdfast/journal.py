@@ -119,7 +119,7 @@ class TransferLock:
         self._path = path
         self._descriptor = descriptor
         self._marked = False
-        self.wire = wire
+        self.wire: int = wire
 
     def count(self, size: int) -> None:
         """`size` bytes were put on the wire. Cheap: one small write into the page cache."""
@@ -189,7 +189,7 @@ class Journal:
         self._guard = threading.Lock()
         self._held: set[str] = set()
         self._file = JournalFile(folder)
-        self.ledger = Ledger(self._file, clock)
+        self.ledger: Ledger = Ledger(self._file, clock)
         """The transfers of all processes, for people."""
         self._collect()
 

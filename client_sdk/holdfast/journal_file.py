@@ -82,6 +82,7 @@ class JournalFile:
             self._db = self._open()
             try:
                 self._migrate()
+                self.owner: str
                 self.owner, self._life = _life(folder)
             except BaseException:
                 self._db.close()

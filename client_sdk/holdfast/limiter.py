@@ -19,7 +19,7 @@ import anyio
 from holdfast.buffers import Buffers
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import UsageError
-from holdfast.planner import Backoff, Budget, Controller, Share
+from holdfast.planner import START_CONNECTIONS, Backoff, Budget, Controller, Share
 
 Origin: TypeAlias = tuple[str, str | None, int | None]
 Direction = Literal["up", "down"]
@@ -47,7 +47,7 @@ class Crowd:
 
     def __init__(self, most: int | None = None) -> None:
         self._most = _checked_most(most)
-        self.used = 0
+        self.used: int = 0
         self.limiters: list[Limiter] = []
 
     @property
@@ -80,8 +80,8 @@ class Limiter:
         self.clock = clock
         self._crowd = crowd or Crowd()
         self._crowd.limiters.append(self)
-        self.controller = Controller(clock.monotonic(), ceiling=ceiling)
-        self.buffers = Buffers()
+        self.controller: Controller = Controller(clock.monotonic(), ceiling=ceiling)
+        self.buffers: Buffers = Buffers()
         """For the chunks of all transfers."""
         self._used = 0
         self._holds: dict[Share, int] = {}
@@ -196,7 +196,11 @@ class Limiter:
         if not self._waiting:
             return None
         first = min(self._waiting, key=self.rank)
-        return first if self._used < max(self.controller.connections, first.most) else None
+        used = self._used
+        if first.share not in self._holds and used < START_CONNECTIONS:
+            # Those that are slow because their own limit wants it may take minutes for a chunk: nobody waits for that.
+            used -= sum(count for share, count in self._holds.items() if share.limited)
+        return first if used < max(self.controller.connections, first.most) else None
 
     def rank(self, waiter: _Waiter) -> tuple[int, int, int]:
         """Who goes first has the least."""

@@ -91,7 +91,7 @@ class ParallelRoad:
         self._granule = state.offer.granule
         self._holes = state.offer.holes
         self._limiter = upload.session.limiter
-        self.plan = Plan(
+        self.plan: Plan = Plan(
             self._limiter.controller,
             granule=state.offer.granule,
             max_chunk=state.offer.max_chunk,

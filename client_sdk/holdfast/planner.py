@@ -75,7 +75,7 @@ class Attempts:
     def __init__(self, limit: int, progress: int) -> None:
         self._limit = limit
         self._progress = progress
-        self.failures = 0
+        self.failures: int = 0
 
     def failed(self, progress: int) -> bool:
         """Count one failure; False when the limit is reached. The count begins anew if there was progress."""
@@ -103,7 +103,7 @@ class Budget:
 
     def __init__(self, now: float) -> None:
         self._then = now
-        self.tokens = float(self.CAPACITY)
+        self.tokens: float = float(self.CAPACITY)
         """Below zero: retries that wait for their turn."""
 
     def succeeded(self) -> None:
@@ -538,15 +538,20 @@ def _checked_rate(rate: float | None) -> float | None:
 class Share:
     """What one transfer may take of what all share: its place among those that want a connection, and its rate.
 
-    `limits` are its own rate limit and that of all together. `priority` may be changed at any time; lower numbers go
-    first.
+    `limits` are its own rate limit, which comes first, and that of all together. `priority` may be changed at any time;
+    lower numbers go first.
     """
 
     __slots__ = ("_limits", "priority")
 
     def __init__(self, priority: int, *limits: RateLimit) -> None:
-        self.priority = priority
+        self.priority: int = priority
         self._limits = limits
+
+    @property
+    def limited(self) -> bool:
+        """It has a rate limit of its own."""
+        return bool(self._limits) and self._limits[0].rate is not None
 
     @property
     def slice(self) -> int | None:

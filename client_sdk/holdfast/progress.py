@@ -201,27 +201,27 @@ class Tracker:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._began = clock()
-        self.begun = False
+        self.begun: bool = False
         self._meter = Meter(self._began)
-        self.state = State.PENDING
+        self.state: State = State.PENDING
         self.size: int | None = None
-        self.accepted = 0
-        self.resumed = 0
-        self.wire = 0
-        self.resent = 0
-        self.errors = 0
-        self.retries = 0
+        self.accepted: int = 0
+        self.resumed: int = 0
+        self.wire: int = 0
+        self.resent: int = 0
+        self.errors: int = 0
+        self.retries: int = 0
         self.last_error: HoldfastError | None = None
         self._countdown = Countdown()
-        self.concurrency = 0
-        self.peak = 0
+        self.concurrency: int = 0
+        self.peak: int = 0
         """The most connections that were busy at once."""
-        self.chunk_size = 0
+        self.chunk_size: int = 0
         self.note: str | None = None
         self.url: str | None = None
         """Of the upload, as soon as there is one."""
         self.parts: Callable[[], tuple[Part, ...]] = tuple
-        self.latest = Latest(self.snapshot)
+        self.latest: Latest = Latest(self.snapshot)
 
     @property
     def elapsed(self) -> float:

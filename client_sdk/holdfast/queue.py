@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskGroup
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import UsageError
@@ -84,7 +83,7 @@ class TransferQueue:
         self._crowd = crowd or Crowd()
         self._clock = clock
         self._countdown = Countdown()
-        self._group: TaskGroup | None = None
+        self._begin: Callable[..., object] | None = None
         self._running: set[AnyTransfer] = set()
         self._waiting: list[tuple[AnyTransfer, anyio.Event]] = []
         self._transfers: dict[AnyTransfer, None] = {}
@@ -228,20 +227,20 @@ class TransferQueue:
 
     # The client's part
 
-    def open(self, group: TaskGroup) -> None:
-        """Where the transfers run."""
-        self._group = group
+    def open(self, begin: Callable[..., object]) -> None:
+        """What begins tasks where the transfers run: `start_soon` of a task group."""
+        self._begin = begin
 
     def start(self, transfer: AnyTransfer) -> None:
         """Take a transfer in. Raises UsageError after `shutdown`."""
-        assert self._group is not None
+        assert self._begin is not None
         if self._closed:
             raise UsageError("the queue was shut down and takes no more transfers; use a new client")
         self._age += 1
         transfer.age = self._age
         self._transfers[transfer] = None
         transfer.belongs_to(self)
-        self._group.start_soon(self._carry_out, transfer)
+        self._begin(self._carry_out, transfer)
         for callback in self._on_progress:
             transfer.on_progress(partial(callback, transfer))
 
@@ -272,8 +271,8 @@ class TransferQueue:
 
     def call(self, callback: Callable[..., Coroutine[Any, Any, None]], *said: object) -> None:
         """See Turns."""
-        assert self._group is not None
-        self._group.start_soon(callback, *said)
+        assert self._begin is not None
+        self._begin(callback, *said)
 
     def _admit(self) -> None:
         while self._waiting and len(self._running) < self._active:

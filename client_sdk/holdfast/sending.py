@@ -92,19 +92,19 @@ class Upload:
         """Writes down until when the server keeps the upload; blocks."""
         self.speech = speech
         """How bytes are sent in order."""
-        self.limits = SizeLimits()
+        self.limits: SizeLimits = SizeLimits()
         """What the server takes, as it said last."""
         self.expires: float | None = None
         """What was written down last."""
-        self.chunks = 0
-        self.sparse = 0
+        self.chunks: int = 0
+        self.sparse: int = 0
         """Bytes of holes that the server was told of by this call, and that were not sent."""
-        self.progress = 0
+        self.progress: int = 0
         """Grows with each thing that the server accepted; attempts are counted against it."""
         self._backoff = Backoff()
         self._hasher: Hasher = hasher(job.checksum)
         self._hashing = threading.Lock()
-        self.hashed = 0
+        self.hashed: int = 0
         """How far the digest of the whole file has come."""
 
     @property

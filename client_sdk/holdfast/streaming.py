@@ -49,7 +49,7 @@ class StreamSource(Source):
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self.length = 0
+        self.length: int = 0
         """Bytes that were read so far."""
         self.known: int | None = None
         """Bytes that there must be in the end, as the server was told before."""

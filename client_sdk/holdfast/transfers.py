@@ -128,11 +128,11 @@ class Transfer(Generic[Result]):
         id: str = "",  # noqa: A002 - that is what it is called
         clock: Clock = SYSTEM,
     ) -> None:
-        self.kind = kind
+        self.kind: Kind = kind
         self.name = name
         self.id = id
         """What it is called in the journal, and by `holdfast transfers`."""
-        self.age = 0.0
+        self.age: float = 0.0
         """Of those with the same priority the one with the lowest number is next; the queue gives it."""
         self.verdict: str | None = None
         """Why it is not tried again, of one that failed; part of a sentence."""

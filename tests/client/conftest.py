@@ -11,9 +11,11 @@ import pytest
 from holdfast import AsyncClient, RetryPolicy, Timeouts
 from holdfast.discovery import DISCOVERIES
 from holdfast.limiter import BUDGET
+from tests.client.face import ClientFace
 from tests.client.loopback import Loopback
 
 MakeFile = Callable[..., Path]
+OVER_BOTH = ("test_uploader", "test_downloader", "test_given", "test_streaming", "test_queue", "test_credentials")
 
 
 @pytest.fixture
@@ -47,8 +49,17 @@ def tus_only() -> Iterator[Loopback]:
         yield server
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`face` says which client a test is over; the tests of what both can do are over both."""
+    if "face" in metafunc.fixturenames:
+        both = metafunc.module.__name__.rpartition(".")[2] in OVER_BOTH
+        metafunc.parametrize(
+            "face", [AsyncClient, ClientFace] if both else [AsyncClient], ids=lambda each: each.__name__
+        )
+
+
 @pytest.fixture
-def make_client(tmp_path: Path) -> Callable[..., AsyncClient]:
+def make_client(tmp_path: Path, face: Callable[..., AsyncClient]) -> Callable[..., AsyncClient]:
     """A client with a journal in the test's folder, and half a second until something counts as stalled."""
 
     def make(**more: object) -> AsyncClient:
@@ -57,7 +68,7 @@ def make_client(tmp_path: Path) -> Callable[..., AsyncClient]:
             "retry": RetryPolicy(retries=0),
             "timeouts": Timeouts(connect=5, stall=0.5, response=0.5),
         }
-        return AsyncClient(**(settings | more))  # type: ignore[arg-type]
+        return face(**(settings | more))
 
     return make
 

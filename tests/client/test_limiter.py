@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup
 from holdfast.clock import SYSTEM
 from holdfast.errors import UsageError
 from holdfast.limiter import Crowd, Limiter, Limiters
-from holdfast.planner import START_CONNECTIONS, Budget, Share
+from holdfast.planner import NEAR_CONNECTIONS, START_CONNECTIONS, Budget, RateLimit, Share
 
 pytestmark = pytest.mark.anyio
 
@@ -139,6 +139,21 @@ def test_retries_of_a_process_are_bounded_but_never_refused() -> None:
         budget.succeeded()
     assert budget.spend(0.0, throttled=True) == 0.0, "so does success"
     assert budget.tokens <= Budget.CAPACITY
+
+
+async def test_nobody_waits_for_one_that_is_slow_because_its_own_limit_wants_it() -> None:
+    """Also where few connections are begun with; the slow one itself gets no more of them for that."""
+    slow, other = Share(0, RateLimit(1000, lambda: 0.0)), Share(0, RateLimit(None, lambda: 0.0))
+    async with anyio.create_task_group() as group:
+        room = Room(group)
+        room.limiter.controller.met(0.001)
+        for _ in range(NEAR_CONNECTIONS + 1):
+            await room.wait("slow", slow)
+        for _ in range(NEAR_CONNECTIONS + 1):
+            await room.wait("other", other)
+        assert room.came.count("slow") == NEAR_CONNECTIONS
+        assert room.came.count("other") == 1
+        group.cancel_scope.cancel()
 
 
 async def test_who_was_refused_lets_others_have_its_connection() -> None:

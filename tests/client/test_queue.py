@@ -7,6 +7,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio import to_thread
 
 import holdfast
 from holdfast import AsyncClient, ConnectionFailed, Progress, RetryPolicy, State, UsageError, VerificationFailed
@@ -15,6 +16,7 @@ from holdfast.progress import Tracker
 from holdfast.queue import TransferQueue
 from holdfast.transfers import Gate, Transfer
 from tests.client.loopback import Loopback
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +55,7 @@ class Job:
 async def opened(active: int = 1, policy: RetryPolicy | None = None) -> AsyncIterator[TransferQueue]:
     queue = TransferQueue(active, RateLimit(None, lambda: 0.0), policy or RetryPolicy(retries=0))
     async with anyio.create_task_group() as group:
-        queue.open(group)
+        queue.open(group.start_soon)
         with anyio.fail_after(10):
             yield queue
         group.cancel_scope.cancel()
@@ -300,6 +302,7 @@ async def test_a_real_upload_is_paused_and_goes_on(
         transfer = client.upload(path, loopback.url, chunk_size=MIB, concurrency=1)
         async for progress in transfer:
             if progress.accepted >= 6 * MIB and progress.state is State.IN_PROGRESS:
+                await to_thread.run_sync(eventually, lambda: len(loopback.chunks()) == 7)
                 transfer.pause()
             if progress.state is State.PAUSED:
                 assert progress.concurrency == 0

@@ -36,7 +36,7 @@ class Auto(click.ParamType[int]):
 
     def __init__(self, inner: click.ParamType[int]) -> None:
         self._inner = inner
-        self.name = f"auto|{inner.name}"
+        self.name: str = f"auto|{inner.name}"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if str(value).lower() == "auto":
