@@ -70,7 +70,7 @@ def check(report: Path) -> int:
     for line in found:
         if line not in stand:
             print(f"the run has, and docs/interop.md has not: {line}")
-    if found == stand:
+    if sorted(found) == sorted(stand):  # several processes test, so the order of a run says nothing
         print(f"docs/interop.md holds: {len(stand)} rows.")
         return 0
     print("make clients writes it anew")

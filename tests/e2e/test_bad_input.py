@@ -16,6 +16,7 @@ from tests.support.speaker import (
     TUS,
     TUS_BODY,
     Speaker,
+    at_rest,
     b64,
     chunk_fields,
     digest,
@@ -239,9 +240,7 @@ CREATIONS = [
 
 
 def listed(talk: Speaker) -> list[dict[str, object]]:
-    """All uploads, but for their progress, which says what time it is."""
-    uploads = talk.request("GET", "/api/uploads").json()["uploads"]
-    return [{name: value for name, value in upload.items() if name != "progress"} for upload in uploads]
+    return [at_rest(upload) for upload in talk.request("GET", "/api/uploads").json()["uploads"]]
 
 
 @pytest.mark.parametrize("bad", CREATIONS, ids=lambda bad: bad.name)

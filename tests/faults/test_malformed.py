@@ -23,7 +23,7 @@ from tests.support import drafts
 from tests.support.breakable import Piece, Pieces
 from tests.support.malformed import Case, Scratch, block, generate
 from tests.support.process import ServerProcess
-from tests.support.speaker import GRANULE, TUS, Speaker, digest
+from tests.support.speaker import GRANULE, TUS, Speaker, at_rest, digest
 from tests.support.waiting import eventually, scaled
 from tests.support.wire import Answer, Connection, ConnectionLostError
 
@@ -210,7 +210,7 @@ def _everything(server: ServerProcess, speaker: Speaker, pieces: Pieces, scratch
     own = {scratch.path.rsplit("/", 1)[1] for scratch in scratches}
     for each in pieces.all():
         head = speaker.request("HEAD", each.path, TUS)
-        seen[each.path] = [pair for pair in head.fields if pair[0] != "date"], speaker.status(each.path)
+        seen[each.path] = [pair for pair in head.fields if pair[0] != "date"], at_rest(speaker.status(each.path))
     listed = speaker.request("GET", "/api/uploads?limit=1000").json()["uploads"]
     seen["uploads"] = sorted(each["id"] for each in listed)
     for folder in ("incoming", "files"):

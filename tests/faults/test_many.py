@@ -70,7 +70,7 @@ def test_small_files_are_not_starved_by_a_large_one_and_memory_stays(
         for _ in range(max(1, count * LARGE_FOR_EACH // MIB)):
             file.write(block)
     size = large.stat().st_size
-    rate = size / max(2.0, count * SECONDS_FOR_EACH)
+    rate = size / max(5.0, count * SECONDS_FOR_EACH)
     words = [sys.executable, "-c", QUEUE, f"{server.url}/files", str(tmp_path / "state"), str(large), str(rate)]
     told = subprocess.run(
         [*words, *map(str, names)],

@@ -87,7 +87,8 @@ class Window:
 
     @property
     def cells(self) -> int:
-        """How many pixels of the first map do not have the colour of an empty cell: what has arrived, roughly."""
+        """How far all pixels of the first map are from the colour of an empty cell: what has arrived, roughly, since
+        what is only on its way is paler."""
         return int(self.look(CELLS))
 
     def _do(self, what: str, **command: Any) -> Any:
@@ -102,7 +103,7 @@ CELLS = """(() => {
   const [red, green, blue] = [1, 3, 5].map((at) => parseInt(empty.slice(at, at + 2), 16))
   let other = 0
   for (let i = 0; i < data.length; i += 4) {
-    if (data[i + 3] && (data[i] !== red || data[i + 1] !== green || data[i + 2] !== blue)) other += 1
+    if (data[i + 3]) other += Math.abs(data[i] - red) + Math.abs(data[i + 1] - green) + Math.abs(data[i + 2] - blue)
   }
   return other
 })()"""

@@ -37,6 +37,6 @@ class ClientsReport:
     def pytest_sessionfinish(self) -> None:
         entries = [
             {"client": client, "version": version, "what": what, "outcome": outcome}
-            for (client, version, what), outcome in sorted(self._outcomes.items())
+            for (client, version, what), outcome in self._outcomes.items()
         ]
         self._path.write_text(json.dumps(entries, indent=1))

@@ -82,6 +82,11 @@ def chunk_fields(offset: int, data: bytes, algorithm: str = "xxh3-128", **other:
     return {name: value for name, value in fields.items() if value}
 
 
+def at_rest(state: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of an upload but for its progress, which says what time it is."""
+    return {name: value for name, value in state.items() if name != "progress"}
+
+
 class Speaker:
     """One keep-alive connection to the server at `url` (scheme, host and port), opened again when it is
     gone.
