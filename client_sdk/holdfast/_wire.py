@@ -267,9 +267,14 @@ class Network(httpcore.AsyncNetworkBackend):
                 connection = await _first_of([(each[:3], each[4]) for each in places])
         except TimeoutError:
             raise httpcore.ConnectTimeout("no connection in time") from None
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for option in socket_options or ():
-            connection.setsockopt(*option)
+        try:
+            with _translated(httpcore.ConnectError):
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for option in socket_options or ():
+                    connection.setsockopt(*option)
+        except BaseException:
+            connection.close()
+            raise
         return Wire(connection, self._receivers)
 
     async def connect_unix_socket(
@@ -304,12 +309,18 @@ async def _first_of(places: list[tuple[tuple[int, int, int], Any]]) -> socket.so
         else:
             connection.close()
 
-    async with anyio.create_task_group() as group:
-        for kind, place in places:
-            failed = anyio.Event()
-            group.start_soon(attempt, kind, place, failed)
-            with anyio.move_on_after(NEXT_ADDRESS):
-                await failed.wait()
+    try:
+        async with anyio.create_task_group() as group:
+            for kind, place in places:
+                failed = anyio.Event()
+                group.start_soon(attempt, kind, place, failed)
+                with anyio.move_on_after(NEXT_ADDRESS):
+                    await failed.wait()
+    except BaseException:
+        # Nobody wants it any more: the caller was cancelled just when it was there.
+        if won is not None:
+            won.close()
+        raise
     if won is None:
         raise failure
     return won
