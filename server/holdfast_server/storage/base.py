@@ -71,10 +71,6 @@ class Reservation(Piece, Protocol):
         """
         ...
 
-    def clear(self) -> None:
-        """Takes back what was written, where nothing of it is to stay; for whoever has all of it. Does not block."""
-        ...
-
     async def copy(self, scratch: Piece, start: int, end: int) -> None:
         """Takes `[start, end)` over from another piece of the same storage, without passing it through this process
         where that can be avoided. Off the event loop, and not to be cancelled: keep the range to some 64 MiB.

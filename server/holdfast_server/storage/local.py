@@ -218,9 +218,6 @@ class LocalReservation(LocalPiece):
     def claim(self, start: int, end: int) -> bool:
         return _lock(self.fd, start, end - start)
 
-    def clear(self) -> None:
-        os.ftruncate(self.fd, 0)
-
     async def copy(self, scratch: object, start: int, end: int) -> None:
         if not isinstance(scratch, LocalPiece):
             raise TypeError("a piece of this storage is needed")
@@ -445,7 +442,7 @@ class LocalStorage:
             descriptors.write_all(fd, 0, [data], ())
             if self.durability != "os":
                 os.fdatasync(fd)
-            # By a descriptor of a folder, any, Python is told to follow the link (linkat(2), AT_SYMLINK_FOLLOW).
+            # With a descriptor, any, Python calls linkat(2), which follows the link, and not link(2), which does not.
             os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd)
             named = True
             if self.durability != "os":
