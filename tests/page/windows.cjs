@@ -5,6 +5,7 @@
 //   {window, reload: true}
 //   {window, drop: [PATH, ...]}          drag files in from outside, as the desktop does
 //   {window, choose: [PATH, ...], into: SELECTOR}
+//   {window, fill: TEXT, into: SELECTOR}
 //   {window, click: SELECTOR} {window, press: KEY}
 //   {window, look: EXPRESSION}           what JavaScript in the page makes of it
 //   {window, shape: {width, height, scheme, motion}}
@@ -31,6 +32,7 @@ async function carryOut(page, command) {
     }
     await session.detach()
   } else if (command.choose) await page.setInputFiles(command.into, command.choose)
+  else if (command.fill) await page.fill(command.into, command.fill)
   else if (command.click) await page.click(command.click, { timeout: 10_000 })
   else if (command.press) await page.keyboard.press(command.press)
   else if (command.shape) {
