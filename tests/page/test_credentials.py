@@ -1,8 +1,8 @@
-"""The page with each kind of credential: what it says when one is missing, wrong, over or too narrow, and that nothing is
-lost by it: with a good one everything goes on.
+"""The page with each kind of credential: what it says when one is missing, wrong, over or too narrow, and that nothing
+is lost by it: with a good one everything goes on.
 
-Rule of this file: credentials are given as a user does, in the dialog or with the address of the page; what is stored is
-asked of the server with a token that the page does not have.
+Rule of this file: credentials are given as a user does, in the dialog or with the address of the page; what is stored
+is asked of the server with a token that the page does not have.
 """
 
 import json

@@ -48,10 +48,13 @@ export class Access extends EventTarget {
       try {
         const answer = await fetch(this.#credential.address('api/credential'), this.#request(signal))
         if (answer.ok || answer.status === 401) {
-          this.who = answer.ok ? await answer.json() : null
+          const said = answer.ok ? await answer.json() : await refusalOf(answer)
+          if (signal.aborted) return // of a credential that is no longer the one
+          this.who = answer.ok ? said : null
           this.#show()
           this.dispatchEvent(new Event('change'))
-          if (!answer.ok) this.ask(this.#credential.exists ? (await refusalOf(answer)).message : undefined)
+          if (answer.ok) at('ask').close()
+          else this.ask(this.#credential.exists ? said.message : undefined)
           return
         }
       } catch {
