@@ -114,7 +114,7 @@ class FtpRemote:
         async with self._connection() as client:
             version = await self._version(client)
             same = since is not None and since.pin == version.pin
-            answer = await self._retrieve(client, version, since.start if since is not None and same else 0)
+            answer = await self._retrieve(client, version, since.span.start if since is not None and same else 0)
             with closing(answer):
                 yield answer
 
