@@ -93,8 +93,8 @@ class Limiter:
     async def connection(self, share: Share, fixed: int | None = None) -> AsyncIterator[None]:
         """Wait for a connection for the transfer of `share`, and have it inside the block.
 
-        `fixed` is the number that the caller of the transfer has asked for, whatever the controller thinks; it never has
-        more.
+        `fixed` is the number that the caller of the transfer has asked for, whatever the controller thinks; it gets no
+        more than these.
         """
         await self._enter(_Waiter(share, next(self._age), fixed or 0))
         try:

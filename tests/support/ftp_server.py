@@ -92,7 +92,12 @@ def serve(told: dict[str, Any]) -> None:
         def handle(self) -> None:
             if told["implicit"]:
                 self.secure_connection(self.ssl_context)
-            super().handle()
+            else:
+                super().handle()
+
+        def handle_ssl_established(self) -> None:
+            if told["implicit"]:
+                super().handle()  # only now it greets
 
     authorizer = DummyAuthorizer()
     authorizer.add_user("ada", "lovelace", told["root"], perm="elr")
