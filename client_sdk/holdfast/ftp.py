@@ -114,7 +114,7 @@ class FtpRemote:
         async with self._connection() as client:
             version = await self._version(client)
             same = since is not None and since.pin == version.pin
-            answer = await self._retrieve(client, version, since.start if since is not None and same else 0)
+            answer = await self._retrieve(client, version, since.span.start if since is not None and same else 0)
             with closing(answer):
                 yield answer
 
@@ -168,8 +168,8 @@ class FtpRemote:
         try:
             with _Translated(self):
                 await client.connect(place.host, place.port)
-                if context is not None and place.port != IMPLICIT:
-                    await client.upgrade_to_tls(context)
+                if context is not None:
+                    await _secure(client, context, begun=place.port == IMPLICIT)
                 await client.login(*self._login)
                 await client.command("TYPE I", "200")
             self._let_in = True
@@ -239,6 +239,17 @@ class FtpRemote:
         if isinstance(failure, ssl.SSLError):
             return ConnectionFailed(f"no secure connection to {where} ({failure.reason or failure})")
         return ConnectionFailed(f"the connection to {where} broke or was not made ({failure})")
+
+
+async def _secure(client: aioftp.Client, context: ssl.SSLContext, *, begun: bool) -> None:
+    """TLS on both connections; on that of commands it has `begun` already where it begins with the first byte."""
+    if not begun:
+        await client.upgrade_to_tls(context)
+        return
+    # The other one has to be asked for here, too (RFC 4217, section 9). A server that knows neither command has TLS
+    # there anyway, or there is no connection: nothing is read without.
+    for command in ("PBSZ 0", "PROT P"):
+        await client.command(command, ("2xx", "5xx"))
 
 
 class _Translated:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast import AsyncClient, Timeouts
+from holdfast import AsyncClient, Timeouts, ftp
 from holdfast.ftp import login_for, parse_url
 from holdfast_protocol.digest import digest
 from tests.support.ftp_server import FtpServer
@@ -136,6 +136,29 @@ async def test_tls(make_client: MakeClient, serve: Serve, certificate: Path, con
     async with make_client(timeouts=PATIENT) as client:
         with pytest.raises(holdfast.ConnectionFailed, match="secure connection"):
             await client.download(f"ftps://{where}", tmp_path / "g", max_attempts=1)
+    assert not (tmp_path / "g").exists()
+
+
+async def test_tls_from_the_first_byte(
+    make_client: MakeClient,
+    serve: Serve,
+    certificate: Path,
+    content: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is spoken on port 990, here on another one: nobody but root may listen there."""
+    where = serve(certificate=certificate, implicit=True)
+    monkeypatch.setattr(ftp, "IMPLICIT", int(where.partition("/")[0].rpartition(":")[2]))
+    trusting = ssl.create_default_context(cafile=certificate)
+    async with make_client(timeouts=PATIENT, verify=trusting) as client:
+        url, sum_ = f"ftps://ada:lovelace@{where}", digest("sha-256", content)
+        result = await client.download(url, tmp_path / "f", segments=3, checksum=sum_)
+    assert result.path.read_bytes() == content
+    assert result.segments > 1
+    async with make_client(timeouts=PATIENT) as client:
+        with pytest.raises(holdfast.ConnectionFailed, match="secure connection"):
+            await client.download(url, tmp_path / "g", max_attempts=1)
     assert not (tmp_path / "g").exists()
 
 
