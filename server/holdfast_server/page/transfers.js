@@ -68,7 +68,9 @@ export class Transfers extends EventTarget {
     if (!upload.held && !refused) return
     if (upload.url === null) upload.endpoint = endpoint ?? upload.endpoint
     else if (only === idOf(upload.url)) this.#move(upload, signed.href)
-    else if (signed === null && upload.owner === this.#owner) this.#move(upload, unsigned(upload.url))
+    else if (signed === null && (upload.owner === this.#owner || upload.owner === null)) {
+      this.#move(upload, unsigned(upload.url)) // whose it is was not in that signature
+    }
     const record = this.#records.get(upload)
     upload.held = upload.url === null ? endpoint === null : record !== undefined && !this.#fits(record)
     if (!upload.held) this.resume(upload)
@@ -226,10 +228,11 @@ export class Transfers extends EventTarget {
 
   /** The same upload under a URL with another right. */
   #move(upload, url) {
-    if (upload.url === url) return
     const record = this.#records.get(upload)
+    if (upload.url === url || record === undefined) return
     this.#drop(record)
     upload.url = url
+    upload.owner = this.#owner
     this.#keep(upload, record)
   }
 
