@@ -66,6 +66,19 @@ class Window:
         self._do("a credential", fill=credential, into="#token")
         self.click("#ask button[value=use]")
 
+    def download(self, selector: str, to: Path) -> str:
+        """Click on it and save what comes; the name that the browser would give it."""
+        return str(self._do(f"a download by {selector}", download=selector, to=str(to)))
+
+    @property
+    def violations(self) -> list[str]:
+        """What the Content-Security-Policy has kept from this page since it was loaded."""
+        return list(self.look("violations"))
+
+    def tree(self, selector: str = "body") -> str:
+        """What a screen reader has of it."""
+        return str(self._do("the tree", tree=selector))
+
     def press(self, key: str) -> None:
         self._do(f"a press of {key}", press=key)
 

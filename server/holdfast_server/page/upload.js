@@ -340,7 +340,7 @@ export class Upload extends EventTarget {
         if (!(error instanceof UploadError) || error.final) throw error
         if (error.code === 'digest-mismatch' && this.#failures >= MOST_MISMATCHES) throw error
         if (seconds() - this.#progressed > this.#patience) throw error
-        if (error.status === 429 || error.status === 503) {
+        if ((error.status === 429 && error.code !== 'too-many-uploads') || error.status === 503) {
           this.#connections.throttle.slower(seconds(), Math.random(), error.retryAfter)
         }
         // Connections that break together wait together, and are one failure.
