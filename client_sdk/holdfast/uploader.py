@@ -156,8 +156,11 @@ class Uploader:
         raise AssertionError("the loop ends by return or raise")
 
     async def _choose(self, source: Source) -> None:
-        """Which dialect is spoken."""
+        """Which dialect is spoken, and which digest the whole file gets."""
         services = await self._offered()
+        if self._job.checksum is None and services.parallel and self._job.dialect in ("auto", "parallel"):
+            # The server verifies it, and computes it, too: the one that both have for chunks costs both the least.
+            self._job = replace(self._job, checksum=protocol.chunk_algorithm(services.wants))
         drafted = self._job.dialect == "auto" and not services.tus and not services.parallel
         if self._job.dialect == "ietf" or drafted:
             self._guest = DISCOVERIES.guest(self._session, services, source.size)
@@ -281,7 +284,7 @@ class Uploader:
                 upload.size,
                 metadata=metadata,
                 parallel=self._job.dialect != "tus" and not whole,
-                want=self._job.checksum,
+                want=upload.algorithm,
                 content=content,
                 checksum=proof,
                 now=time.time(),
@@ -299,9 +302,8 @@ class Uploader:
         async with upload.connection():
             state = await upload.state()
         if state.complete:
-            digest = record.digest or next(
-                (each for each in state.digests if each.algorithm == self._job.checksum), None
-            )
+            known = (*state.digests, *([record.digest] if record.digest is not None else []))
+            digest = next((each for each in known if each.algorithm == upload.algorithm), None)
             if digest is None:
                 await upload.hash_up_to(upload.size, bytearray(HASH_PIECE))
                 digest = upload.digest()
