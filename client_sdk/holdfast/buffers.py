@@ -19,8 +19,8 @@ class Buffers:
 
     def __init__(self) -> None:
         self._free: list[mmap.mmap] = []
-        self._taken: dict[mmap.mmap, int] = {}
-        """What was asked for of each."""
+        self._filled: dict[mmap.mmap, int] = {}
+        """The most that each has held, and so the memory that it takes."""
         self._used = 0
         self._given_back = anyio.Event()
 
@@ -38,17 +38,20 @@ class Buffers:
             if len(found) != capacity:
                 # Somebody's frame may still name it; its pages need not wait for the collector.
                 found.madvise(mmap.MADV_DONTNEED)
+                del self._filled[found]
                 found = None
         if found is None:
             found = mmap.mmap(-1, capacity, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        self._taken[found] = size
-        self._used += size
+        self._filled[found] = max(size, self._filled.get(found, 0))
+        self._used += self._filled[found]
         return found
 
     def give_back(self, buffer: mmap.mmap, *, again: bool = True) -> None:
         """It is not used any more; `again`: nor looked at by anybody, so that it may be written to."""
-        self._used -= self._taken.pop(buffer)
+        self._used -= self._filled[buffer]
         if again:
             self._free.append(buffer)
+        else:
+            del self._filled[buffer]
         self._given_back.set()
         self._given_back = anyio.Event()

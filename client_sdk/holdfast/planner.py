@@ -25,9 +25,7 @@ START_CHUNK: Final = 2 * MIB
 NEAR: Final = 0.02
 """Seconds of a round trip, below which distance is no reason for many connections;"""
 NEAR_CONNECTIONS: Final = 2
-"""then it is begun with these,"""
-NEAR_CHUNK: Final = 4 * MIB
-"""and chunks may grow to so much at once."""
+"""then it is begun with these."""
 SMALLEST_CHUNK: Final = MIB
 LARGEST_CHUNK: Final = 64 * MIB
 MEMORY: Final = 48 * MIB
@@ -145,9 +143,9 @@ class Controller:
 
     Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 0.2 to 10
     seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 24th of the bytes that go
-    through between two breaks, so that no more than some percent are sent twice. Where it is near they grow so fast that
-    the first break would cost a lot: as long as there was none, a chunk has at most 4 MiB, or a 24th of what has gone
-    through, or a 64th of what is left.
+    through between two breaks, so that no more than some percent are sent twice. Where it is near they grow so fast
+    that the first break would cost a lot: as long as there was none, a chunk has at most 2 MiB, or a 24th of what has
+    gone through, or a 64th of what is left.
     """
 
     def __init__(self, now: float, *, memory: int = MEMORY, ceiling: int | None = None) -> None:
@@ -229,7 +227,7 @@ class Controller:
         if self._rate is None and seconds < NEAR and self._good > NEAR_CONNECTIONS:
             self._connections = self._good = NEAR_CONNECTIONS
             # As if there had been a break.
-            self._breaks, self._bytes = 1.0, float(BETWEEN_BREAKS * NEAR_CHUNK)
+            self._breaks, self._bytes = 1.0, float(BETWEEN_BREAKS * START_CHUNK)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -114,6 +114,17 @@ class Upload:
     def size(self) -> int:
         return self.source.size
 
+    def agree(self, wants: tuple[str, ...]) -> None:
+        """Before anything is hashed: the server takes parallel chunks, with these digests.
+
+        It verifies the digest of the whole, so it computes that, too: with the algorithm of the chunks that costs both
+        sides the least, if the caller has asked for no other.
+        """
+        assert not self.hashed
+        if self.job.checksum is None:
+            self.algorithm = protocol.chunk_algorithm(wants)
+            self._hasher = hasher(self.algorithm)
+
     async def exchange(
         self, steps: Generator[Request, Response, Result], body: Body | None = None, *, patience: float = 0.0
     ) -> Result:

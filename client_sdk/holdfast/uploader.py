@@ -156,11 +156,8 @@ class Uploader:
         raise AssertionError("the loop ends by return or raise")
 
     async def _choose(self, source: Source) -> None:
-        """Which dialect is spoken, and which digest the whole file gets."""
+        """Which dialect is spoken."""
         services = await self._offered()
-        if self._job.checksum is None and services.parallel and self._job.dialect in ("auto", "parallel"):
-            # The server verifies it, and computes it, too: the one that both have for chunks costs both the least.
-            self._job = replace(self._job, checksum=protocol.chunk_algorithm(services.wants))
         drafted = self._job.dialect == "auto" and not services.tus and not services.parallel
         if self._job.dialect == "ietf" or drafted:
             self._guest = DISCOVERIES.guest(self._session, services, source.size)
@@ -205,6 +202,8 @@ class Uploader:
                 )
             )
             return await self._in_parts(upload, key, metadata, parts)
+        if services.parallel and not as_tus:
+            upload.agree(services.wants)
         whole = as_tus and services.offers(WITH_UPLOAD) and 0 < source.size <= SMALL
         async with upload.connection():
             created = await self._create(upload, metadata, services, whole=whole)
@@ -301,6 +300,8 @@ class Uploader:
         self._tracker.size = upload.size
         async with upload.connection():
             state = await upload.state()
+        if state.offer is not None and self._job.dialect != "tus":
+            upload.agree(state.wants)
         if state.complete:
             known = (*state.digests, *([record.digest] if record.digest is not None else []))
             digest = next((each for each in known if each.algorithm == upload.algorithm), None)

@@ -81,7 +81,7 @@ class Run:
                     self.controller.throttled(self.now, 0.5, crowded=True)
                     limit = self.controller.connections
                     continue
-                each.size = min(self.controller.chunk_size, self.left)
+                each.size = min(self.controller.size_of(self.left), self.left)
                 self.left -= each.size
                 each.began, each.sent, each.told, each.answering = self.now, 0.0, 0, False
                 self.controller.began(self.now)

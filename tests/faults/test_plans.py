@@ -23,7 +23,7 @@ from tests.support.waiting import eventually, scaled
 MIB: Final = 1 << 20
 RATE: Final = 10 * MIB
 """Bytes a second of the link, so that a plan has its time."""
-COSTS: Final = {"parallel": 6 * MIB, "auto": 6 * MIB, "tus": 8 * MIB, "ietf": 8 * MIB}
+COSTS: Final = {"parallel": 2 * MIB, "auto": 2 * MIB, "tus": 8 * MIB, "ietf": 8 * MIB}
 """By protocol, the bytes of one request: what a connection that breaks, or is refused, may cost."""
 HEADS: Final = 2048
 """Bytes of the head of a request, at most."""
