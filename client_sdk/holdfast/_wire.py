@@ -91,6 +91,8 @@ class Wire(httpcore.AsyncNetworkStream):
         """Bytes of a body that came with its head."""
         self._head = bytearray()
         self._in_head = True
+        self._dry = False
+        """Nothing was left in the socket when it was read last."""
         self._mark = 1
         self._rate = 0.0
         self._then = time.monotonic()
@@ -213,11 +215,12 @@ class Wire(httpcore.AsyncNetworkStream):
             await to_thread.run_sync(sink, at, memoryview(piece))
             return len(piece)
         while True:
+            if self._dry:
+                await self._wait_for(min(most, int(self._rate * WAKE)), timeout)
             count, ended = await to_thread.run_sync(self._bring, sink, at, most, limiter=self._threads.receivers)
             if count or ended:
                 self._pace(count)
                 return count
-            await self._wait_for(min(most, int(self._rate * WAKE)), timeout)
 
     async def _wait_for(self, size: int, timeout: float) -> None:
         """Wait until about so many bytes are there, or fewer if they are long in coming."""
@@ -236,12 +239,13 @@ class Wire(httpcore.AsyncNetworkStream):
         view = memoryview(window)
         until = time.monotonic() + TURN
         done = filled = 0
-        ended = False
+        ended = self._dry = False
         try:
             while done + filled < most and not ended:
                 try:
                     count = self._socket.recv_into(view[filled : min(len(window), most - done)])
                 except (BlockingIOError, ssl.SSLWantReadError):
+                    self._dry = True
                     break
                 except ssl.SSLError as error:
                     raise httpcore.ReadError(str(error)) from error

@@ -19,7 +19,7 @@ from holdfast._transport import Timeouts, Transport, Verify
 from holdfast.books import Books
 from holdfast.clock import SYSTEM, Clock
 from holdfast.credentials import Keyring, Token
-from holdfast.downloader import Downloader, DownloadJob
+from holdfast.downloader import Downloader
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.journal import Journal
 from holdfast.ledger import Asked, Row, bare, shown
@@ -28,6 +28,7 @@ from holdfast.outcome import DownloadResult, UploadResult
 from holdfast.planner import MAX_CONCURRENCY, RateLimit, Share
 from holdfast.progress import Tracker
 from holdfast.queue import TransferQueue
+from holdfast.receiving import DownloadJob
 from holdfast.remotes import remote_of
 from holdfast.repeating import Manner, digest_of, download_asked, upload_asked
 from holdfast.sending import Dialect, OnChange, UploadJob

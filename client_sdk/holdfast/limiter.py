@@ -95,7 +95,8 @@ class Limiter:
     async def connection(self, share: Share, fixed: int | None = None) -> AsyncIterator[None]:
         """Wait for a connection for the transfer of `share`, and have it inside the block.
 
-        `fixed` is the number that the caller of the transfer has asked for, whatever the controller thinks.
+        `fixed` is the number that the caller of the transfer has asked for, whatever the controller thinks; it gets no
+        more than these.
         """
         await self._enter(_Waiter(share, next(self._age), fixed or 0))
         try:
@@ -195,9 +196,10 @@ class Limiter:
     @property
     def first(self) -> _Waiter | None:
         """Who is next here; None if nobody waits, or nobody may."""
-        if not self._waiting:
+        able = [each for each in self._waiting if not each.most or self._holds.get(each.share, 0) < each.most]
+        if not able:
             return None
-        first = min(self._waiting, key=self.rank)
+        first = min(able, key=self.rank)
         used = self._used
         if first.share not in self._holds and used < START_CONNECTIONS:
             # Those that are slow because their own limit wants it may take minutes for a chunk: nobody waits for that.
