@@ -149,7 +149,7 @@ def test_a_server_that_only_knows_tus(
         window.look(
             "import('/page/upload.js').then(({ Upload }) => {"
             " const input = document.querySelector('#files');"
-            " input.addEventListener('change', (event) => event.stopImmediatePropagation(), true);"  # ours, not the page's
+            " input.addEventListener('change', (event) => event.stopImmediatePropagation(), true);"
             " globalThis.begin = () => { const [file] = input.files;"
             " globalThis.upload = new Upload(file, { endpoint: '/files/', chunkSize: 512 * 1024 });"
             " globalThis.ended = upload.start().then((result) => ({ ...result, retries: upload.retries })) } })"
