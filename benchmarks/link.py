@@ -102,6 +102,8 @@ class Link:
         self.down = 0
         """Bytes that came from it, heads included."""
         self.connections = 0
+        self.at_once = 0
+        """The most connections that the client had at the same time."""
         self.refused = 0
         """Requests that the link answered itself."""
         self.seconds = 0.0
@@ -141,6 +143,7 @@ class Link:
             counts = json.loads(told.splitlines()[-1])
             self.up, self.down = counts["up"], counts["down"]
             self.connections, self.refused = counts["connections"], counts["refused"]
+            self.at_once = counts["at_once"]
             self.seconds = counts["seconds"]
         finally:
             self._process.kill()
@@ -211,7 +214,16 @@ class _Switch:
         self._active = 0
         self._free_at = 0.0
         self._began: float | None = None
-        self.counts: dict[str, float] = {"up": 0, "down": 0, "connections": 0, "refused": 0, "seconds": 0.0}
+        self.counts: dict[str, float] = {
+            "up": 0,
+            "down": 0,
+            "connections": 0,
+            "at_once": 0,
+            "refused": 0,
+            "seconds": 0.0,
+        }
+        self._open = 0
+        """Connections that the client has not ended."""
         self._listener = socket.socket()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, WINDOW)
         self._listener.bind(("127.0.0.1", 0))
@@ -226,7 +238,8 @@ class _Switch:
         self._poll.register(orders, select.EPOLLIN)
         while True:
             wait = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else 1.0
-            for number, mask in self._poll.poll(wait):
+            # Who is new comes last: those that have ended in the meantime are not there at the same time.
+            for number, mask in sorted(self._poll.poll(wait), key=lambda each: each[0] == self._listener.fileno()):
                 if number == orders:
                     line = self._orders.readline()
                     if not line:
@@ -259,6 +272,8 @@ class _Switch:
             side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._began = self._began or time.monotonic()
         self.counts["connections"] += 1
+        self._open += 1
+        self.counts["at_once"] = max(self.counts["at_once"], self._open)
         line = _Line(client, server, down=self._down)
         for road in (line.up, line.down):
             self._roads[road.source.fileno()] = road
@@ -322,6 +337,7 @@ class _Switch:
             self.counts["seconds"] = now - self._began
         if not piece:
             road.ended = True
+            self._open -= road is road.line.up
         elif road.paced:
             leaves = self._departure(road, len(piece), now)
         self.counts["up" if road is road.line.up else "down"] += len(piece)
@@ -449,6 +465,7 @@ class _Switch:
         if line.closed:
             return
         line.closed = True
+        self._open -= not line.up.ended
         self._inactive(line)
         for side in (line.client, line.server):
             number = side.fileno()

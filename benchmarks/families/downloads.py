@@ -96,6 +96,7 @@ def _compare(bench: Bench, report: Report, target: Path) -> None:
     told = (
         more("share", "of the link", ""),
         more("connections", "connections", ""),
+        more("at_once", "at once", ""),
         more("came", "sent, of the file", ""),
     )
     far = Table("downloads-link", title, (rate(), told[0], *used, *told[1:]), base=ARIA2_16)
@@ -131,6 +132,7 @@ def _compare(bench: Bench, report: Report, target: Path) -> None:
                 found = {
                     "share": size / sample.seconds / (40 * MIB),
                     "connections": float(link.connections),
+                    "at_once": float(link.at_once),
                     "came": link.down / size,
                 }
                 samples.append(replace(sample, work=size, more=found))

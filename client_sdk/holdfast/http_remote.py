@@ -56,10 +56,9 @@ class HttpRemote:
         if since is not None and since.pin.startswith("mdtm "):
             since = None  # it was an FTP server's
         for _ in range(MOST_REDIRECTS):
-            start = since.start if since is not None else 0
-            sent = {} if plain else {names.RANGE: f"bytes={start}-"}
+            sent = {} if plain else {names.RANGE: "bytes=0-"}
             if since is not None:
-                sent[names.IF_RANGE] = since.pin
+                sent = _pinned(since.span, since.pin)
             async with self._session.open(Request("GET", place, sent), stream=True) as incoming:
                 if incoming.status in REDIRECTS:
                     place = self._redirected(place, incoming)
@@ -69,9 +68,12 @@ class HttpRemote:
                     # An empty file has no first byte (RFC 9110, section 15.5.17); others may know no open ranges.
                     plain = True
                 else:
-                    version = await self._version(incoming, start)
+                    version = await self._version(incoming, since)
+                    if since is not None and version.pin != since.pin:
+                        since = None  # it does not know If-Range
+                        continue
                     self._place = place
-                    yield _HttpAnswer(incoming, version, start)
+                    yield _HttpAnswer(incoming, version, since.span.start if since is not None else 0)
                     return
         raise BrokenProtocol(f"{self.url} redirects more than {MOST_REDIRECTS} times; is that URL right?")
 
@@ -79,8 +81,8 @@ class HttpRemote:
     async def range(self, version: Version, span: Span) -> AsyncIterator[Answer]:
         """See Remote."""
         assert version.pin is not None
-        sent = {names.RANGE: f"bytes={span.start}-{span.end - 1}", names.IF_RANGE: version.pin}
-        async with self._session.open(Request("GET", self._place, sent), stream=True) as incoming:
+        request = Request("GET", self._place, _pinned(span, version.pin))
+        async with self._session.open(request, stream=True) as incoming:
             if self._place != self.url and incoming.status in (401, 403, 404, 410):
                 # The place that was redirected to was for a time only. The first answer finds out where it is now.
                 raise OtherVersion
@@ -107,7 +109,7 @@ class HttpRemote:
     async def settle(self, version: Version) -> None:
         """See Remote: each range was pinned."""
 
-    async def _version(self, incoming: Incoming, at: int) -> Version:
+    async def _version(self, incoming: Incoming, since: Since | None) -> Version:
         head = incoming.headers
         if incoming.status not in (200, 206):
             raise await self._refused(incoming)
@@ -116,8 +118,9 @@ class HttpRemote:
             if incoming.status == 206:
                 given = head.one(names.CONTENT_RANGE) or ""
                 start, end, size = fields.parse_content_range(given)
-                if start != at or (size is not None and end != size):
-                    raise BrokenProtocol(f"{self.url} answered {given!r} to the range from {at} on")
+                wanted = since.span if since is not None else Span(0, end if size is None else size)
+                if Span(start, end) != wanted:
+                    raise BrokenProtocol(f"{self.url} answered {given!r} to the range from {wanted.start} on")
             elif (length := head.one(names.CONTENT_LENGTH)) is not None:
                 size = fields.parse_integer(names.CONTENT_LENGTH, length)
             said = head.get(names.REPR_DIGEST)
@@ -126,7 +129,9 @@ class HttpRemote:
                 digests = digests or fields.parse_legacy_digests(said)
         except FieldError as error:
             raise BrokenProtocol(f"{self.url}: a field of the answer is malformed: {error}") from error
-        pin = _validator(head) if incoming.status == 206 and size is not None else None
+        pin = None
+        if incoming.status == 206 and size is not None:
+            pin = since.pin if since is not None and _is_pinned(head, since.pin) else _validator(head)
         version = Version(size, pin, digests, self._name(head.get(names.CONTENT_DISPOSITION)))
         return self._decoded(version, head.get(names.CONTENT_ENCODING))
 
@@ -195,6 +200,11 @@ class _HttpAnswer:
     def carry(self, sink: Sink, wanted: Wanted) -> AsyncIterator[int]:
         """See Answer."""
         return self._incoming.carry(sink, wanted, decode=self.version.coded)
+
+
+def _pinned(span: Span, pin: str) -> dict[str, str]:
+    """The fields that ask for a range of a version."""
+    return {names.RANGE: f"bytes={span.start}-{span.end - 1}", names.IF_RANGE: pin}
 
 
 def _validator(head: Headers) -> str | None:

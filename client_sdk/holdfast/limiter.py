@@ -83,6 +83,8 @@ class Limiter:
         self.controller: Controller = Controller(clock.monotonic(), ceiling=ceiling)
         self.buffers: Buffers = Buffers()
         """For the chunks of all transfers."""
+        self.piece: int = 0
+        """Bytes that are handed to a connection at once, as whoever sends has learnt; 0: nobody has."""
         self._used = 0
         self._holds: dict[Share, int] = {}
         """How many connections each transfer has now, if it has any."""
@@ -93,7 +95,8 @@ class Limiter:
     async def connection(self, share: Share, fixed: int | None = None) -> AsyncIterator[None]:
         """Wait for a connection for the transfer of `share`, and have it inside the block.
 
-        `fixed` is the number that the caller of the transfer has asked for, whatever the controller thinks.
+        `fixed` is the number that the caller of the transfer has asked for, whatever the controller thinks; it gets no
+        more than these.
         """
         await self._enter(_Waiter(share, next(self._age), fixed or 0))
         try:
@@ -193,9 +196,10 @@ class Limiter:
     @property
     def first(self) -> _Waiter | None:
         """Who is next here; None if nobody waits, or nobody may."""
-        if not self._waiting:
+        able = [each for each in self._waiting if not each.most or self._holds.get(each.share, 0) < each.most]
+        if not able:
             return None
-        first = min(self._waiting, key=self.rank)
+        first = min(able, key=self.rank)
         used = self._used
         if first.share not in self._holds and used < START_CONNECTIONS:
             # Those that are slow because their own limit wants it may take minutes for a chunk: nobody waits for that.

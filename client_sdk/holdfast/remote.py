@@ -39,9 +39,9 @@ class Version:
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """What an earlier call has left: bytes are missing from `start` on, of the version with that pin."""
+    """What an earlier call has left: the first range that is missing, of the version with that pin."""
 
-    start: int
+    span: Span
     pin: str
 
 
@@ -72,7 +72,7 @@ class Remote(Protocol):
     limiter: Limiter
 
     def first(self, since: Since | None = None) -> AbstractAsyncContextManager[Answer]:
-        """All of the file, or, if it is still that version, from where it was left; and what version it is.
+        """All of the file, or, if it is still that version, what is missing first; and what version it is.
 
         Raises ConnectionFailed, Refusal, or another HoldfastError.
         """

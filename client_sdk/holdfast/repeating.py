@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from holdfast.downloader import DownloadJob
 from holdfast.errors import UsageError
 from holdfast.ledger import Asked, Row, bare, shown, transfer_id
+from holdfast.receiving import DownloadJob
 from holdfast.sending import UploadJob
 from holdfast.transfers import Transfer
 from holdfast_protocol import headers as names

@@ -8,6 +8,7 @@ verified is what is there.
 
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +25,7 @@ STEP: Final = 32 * 1024 * 1024
 """Bytes that a thread hashes before it looks whether it is still wanted."""
 LOOK: Final = 0.1
 WAIT_FOR_SUMS: Final = 10.0
-"""Seconds for which a complete file waits for the answer about the file beside it."""
+"""Seconds for which a complete file waits for the answer about the file beside it, from when that was asked for on."""
 
 _LINE: Final = re.compile(r"\\?([0-9a-fA-F]{64})(?:[ \t]+\*?(.+))?")
 _BSD_LINE: Final = re.compile(r"SHA256 ?\((.+)\) = ([0-9a-fA-F]{64})")
@@ -48,6 +49,7 @@ class Proof:
         self._running: dict[str, Hasher] = {}
         self._at = 0
         self._hashing = anyio.Lock()
+        self._asking = anyio.Event()
         self._asked = anyio.Event()
         self._start()
 
@@ -56,17 +58,34 @@ class Proof:
         """There is something to compare with."""
         return bool(self._said)
 
-    async def ask_beside(self, beside: Callable[[str], Awaitable[bytes | None]], names: Iterable[str]) -> None:
-        """Look for a `.sha256` file, if nobody has said a digest; it may be of a file that has one of these names."""
+    async def ask_beside(
+        self,
+        beside: Callable[[str], Awaitable[bytes | None]],
+        names: Iterable[str],
+        turn: AbstractAsyncContextManager[None],
+    ) -> None:
+        """Look for a `.sha256` file, if nobody has said a digest; it may be of a file that has one of these names.
+
+        `turn` is a connection that may be used for it.
+        """
         try:
             if not self._said:
-                found = await beside(SUFFIX)
+                async with turn:
+                    self._asking.set()
+                    found = await beside(SUFFIX)
                 digest = parse_sums(found, names) if found is not None else None
                 if digest is not None:
                     self._said.append(Said(digest, f"{self._url}{SUFFIX}"))
                     self._start()
         finally:
+            self._asking.set()
             self._asked.set()
+
+    async def heard(self) -> None:
+        """It is known whether there is such a file, or it has been waited for long enough."""
+        await self._asking.wait()
+        with anyio.move_on_after(WAIT_FOR_SUMS):
+            await self._asked.wait()
 
     async def follow(self, prefix: Callable[[], int]) -> None:
         """Hash what has come without a gap from the start on; goes on until it is cancelled."""
@@ -80,8 +99,6 @@ class Proof:
 
         Raises VerificationFailed.
         """
-        with anyio.move_on_after(WAIT_FOR_SUMS):
-            await self._asked.wait()
         while self._said and self._at < length:
             await self._hash(length)
         for each in self._said:

@@ -2,13 +2,18 @@
 
 import random
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import holdfast
 from holdfast import AsyncClient, Digest
+from holdfast.journal import DownloadRecord, Journal, download_key
 from holdfast_protocol.digest import digest
+from holdfast_protocol.fields import parse_byte_ranges
+from holdfast_protocol.messages import Span
+from holdfast_protocol.ranges import RangeSet
 from tests.client.loopback import Loopback, Seen
 
 pytestmark = pytest.mark.anyio
@@ -80,7 +85,7 @@ async def test_a_range_that_is_cut_goes_on_where_it_was_cut(
 async def test_a_download_goes_on_from_what_is_on_the_disk(
     make_client: MakeClient, loopback: Loopback, url: str, content: bytes, tmp_path: Path
 ) -> None:
-    """Only the spans that were recorded are trusted, and only what is not here is asked for."""
+    """Over one connection: what was not here when the first call ended, in one request."""
     loopback.order("GET", "short", after=HALF)
     loopback.order("GET", "answer", status=404, when=lambda seen: seen.fields["range"].startswith(f"bytes={HALF}-"))
     async with make_client() as client:
@@ -88,14 +93,47 @@ async def test_a_download_goes_on_from_what_is_on_the_disk(
             await client.download(url, tmp_path / "x", segments=1)
         assert not (tmp_path / "x").exists()
         before = len(loopback.requests("GET"))
-        result = await client.download(url, tmp_path / "x")
+        result = await client.download(url, tmp_path / "x", segments=1)
     assert result.path.read_bytes() == content
     assert result.bytes_resumed == HALF
-    again = [seen.fields["range"] for seen in loopback.requests("GET")[before:]]
-    # It is open at its end, and left where the next one begins. The others come in any order.
-    assert again[0] == f"bytes={HALF}-"
-    assert all(int(span.removeprefix("bytes=").split("-")[0]) > HALF for span in again[1:])
-    assert len(again) > 1
+    assert [seen.fields["range"] for seen in loopback.requests("GET")[before:]] == [f"bytes={HALF}-{SIZE - 1}"]
+    assert result.bytes_received == SIZE
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+@pytest.mark.parametrize("islands", [[(MIB, 2 * MIB), (3 * MIB + 5, 4 * MIB)], [(0, 7), (4 * MIB, SIZE)]])
+async def test_nothing_that_is_on_the_disk_is_asked_for_again(
+    make_client: MakeClient,
+    loopback: Loopback,
+    url: str,
+    content: bytes,
+    tmp_path: Path,
+    islands: list[tuple[int, int]],
+    connections: int,
+) -> None:
+    """Also where several connections have left islands, and whatever lies between them."""
+    target, part = tmp_path / "x", bytearray(b"?" * SIZE)
+    for start, end in islands:
+        part[start:end] = content[start:end]
+    (tmp_path / "x.part").write_bytes(part)
+    key = download_key(url, str(target))
+    with closing(Journal.open(tmp_path / "state")) as journal:
+        journal.begin_download(DownloadRecord(key, url, str(target), f"{target}.part", SIZE, '"one"'))
+        journal.keep_spans(key, [Span(*each) for each in islands])
+    async with make_client() as client:
+        result = await client.download(url, target, segments=connections)
+    there = RangeSet(islands)
+    assert target.read_bytes() == content
+    assert result.bytes_resumed == there.total
+    asked = [parse_byte_ranges(seen.fields["range"], SIZE) or [] for seen in loopback.requests("GET")]
+    assert all(len(each) == 1 for each in asked)
+    assert not [span for (span,) in asked if list(there.within(*span))]
+    for (span,) in asked:
+        there.add(*span)
+    assert list(there) == [(0, SIZE)]
+    if connections == 1:
+        assert sum(end - start for ((start, end),) in asked) == SIZE - result.bytes_resumed
+        assert result.bytes_received == SIZE - result.bytes_resumed
 
 
 @pytest.mark.rule("G-GET-3")

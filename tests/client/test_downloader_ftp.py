@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 import holdfast
-from holdfast import AsyncClient, Timeouts
+from holdfast import AsyncClient, Timeouts, ftp
 from holdfast.ftp import login_for, parse_url
 from holdfast_protocol.digest import digest
 from tests.support.ftp_server import FtpServer
 from tests.support.process import CommandLine
+from tests.support.strict_ftps import StrictFtps
 
 pytestmark = pytest.mark.anyio
 
@@ -137,6 +138,41 @@ async def test_tls(make_client: MakeClient, serve: Serve, certificate: Path, con
         with pytest.raises(holdfast.ConnectionFailed, match="secure connection"):
             await client.download(f"ftps://{where}", tmp_path / "g", max_attempts=1)
     assert not (tmp_path / "g").exists()
+
+
+async def test_tls_from_the_first_byte(
+    make_client: MakeClient,
+    serve: Serve,
+    certificate: Path,
+    content: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is spoken on port 990, here on another one: nobody but root may listen there."""
+    where = serve(certificate=certificate, implicit=True)
+    monkeypatch.setattr(ftp, "IMPLICIT", int(where.partition("/")[0].rpartition(":")[2]))
+    trusting = ssl.create_default_context(cafile=certificate)
+    async with make_client(timeouts=PATIENT, verify=trusting) as client:
+        url, sum_ = f"ftps://ada:lovelace@{where}", digest("sha-256", content)
+        result = await client.download(url, tmp_path / "f", segments=3, checksum=sum_)
+    assert result.path.read_bytes() == content
+    assert result.segments > 1
+    async with make_client(timeouts=PATIENT) as client:
+        with pytest.raises(holdfast.ConnectionFailed, match="secure connection"):
+            await client.download(url, tmp_path / "g", max_attempts=1)
+    assert not (tmp_path / "g").exists()
+
+
+async def test_tls_as_strict_as_it_gets(
+    make_client: MakeClient, certificate: Path, content: bytes, tmp_path: Path
+) -> None:
+    """As vsftpd has it: TLS on a data connection begins after RETR, and with the session of the other connection."""
+    trusting = ssl.create_default_context(cafile=certificate)
+    with StrictFtps(content, certificate) as server:
+        async with make_client(timeouts=PATIENT, verify=trusting) as client:
+            result = await client.download(f"ftps://127.0.0.1:{server.port}/film.mkv", tmp_path / "f", segments=2)
+        assert result.path.read_bytes() == content
+        assert server.retrieved > 1
 
 
 async def test_errors_in_words(make_client: MakeClient, serve: Serve, tmp_path: Path) -> None:

@@ -87,6 +87,30 @@ async def test_who_gives_up_waiting_leaves_its_place_to_others() -> None:
         group.cancel_scope.cancel()
 
 
+async def test_a_transfer_never_has_more_than_it_was_told() -> None:
+    """Also where there is room; others are let in past it."""
+    limiter = Limiters(SYSTEM).of(("http", "a", 1), "down")
+    one, other = Share(0), Share(1)
+    came: list[str] = []
+
+    async def use(share: Share, name: str, fixed: int | None, until: anyio.Event) -> None:
+        async with limiter.connection(share, fixed):
+            came.append(name)
+            await until.wait()
+
+    async with anyio.create_task_group() as group:
+        leave, end = anyio.Event(), anyio.Event()
+        for name, until in (("a", leave), ("b", end), ("c", end)):
+            group.start_soon(use, one, name, 2, until)
+        group.start_soon(use, other, "other", None, end)
+        await anyio.wait_all_tasks_blocked()
+        assert came == ["a", "b", "other"]
+        leave.set()
+        await anyio.wait_all_tasks_blocked()
+        assert came == ["a", "b", "other", "c"]
+        end.set()
+
+
 async def test_all_origins_share_what_the_caller_allows() -> None:
     """At most so many connections to whatever origins; the lowest priority number is next, wherever it waits."""
     crowd = Crowd(2)

@@ -18,7 +18,9 @@ class FtpServer:
     """The process, for the files in `root`; user `ada`, password `lovelace`, and anonymous.
 
     `cut_after`: each data connection ends after so many bytes, as a broken one. `per_ip`: connections at once. `lacks`:
-    commands that it does not know. `certificate`: a PEM file with a key; then nothing goes without TLS.
+    commands that it does not know. `certificate`: a PEM file with a key; then nothing goes without TLS, which begins
+    with AUTH TLS, or, with `implicit`, with the first byte. `host` is the address that it listens at, at `port`, 0 for
+    any.
     """
 
     def __init__(
@@ -29,6 +31,9 @@ class FtpServer:
         per_ip: int = 0,
         lacks: tuple[str, ...] = (),
         certificate: Path | None = None,
+        implicit: bool = False,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         told = {
             "root": str(root),
@@ -36,6 +41,8 @@ class FtpServer:
             "per_ip": per_ip,
             "lacks": lacks,
             "certificate": None if certificate is None else str(certificate),
+            "implicit": implicit,
+            "place": [host, port],
         }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.ftp_server", json.dumps(told)],
@@ -82,6 +89,16 @@ def serve(told: dict[str, Any]) -> None:
     class Head(head):  # type: ignore[misc]
         proto_cmds = {name: each for name, each in head.proto_cmds.items() if name not in told["lacks"]}  # noqa: RUF012
 
+        def handle(self) -> None:
+            if told["implicit"]:
+                self.secure_connection(self.ssl_context)
+            else:
+                super().handle()
+
+        def handle_ssl_established(self) -> None:
+            if told["implicit"]:
+                super().handle()  # only now it greets
+
     authorizer = DummyAuthorizer()
     authorizer.add_user("ada", "lovelace", told["root"], perm="elr")
     authorizer.add_anonymous(told["root"])
@@ -91,7 +108,7 @@ def serve(told: dict[str, Any]) -> None:
     if secure:
         Head.certfile = told["certificate"]
         Head.tls_control_required = Head.tls_data_required = True
-    server = ThreadedFTPServer(("127.0.0.1", 0), Head)
+    server = ThreadedFTPServer(tuple(told["place"]), Head)
     server.max_cons_per_ip = told["per_ip"]
     print(server.address[1], flush=True)
     server.serve_forever(timeout=0.2)

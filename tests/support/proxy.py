@@ -76,9 +76,7 @@ class Proxy:
         """End every connection that is open now."""
         with self._lock:
             sockets, self._sockets = self._sockets, []
-        for each in sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        _end(*sockets)
 
     def cut(self) -> None:
         """From now on the server cannot be reached: connections end, and new ones are ended at once; until `mend`."""
@@ -136,7 +134,7 @@ class Proxy:
         down = threading.Thread(target=self._pass_down, args=(server, client, ended, fault), daemon=True)
         with client, server, ended, end:
             down.start()
-            with contextlib.suppress(OSError):
+            try:
                 self._pass_up(client, server, fault)
                 if fault.cut_after is not None and fault.reset:
                     # A socket that another thread waits on would not be closed with a reset.
@@ -146,8 +144,9 @@ class Proxy:
                     for each in (client, server):
                         each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 elif fault.cut_after is not None:
-                    for each in (server, client):
-                        each.shutdown(socket.SHUT_RDWR)
+                    _end(server, client)
+            except OSError:
+                _end(server)  # what it has still said is passed down
             down.join()
             with self._lock:
                 self._sockets = [s for s in self._sockets if s not in (client, server)]
@@ -182,7 +181,7 @@ class Proxy:
             server.shutdown(socket.SHUT_WR)
 
     def _pass_down(self, server: socket.socket, client: socket.socket, ended: socket.socket, fault: Fault) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while ended not in select.select([server, ended], [], [])[0]:
                 piece = server.recv(65536)
                 if not piece:
@@ -193,3 +192,12 @@ class Proxy:
                 client.sendall(piece)
                 with self._lock:
                     self.down += len(piece)
+        except OSError:
+            _end(server, client)
+
+
+def _end(*sockets: socket.socket) -> None:
+    """Neither side is left to wait for one that is gone."""
+    for each in sockets:
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)

@@ -132,8 +132,8 @@ class Hub:
 
     async def greet(self, subscriber: Subscriber) -> None:
         """Tells it where the log is now (L-FRAME-2)."""
-        if len(self._subscribers) == 1:
-            self.offset = max(self.offset, await self.catalog.event_head())  # nobody has missed what came before
+        if not self._by_topic:
+            await self._skip()
         subscriber.connected({"ping_interval": self._ping_interval, "progress_rate": self._settings.progress_rate})
         subscriber.flush()
 
@@ -265,12 +265,11 @@ class Hub:
     async def _tell_events(self) -> None:
         while True:
             after = self.offset
-            if not self._subscribers:
-                self.offset = max(after, await self.catalog.event_head())
+            if not self._subscribers and await self._skip():
                 return
             events = await self.catalog.events(after, PAGE)
             if self.offset != after:
-                continue  # a first subscriber has come meanwhile
+                continue  # it was skipped meanwhile
             told: set[Subscriber] = set()
             for event in events:
                 if event.data["state"] not in UNFINISHED:
@@ -287,6 +286,14 @@ class Hub:
             if len(events) < PAGE:
                 return
             await anyio.lowlevel.checkpoint()  # those that have a task of their own write what they got
+
+    async def _skip(self) -> bool:
+        """Goes to the end of the log, unless somebody waits for what is before it, who may have joined just now."""
+        head = await self.catalog.event_head()
+        if self._by_topic:
+            return False
+        self.offset = max(self.offset, head)
+        return True
 
     def _targets(self, upload_id: str, owner: str | None, project: str | None) -> set[Subscriber]:
         found: set[Subscriber] = set()
