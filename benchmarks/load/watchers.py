@@ -12,6 +12,7 @@ import resource
 import select
 import socket
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ PIECE: Final = 256 * 1024
 QUIET: Final = 0.3
 """Seconds without a byte after which everybody has been greeted."""
 GRACE: Final = 2.0
-"""Seconds after the last message for which its deliveries count."""
+"""Seconds after the last message for which its deliveries count; never longer than messages were told."""
 _TIME: Final = re.compile(rb'"arriving":(\d{10,})')
 _UPGRADE: Final = (
     "Upgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -56,7 +57,13 @@ class _Feed:
 
 
 class _Told:
-    def __init__(self) -> None:
+    """Deliveries, at most so many of one message as there are subscribers: of an upload that has stopped a server tells
+    once more, with the time of its last move.
+    """
+
+    def __init__(self, subscribers: int) -> None:
+        self._subscribers = subscribers
+        self._count: Counter[int] = Counter()
         self.times: list[float] = []
         self.first: dict[int, int] = {}
         self.last: dict[int, int] = {}
@@ -65,6 +72,9 @@ class _Told:
         now = time.monotonic_ns()
         for text in _TIME.findall(piece):
             sent = int(text)
+            if self._count[sent] == self._subscribers:
+                continue
+            self._count[sent] += 1
             self.times.append((now - sent) / 1e9)
             self.first.setdefault(sent, now)
             self.last[sent] = now
@@ -95,7 +105,7 @@ def watchers(
             each = stack.enter_context(_connect(port, target, stream))
             by_number[each.fileno()] = each
             poll.register(each.fileno(), select.EPOLLIN)
-        told = _Told()
+        told = _Told(count)
 
         def receive(patience: float) -> bool:
             events = poll.poll(max(0.0, patience), 64)
@@ -115,10 +125,12 @@ def watchers(
             return {"seconds": seconds}
         feed = _Feed(port, folder)
         messages = round(rate * seconds)
-        told = _Told()
+        told = _Told(count)
         began = time.monotonic()
         sent = 0
-        while sent < messages or (len(told.times) < messages * count and time.monotonic() - began < seconds + GRACE):
+        while sent < messages or (
+            len(told.times) < messages * count and time.monotonic() - began < seconds + min(GRACE, seconds)
+        ):
             now = time.monotonic() - began
             while sent < messages and sent / rate <= now:
                 feed.tell(uploads[sent % len(uploads)])
