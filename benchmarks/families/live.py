@@ -63,7 +63,7 @@ def _ours(workers: int = 1) -> Peer:
 
 def _seconds(bench: Bench) -> float:
     """For how long messages are told."""
-    return SECONDS * min(1.0, max(1 / 8, bench.size / FULL_SIZE))
+    return SECONDS * min(1.0, max(1 / 16, bench.size / FULL_SIZE))
 
 
 def _raise_limit() -> None:

@@ -12,7 +12,6 @@ import resource
 import select
 import socket
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,31 +49,35 @@ class _Feed:
         if folder is not None:
             self._addresses = [str(path) for path in Path(folder).glob("*.sock")]
 
-    def tell(self, upload: str) -> None:
-        told = {"from": "load", "moves": [[upload, 0, time.monotonic_ns(), None]]}
+    def tell(self, upload: str, sent: int) -> None:
+        told = {"from": "load", "moves": [[upload, 0, sent, None]]}
         for address in self._addresses:
             self._socket.sendto(json.dumps(told).encode(), address)
 
 
 class _Told:
-    """Deliveries, at most so many of one message as there are subscribers: of an upload that has stopped a server tells
-    once more, with the time of its last move.
+    """Deliveries of what was sent, each once to each subscriber: of an upload that has stopped a server tells once
+    more, with the time of its last move, and in sums times are added up.
     """
 
     def __init__(self, subscribers: int) -> None:
         self._subscribers = subscribers
-        self._count: Counter[int] = Counter()
+        self._owed: dict[int, int] = {}
         self.times: list[float] = []
         self.first: dict[int, int] = {}
         self.last: dict[int, int] = {}
+
+    def expect(self, sent: int) -> None:
+        """A message goes out, with this time in it."""
+        self._owed[sent] = self._subscribers
 
     def take(self, piece: bytes) -> None:
         now = time.monotonic_ns()
         for text in _TIME.findall(piece):
             sent = int(text)
-            if self._count[sent] == self._subscribers:
+            if not self._owed.get(sent):
                 continue
-            self._count[sent] += 1
+            self._owed[sent] -= 1
             self.times.append((now - sent) / 1e9)
             self.first.setdefault(sent, now)
             self.last[sent] = now
@@ -133,7 +136,9 @@ def watchers(
         ):
             now = time.monotonic() - began
             while sent < messages and sent / rate <= now:
-                feed.tell(uploads[sent % len(uploads)])
+                stamp = time.monotonic_ns()
+                told.expect(stamp)
+                feed.tell(uploads[sent % len(uploads)], stamp)
                 sent += 1
                 receive(0)
             receive(sent / rate - now if sent < messages else 0.05)
