@@ -30,7 +30,7 @@ def states(server: ServerProcess) -> list[Any]:
 
 def until(window: Window, percent: int) -> None:
     """Wait until it is so far, or complete."""
-    eventually(
+    window.until(
         lambda: window.percent >= percent or "Complete" in window.text("#over"),
         within=90,
         every=0.05,
