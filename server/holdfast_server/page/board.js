@@ -77,7 +77,7 @@ export class Item {
 
   get pace() {
     if (this.status !== 'receiving') return 0
-    if (this.upload) return this.upload.state === 'sending' ? this.upload.speed : 0
+    if (this.upload) return this.upload.state === 'sending' && !this.upload.retryAt ? this.upload.speed : 0
     return this.speed ?? 0
   }
 
@@ -91,9 +91,10 @@ export class Item {
     return this.status !== 'receiving' && this.status !== 'verifying'
   }
 
-  /** `now`, `rest` or `over`: where on the page it has its place. */
+  /** `now`, `next`, `rest` or `over`: where on the page it has its place. */
   place(now) {
     if (this.isOver) return 'over'
+    if (this.upload?.state === 'waiting') return 'next'
     if (this.upload || this.status === 'verifying') return 'now'
     if (this.record || this.wanted) return 'rest'
     return now - this.moved < STILL * 1000 ? 'now' : 'rest'
@@ -224,9 +225,9 @@ export class Board {
     this.items.delete(id)
   }
 
-  /** Items in the order in which they are shown: `now` and `rest` by their beginning, `over` by their end; newest first. */
+  /** Items in the order in which they are shown: `now` and `rest` by their beginning, `over` by their end, newest first; `next` as they were chosen. */
   sorted(now) {
-    const found = { now: [], rest: [], over: [] }
+    const found = { now: [], next: [], rest: [], over: [] }
     for (const item of this.items.values()) found[item.place(now)].push(item)
     const byBeginning = (a, b) => b.started - a.started
     found.now.sort(byBeginning)

@@ -50,10 +50,10 @@ export class Screen {
 
   #show() {
     const now = Date.now()
-    const { now: moving, rest, over } = this.#board.sorted(now)
+    const { now: moving, next, rest, over } = this.#board.sorted(now)
     const cards = moving.slice(0, MOST_CARDS)
     const focused = document.activeElement?.closest('.card, .row')?.closest('li')?.view
-    const kept = new Set([...cards, ...rest.slice(0, MOST_CARDS), ...over])
+    const kept = new Set([...cards, ...next.slice(0, MOST_CARDS), ...rest.slice(0, MOST_CARDS), ...over])
     for (const [item, view] of this.#views) {
       const kind = item.place(now) === 'now' ? Card : Row
       if (kept.has(item) && view instanceof kind) continue
@@ -62,18 +62,21 @@ export class Screen {
       this.#views.delete(item)
     }
     this.#list(at('now'), cards, now)
+    this.#list(at('next'), next.slice(0, MOST_CARDS), now)
     this.#list(at('rest'), rest.slice(0, MOST_CARDS), now)
     this.#list(at('over'), over, now)
     if (focused && !focused.element.isConnected) {
       // What had the focus has moved to another place of the page: so does the focus.
       this.#views.get(focused.item)?.element.querySelector('a, button')?.focus()
     }
-    at('now-none').hidden = moving.length > 0
+    at('now-none').hidden = moving.length + next.length > 0
     at('now-many').textContent = moving.length > 1 ? moving.length.toLocaleString('en') : ''
     at('now-more').hidden = moving.length <= MOST_CARDS
     at('now-more').textContent = `and ${(moving.length - MOST_CARDS).toLocaleString('en')} more`
-    at('rest-section').hidden = rest.length === 0
-    at('rest-many').textContent = rest.length > 1 ? rest.length.toLocaleString('en') : ''
+    for (const [name, items] of Object.entries({ next, rest })) {
+      at(`${name}-section`).hidden = items.length === 0
+      at(`${name}-many`).textContent = items.length > 1 ? items.length.toLocaleString('en') : ''
+    }
     at('over-section').hidden = over.length === 0
     const own = moving.filter((item) => item.upload?.running)
     const bytes = (of) => own.reduce((sum, item) => sum + of(item), 0)
