@@ -6,12 +6,13 @@ else began is left alone. A complete one stays where it is; only its row is forg
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from anyio import to_thread
 
-from holdfast._transport import Transport
+from holdfast._transport import Transport, Verify
 from holdfast.errors import HoldfastError
 from holdfast.journal import Journal
 from holdfast.ledger import Row
@@ -21,8 +22,18 @@ from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Refusal, ViolationError
 
 
-async def clear(journal: Journal, row: Row, headers: Mapping[str, str], *, free: bool = True) -> None:
+async def clear(
+    journal: Journal,
+    row: Row,
+    headers: Mapping[str, str],
+    *,
+    free: bool = True,
+    proxy: str | None = None,
+    verify: Verify = True,
+) -> None:
     """Forget a transfer that no process has; with `free` it is freed on the server first, if it is not complete.
+
+    `proxy` and `verify` are those of AsyncClient.
 
     Raises TransferBusy if somebody runs it, HoldfastError if the server cannot be asked or does not want to: then
     nothing is forgotten.
@@ -33,7 +44,8 @@ async def clear(journal: Journal, row: Row, headers: Mapping[str, str], *, free:
     lock = await to_thread.run_sync(journal.lock, row.key, row.source)
     try:
         if row.kind == "upload":
-            await _upload(journal, row, headers, free=free and row.state is not State.COMPLETED)
+            transport_for = partial(Transport, proxy=proxy, verify=verify)
+            await _upload(journal, row, headers, transport_for, free=free and row.state is not State.COMPLETED)
         else:
             await to_thread.run_sync(_download, journal, row)
         await to_thread.run_sync(journal.ledger.forget, row.id)
@@ -41,13 +53,15 @@ async def clear(journal: Journal, row: Row, headers: Mapping[str, str], *, free:
         await to_thread.run_sync(lambda: journal.unlock(row.key or "", lock, forget=True))
 
 
-async def _upload(journal: Journal, row: Row, headers: Mapping[str, str], *, free: bool) -> None:
+async def _upload(
+    journal: Journal, row: Row, headers: Mapping[str, str], transport_for: Callable[[], Transport], *, free: bool
+) -> None:
     key = row.key or ""
     record = await to_thread.run_sync(journal.find_upload, key)
     parts = await to_thread.run_sync(journal.find_parts, key)
     ours = row.options is None or not row.options["call"]["resume"]
     if record is not None and not record.done and free and ours:
-        transport = Transport()
+        transport = transport_for()
         try:
             session = transport.session(row.target, headers)
             for url in filter(None, [record.url, *(part.url for part in parts)]):

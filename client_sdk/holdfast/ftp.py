@@ -10,15 +10,13 @@ The protocol is spoken by aioftp, which comes with `pip install "holdfast[ftp]"`
 """
 
 import asyncio
-import netrc
 import os
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -29,6 +27,7 @@ from anyio import to_thread
 
 from holdfast._transport import Timeouts
 from holdfast._wire import Sink
+from holdfast.credentials import Login, netrc_login
 from holdfast.errors import ConnectionFailed, HoldfastError, NotAuthorized, Stalled, UploadGone, UsageError
 from holdfast.limiter import Limiter, Limiters
 from holdfast.remote import Answer, OtherVersion, Since, Version, Wanted
@@ -44,8 +43,6 @@ IMPLICIT: Final = 990
 SMALL: Final = 64 * 1024
 USER_VARIABLE: Final = "HOLDFAST_FTP_USER"
 PASSWORD_VARIABLE: Final = "HOLDFAST_FTP_PASSWORD"  # noqa: S105 - the name of it
-
-Login = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +79,13 @@ def parse_url(url: str) -> Place:
     return Place(bare, parts.hostname, port or PORTS[parts.scheme], path, parts.scheme == "ftps", login)
 
 
-def login_for(place: Place, environment: Mapping[str, str]) -> Login:
-    """User and password. Blocks for a file. Raises UsageError for a netrc file that cannot be read."""
+def login_for(place: Place) -> Login:
+    """User and password. Blocks for a file."""
     if place.login is not None:
         return place.login
-    if (user := environment.get(USER_VARIABLE)) is not None:
-        return user, environment.get(PASSWORD_VARIABLE, "")
-    path = Path(environment.get("NETRC") or Path(environment.get("HOME", "~")).expanduser() / ".netrc")
-    if path.exists():
-        try:
-            found = netrc.netrc(path).authenticators(place.host)
-        except (netrc.NetrcParseError, OSError) as error:
-            raise UsageError(f"{path} cannot be read ({error}); mend it, or give the user in the URL") from error
-        if found is not None:
-            return found[0], found[2] or ""
-    return "anonymous", "anonymous@"
+    if (user := os.environ.get(USER_VARIABLE)) is not None:
+        return user, os.environ.get(PASSWORD_VARIABLE, "")
+    return netrc_login(place.host) or ("anonymous", "anonymous@")
 
 
 class FtpRemote:
@@ -161,7 +150,7 @@ class FtpRemote:
         """Logged in, for binary files."""
         place = self._place
         if self._login is None:
-            self._login = await to_thread.run_sync(login_for, place, os.environ)
+            self._login = await to_thread.run_sync(login_for, place)
         context = self._tls
         client = aioftp.Client(
             socket_timeout=self._timeouts.stall,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from holdfast.credentials import TOKEN_VARIABLE, Keyring
 from holdfast.errors import UsageError
 from holdfast.ledger import Asked, Row, bare, shown, transfer_id
 from holdfast.receiving import DownloadJob
@@ -76,7 +77,7 @@ def download_asked(job: DownloadJob, manner: Manner) -> Asked:
 
 
 def lacking(row: Row, headers: Collection[str]) -> str | None:
-    """Why the call of a row cannot be repeated with these header fields; None if it can."""
+    """Why the call of a row cannot be repeated with these header fields; None if it can. Blocks for a file (netrc)."""
     if row.options is None:
         return "what it sent was no file that can be opened again; start it anew"
     if row.options["query"]:
@@ -84,9 +85,14 @@ def lacking(row: Row, headers: Collection[str]) -> str | None:
             "its URL had a query or a password, which are not kept, as they may be secrets; run the same command again"
         )
     given = {name.lower() for name in headers}
+    url = row.options["call"]["to" if row.kind == "upload" else "url"]
+    if Keyring().key(url, None, {}).field is not None:
+        # Who we are is said by the environment or netrc now, which is as good as a header.
+        given.add(names.AUTHORIZATION.lower())
     missing = [name for name in row.options["headers"] if name.lower() not in given]
     if missing:
-        return f"it was begun with the header {missing[0]}, whose value is not kept; give it again with --header"
+        other = f", or a token in {TOKEN_VARIABLE}" if missing[0].lower() == names.AUTHORIZATION.lower() else ""
+        return f"it was begun with the header {missing[0]}, whose value is not kept; give it again with --header{other}"
     return None
 
 

@@ -187,21 +187,30 @@ async def test_errors_in_words(make_client: MakeClient, serve: Serve, tmp_path: 
                 client.download(bad, tmp_path / "f")
 
 
-def test_who_logs_in(tmp_path: Path) -> None:
-    """The URL, then the environment, then netrc, then nobody in particular."""
+def test_who_logs_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The URL, then the environment, then netrc as for HTTP, then nobody in particular."""
     place = parse_url("ftp://host.example/a%20b/c")
     assert (place.path, place.port, parse_url("ftps://h/x").port) == ("a b/c", 21, 990)
     assert parse_url("ftp://h/%2Fetc/motd").path == "/etc/motd"
-    (tmp_path / ".netrc").write_text("machine host.example login ada password lovelace\n")
+    (tmp_path / ".netrc").write_text("machine host.example login ada password lovelace\ndefault login d password d\n")
     (tmp_path / ".netrc").chmod(0o600)
-    home = {"HOME": str(tmp_path)}
-    assert login_for(parse_url("ftp://u%40x:p%3Aq@host.example/f"), home) == ("u@x", "p:q")
-    assert login_for(place, home | {"HOLDFAST_FTP_USER": "u", "HOLDFAST_FTP_PASSWORD": "p"}) == ("u", "p")
-    assert login_for(place, home) == ("ada", "lovelace")
-    assert login_for(place, {"HOME": "/nowhere"}) == ("anonymous", "anonymous@")
+    for name in ("NETRC", "HOLDFAST_FTP_USER", "HOLDFAST_FTP_PASSWORD"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert login_for(parse_url("ftp://u%40x:p%3Aq@host.example/f")) == ("u@x", "p:q")
+    assert login_for(place) == ("ada", "lovelace")
+    assert login_for(parse_url("ftp://other.example/f")) == ("anonymous", "anonymous@")
+    with monkeypatch.context() as patch:
+        patch.setenv("HOLDFAST_FTP_USER", "u")
+        patch.setenv("HOLDFAST_FTP_PASSWORD", "p")
+        assert login_for(place) == ("u", "p")
     (tmp_path / "bad").write_text("machine\n")
-    with pytest.raises(holdfast.UsageError, match="cannot be read"):
-        login_for(place, {"NETRC": str(tmp_path / "bad")})
+    monkeypatch.setenv("NETRC", str(tmp_path / "bad"))
+    assert login_for(place) == ("anonymous", "anonymous@")
+    assert f"{tmp_path / 'bad'} is not used" in caplog.text
+    monkeypatch.setenv("HOME", "/nowhere")
+    monkeypatch.delenv("NETRC")
+    assert login_for(place) == ("anonymous", "anonymous@")
 
 
 def test_the_command_line(serve: Serve, content: bytes, tmp_path: Path, holdfast_command: CommandLine) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from holdfast import AsyncClient, TargetExists, Transfer
 from holdfast.cli.jobs import Job
+from holdfast.cli.options import Settings
 from holdfast.cli.running import AHEAD, Batch
 from holdfast.planner import RateLimit, Share
 from holdfast.progress import Tracker
@@ -49,8 +50,8 @@ def test_a_long_list_is_begun_little_by_little(
         return transfer
 
     jobs = [Job(str(number)) for number in range(MANY)]
-    batch = Batch(jobs, start, str, lambda name, result: {}, quiet=True, as_json=False)
-    assert batch.run(headers={}, limit_rate=None, transfers=2) == 1
+    batch = Batch(jobs, start, str, lambda name, result: {}, settings=Settings(quiet=True, transfers=2))
+    assert batch.run() == 1
     assert most == 2 * AHEAD
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"result {number}" for number in range(MANY) if number % 3 != 1]
@@ -74,7 +75,7 @@ def test_of_a_list_the_lowest_number_is_begun_first(
         return transfer
 
     jobs = [Job("late", priority=5), Job("a"), Job("b"), Job("urgent", priority=-1)]
-    batch = Batch(jobs, start, str, lambda name, result: {}, quiet=True, as_json=False)
-    assert batch.run(headers={}, limit_rate=None) == 0
+    batch = Batch(jobs, start, str, lambda name, result: {}, settings=Settings(quiet=True))
+    assert batch.run() == 0
     assert begun == ["urgent", "a", "b", "late"]
     assert capsys.readouterr().out.split() == ["late", "a", "b", "urgent"]

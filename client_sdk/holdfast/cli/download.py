@@ -8,10 +8,11 @@ from typing import Final, TextIO
 
 import click
 
+from holdfast.cli import options
 from holdfast.cli.jobs import Job, Lines, read_jobs
 from holdfast.cli.running import Batch
-from holdfast.cli.values import Header, HexDigest, Size
-from holdfast.client import AsyncClient, IfBusy
+from holdfast.cli.values import HexDigest
+from holdfast.client import AsyncClient
 from holdfast.errors import UsageError
 from holdfast.outcome import DownloadResult
 from holdfast.planner import MAX_CONCURRENCY
@@ -34,14 +35,7 @@ LISTED: Final = (
 @click.argument("urls", nargs=-1, metavar="URL...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the file goes; for one URL.")
 @click.option("-d", "--directory", type=click.Path(path_type=Path), help="Where files go; they keep their names.")
-@click.option(
-    "-i",
-    "--input",
-    "batch_file",
-    type=click.File("r", encoding="utf-8", errors="surrogateescape"),
-    help="URLs, one a line, perhaps with options for this one (-u URL -o PATH -n N); - is standard input.",
-)
-@click.option("--strict", is_flag=True, help="With -i: receive nothing if a line of it cannot be read.")
+@options.listed("URLs")
 @click.option(
     "-n",
     "--segments",
@@ -52,27 +46,9 @@ LISTED: Final = (
 @click.option("--mirror", "mirrors", multiple=True, metavar="URL",
               help="The same file elsewhere, fetched from at the same time; for one URL, may be repeated.")  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
-@click.option("--limit-rate", type=Size(), help="Bytes a second for all files together: 500K, 2M.")
-@click.option("--priority", type=int, default=0, show_default=True, help="Lower numbers go first.")
-@click.option("--header", "headers", type=Header(), multiple=True, help="Sent with each request; may be repeated.")
-@click.option("--max-attempts", type=click.IntRange(1), default=10, show_default=True,
-              help="Failures in a row without progress before giving up.")  # fmt: skip
-@click.option(
-    "--retries",
-    type=click.IntRange(0),
-    default=2,
-    show_default=True,
-    help="How often a transfer that gave up is begun again, if it may go better then.",
-)
-@click.option(
-    "--if-busy",
-    type=click.Choice(["follow", "fail"]),
-    default="follow",
-    show_default=True,
-    help="What to do if another process receives the file already: follow it to its end, or fail.",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON event a line on standard output.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@options.priority
+@options.max_attempts
+@options.running(*options.repeating)
 @click.pass_context
 def download(
     ctx: click.Context,
@@ -85,14 +61,9 @@ def download(
     checksum: Digest | None,
     mirrors: tuple[str, ...],
     overwrite: bool,
-    limit_rate: int | None,
     priority: int,
-    headers: tuple[tuple[str, str], ...],
     max_attempts: int,
-    retries: int,
-    if_busy: IfBusy,
-    as_json: bool,
-    quiet: bool,
+    settings: options.Settings,
 ) -> None:
     """Receive files, each over several connections, verify them, and print their paths.
 
@@ -134,8 +105,8 @@ def download(
             max_attempts=said["max_attempts"],
         )
 
-    batch = Batch(jobs, start, lambda result: str(result.path), event_of, quiet=quiet, as_json=as_json)
-    ctx.exit(batch.run(headers=dict(headers), limit_rate=limit_rate, retries=retries, if_busy=if_busy))
+    batch = Batch(jobs, start, lambda result: str(result.path), event_of, settings=settings)
+    ctx.exit(batch.run())
 
 
 def event_of(name: str, result: DownloadResult) -> dict[str, object]:

@@ -36,6 +36,8 @@ class Job:
     """`line 3 of list.txt`, if it comes from there."""
     problem: str | None = None
     """Why it cannot be begun."""
+    size: int | None = None
+    """In bytes, if it is known before it is begun."""
 
     @property
     def shown(self) -> str:

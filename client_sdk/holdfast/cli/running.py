@@ -7,7 +7,7 @@ exit status is 130. The second one leaves at once. A transfer that fails does no
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Generic, TypeVar
 
@@ -16,10 +16,12 @@ import click
 from anyio.abc import TaskGroup
 
 from holdfast.cli.jobs import Job
-from holdfast.cli.screen import Screen, choose, emit, human, show_warnings
-from holdfast.client import AsyncClient, IfBusy
+from holdfast.cli.options import Settings
+from holdfast.cli.screen import Overall, Screen, choose, emit, human, show_warnings
+from holdfast.client import AsyncClient
 from holdfast.errors import HoldfastError, ServerRefused, TransferCancelled, UsageError, VerificationFailed
-from holdfast.transfers import RetryPolicy, Transfer
+from holdfast.progress import Countdown, Meter, Progress
+from holdfast.transfers import Transfer
 
 Result = TypeVar("Result")
 
@@ -28,7 +30,89 @@ AHEAD: Final = 4
 """How many jobs are begun for each that may be on its way."""
 LOOK: Final = 0.5
 """Seconds after which it is looked whether one was paused."""
+FRAME: Final = 0.125
+"""Seconds between two looks at all of them."""
 _WORST_LAST: Final = (0, 1, 4, 3)
+
+
+class Sum:
+    """What has come of `jobs` so far. Of each that has begun it needs every snapshot that there is to see."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        sizes = [each.size for each in jobs]
+        self._size = None if None in sizes else sum(size or 0 for size in sizes)
+        self._total = len(jobs)
+        self._looks: dict[int, Progress] = {}
+        self._ended_bytes = 0
+        self.began = time.monotonic()
+        self._meter = Meter(self.began)
+        self._countdown = Countdown()
+        self.done = 0
+        self.failed = 0
+        self.wire = 0
+        self.resent = 0
+        self.retries = 0
+
+    @property
+    def accepted(self) -> int:
+        """Bytes at the other end, also those that were there before."""
+        return self._ended_bytes + sum(look.accepted for look in self._looks.values())
+
+    @property
+    def left(self) -> int:
+        """Jobs that have neither been completed nor failed."""
+        return self._total - self.done - self.failed
+
+    def look(self, job: int, progress: Progress) -> None:
+        """The newest snapshot of one, which is the last one if its state is final."""
+        before = self._looks.pop(job, None)
+        moved = progress.wire - (before.wire if before is not None else 0)
+        self.wire += moved
+        self._meter.add(moved)
+        if not progress.state.final:
+            self._looks[job] = progress
+            return
+        self._ended_bytes += progress.accepted
+        self.resent += progress.resent
+        self.retries += progress.retries
+
+    def overall(self) -> Overall:
+        """A look at all of them."""
+        now = time.monotonic()
+        accepted, speed = self.accepted, self._meter.rate(now)
+        files = self.done + self.failed + sum(look.fraction for look in self._looks.values())
+        fraction = accepted / self._size if self._size else files / self._total
+        eta = None if self._size is None else self._countdown.left(now, max(0, self._size - accepted), speed)
+        return Overall(
+            self._total, self.done, self.failed, len(self._looks), self._size, accepted, min(1.0, fraction), speed, eta
+        )
+
+    def event(self, status: int) -> dict[str, object]:
+        """The last event of a command."""
+        return {
+            "event": "summary",
+            "status": status,
+            "files": self._total,
+            "done": self.done,
+            "failed": self.failed,
+            "left": self.left,
+            "accepted": self.accepted,
+            "wire": self.wire,
+            "resent": self.resent,
+            "retries": self.retries,
+            "seconds": round(time.monotonic() - self.began, 3),
+        }
+
+    def __str__(self) -> str:
+        seconds = time.monotonic() - self.began
+        failed = f", {self.failed} failed" if self.failed else ""
+        left = f", {self.left} left for another time" if self.left else ""
+        speed = human(self.wire / max(seconds, 0.001))
+        again = f"; {human(self.resent)} went over the network more than once" if self.resent else ""
+        return (
+            f"{self.done} of {self._total} done{failed}{left}: {human(self.accepted)} in {seconds:.1f} s,"
+            f" {speed}/s{again}"
+        )
 
 
 class Batch(Generic[Result]):
@@ -47,17 +131,16 @@ class Batch(Generic[Result]):
         event_of: Callable[[str, Result], dict[str, object]],
         note_of: Callable[[Result], str | None] = lambda result: None,
         *,
-        quiet: bool,
-        as_json: bool,
+        settings: Settings,
     ) -> None:
         self._jobs = jobs
         self._start = start
         self._line_of = line_of
         self._event_of = event_of
         self._note_of = note_of
-        self._quiet = quiet
-        self._as_json = as_json
-        self._screen: Screen = choose(quiet=quiet, as_json=as_json)
+        self._settings = settings
+        self._screen: Screen = choose(len(jobs), quiet=settings.quiet, as_json=settings.as_json)
+        self._sum = Sum(jobs)
         self._paused = False
         self._status = 0
         self._live: set[Transfer[Result]] = set()
@@ -65,42 +148,36 @@ class Batch(Generic[Result]):
         self._wrong: UsageError | None = None
         self._ended: dict[int, Result | None] = {}
         self._told = 0
-        self._done = 0
-        self._failures = 0
 
-    def run(
-        self,
-        *,
-        headers: Mapping[str, str],
-        limit_rate: float | None,
-        transfers: int = 4,
-        override_method: bool = False,
-        retries: int = 2,
-        if_busy: IfBusy = "follow",
-    ) -> int:
+    def run(self, *, override_method: bool = False) -> int:
         """Blocks until all of them have ended; the exit status."""
-        show_warnings()
-        client = AsyncClient(
-            headers=headers,
-            limit_rate=limit_rate,
-            transfers=transfers,
-            override_method=override_method,
-            retry=RetryPolicy(retries=retries),
-            if_busy=if_busy,
-        )
+        show_warnings(self._screen.say)
         try:
-            anyio.run(self._main, client, AHEAD * transfers)
+            anyio.run(self._main, self._settings.client(override_method=override_method))
         except UsageError as error:
             raise click.UsageError(error.message) from error
         except HoldfastError as error:
             self._failed(None, error)
-        return PAUSED if self._paused else self._status
+        status = PAUSED if self._paused else self._status
+        if self._settings.as_json:
+            emit(self._sum.event(status))
+        elif not self._settings.quiet:
+            if len(self._jobs) > 1:
+                self._screen.say(str(self._sum))
+            elif self._sum.done and self._sum.resent:
+                self._screen.say(
+                    f"{self._jobs[0].shown}: {human(self._sum.resent)} of it went over the network more than once"
+                )
+        if self._paused and any(job.name != "-" for job in self._jobs):
+            self._screen.say("Paused: what was done is kept. Run the same command again to go on.")
+        return status
 
-    async def _main(self, client: AsyncClient, at_once: int) -> None:
-        began = time.monotonic()
+    async def _main(self, client: AsyncClient) -> None:
+        at_once = AHEAD * self._settings.transfers
         with self._screen:
-            async with client, anyio.create_task_group() as signals:
-                signals.start_soon(self._signals)
+            async with client, anyio.create_task_group() as beside:
+                beside.start_soon(self._signals)
+                beside.start_soon(self._look)
                 async with anyio.create_task_group() as group:
                     for index in sorted(range(len(self._jobs)), key=lambda index: self._jobs[index].priority):
                         await self._room(at_once)
@@ -110,22 +187,15 @@ class Batch(Generic[Result]):
                         if self._wrong is not None:
                             self._stop()
                             break
-                signals.cancel_scope.cancel()
-                seconds = time.monotonic() - began
-                if len(self._jobs) > 1 and not self._quiet and not self._as_json and self._wrong is None:
-                    self._screen.say(self._summary(client.queue.statistics.accepted, seconds))
+                beside.cancel_scope.cancel()
+            self._screen.show_all(self._sum.overall())
         if self._wrong is not None:
             raise self._wrong
-        if self._paused:
-            self._screen.say("Paused: what was done is kept. Run the same command again to go on.")
 
-    def _summary(self, size: int, seconds: float) -> str:
-        """What has become of all of them, in one sentence."""
-        failed = f", {self._failures} failed" if self._failures else ""
-        left = len(self._jobs) - self._done - self._failures
-        more = f", {left} left for another time" if left else ""
-        speed = human(size / max(seconds, 0.001))
-        return f"{self._done} of {len(self._jobs)} done{failed}{more}: {human(size)} in {seconds:.1f} s, {speed}/s"
+    async def _look(self) -> None:
+        while True:
+            self._screen.show_all(self._sum.overall())
+            await anyio.sleep(FRAME)
 
     async def _room(self, at_once: int) -> None:
         """Waits while enough of them are on their way, or wait for their turn; those that are paused do not count."""
@@ -151,55 +221,64 @@ class Batch(Generic[Result]):
         group.start_soon(self._end, index, transfer)
 
     async def _end(self, index: int, transfer: Transfer[Result]) -> None:
-        name = self._jobs[index].shown
+        job = self._jobs[index]
+        name = job.shown
         result = None
         async for progress in transfer:
-            self._screen.show(name, progress)
+            self._show(index, progress)
         try:
             result = await transfer.result()
-            self._screen.show(name, transfer.progress)
         except TransferCancelled as error:
             if transfer.called_off or error.elsewhere:
                 self._failed(name, error)
-            elif self._as_json:
+            elif self._settings.as_json:
                 emit({"event": "paused", "file": name, "accepted": transfer.progress.accepted})
+            elif job.name == "-" and transfer.url is not None:
+                self._screen.say(f"Paused: give the same stream again, with --resume {transfer.url}, to go on.")
         except HoldfastError as error:
             self._failed(name, error)
         self._tell(index, result)
         self._live.discard(transfer)
         self._left.set()
 
+    def _show(self, index: int, progress: Progress) -> None:
+        self._sum.look(index, progress)
+        self._screen.show(index, self._jobs[index].shown, progress)
+
     def _tell(self, index: int, result: Result | None) -> None:
         self._ended[index] = result
+        self._sum.done += result is not None
         while self._told in self._ended:
             name, ended = self._jobs[self._told].shown, self._ended.pop(self._told)
             self._told += 1
             if ended is None:
                 continue
-            self._done += 1
-            if self._as_json:
+            if self._settings.as_json:
                 emit(self._event_of(name, ended))
                 continue
-            if (note := self._note_of(ended)) is not None and not self._quiet:
+            if (note := self._note_of(ended)) is not None and not self._settings.quiet:
                 self._screen.say(f"{name}: {note}")
             self._screen.result(self._line_of(ended))
 
     def _failed(self, name: str | None, error: HoldfastError) -> None:
         status = exit_status(error)
-        self._failures += name is not None
+        self._sum.failed += name is not None
         self._status = max(self._status, status, key=_WORST_LAST.index)
-        if self._as_json:
+        if self._settings.as_json:
             emit({"event": "failed", "file": name, "code": error.code, "message": error.message})
-        self._screen.say(f"holdfast: {name}: {error.message}" if name else f"holdfast: {error.message}")
+        said = name is None or error.message.startswith(name)
+        self._screen.say(f"holdfast: {error.message}" if said else f"holdfast: {name}: {error.message}")
 
     async def _signals(self) -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for _ in signals:
                 if self._paused:
+                    with suppress(Exception):
+                        self._screen.__exit__(None, None, None)  # a terminal gets its cursor back
                     os._exit(PAUSED)
                 self._paused = True
                 with suppress(OSError):
-                    self._screen.say("Stopping; once more to leave at once.")
+                    self._screen.say("Pausing; Ctrl-C once more leaves at once.")
                 self._stop()
 
     def _stop(self) -> None:

@@ -1,47 +1,73 @@
-"""What the command line shows: bars on a terminal, plain lines elsewhere, events as JSON.
+"""What the command line shows: bars on a terminal (bars.py), plain lines elsewhere, events as JSON.
 
 Rule of this file: standard output carries results alone (one URL or path a line, or with --json one event a line), so
-that scripts can read it. All that is for people goes to standard error.
+that scripts can read it. All that is for people goes to standard error, and nothing of it can steer a terminal,
+whatever a file is called or a server says.
 """
 
 import json
 import logging
+import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from rich.progress import Progress as RichProgress
 
-from holdfast.progress import Part, Progress, State
+from holdfast.progress import Progress, State
 
 LINE_EVERY: Final = 5.0
 EVENT_EVERY: Final = 0.5
+MANY: Final = 20
+"""Files; of more than so many, lines tell the sum, and of single ones only what went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overall:
+    """One look at all that a command was asked to transfer. Sizes in bytes, times in seconds."""
+
+    total: int
+    done: int = 0
+    failed: int = 0
+    active: int = 0
+    """On their way, or between two attempts."""
+    size: int | None = None
+    """Of all of them; None if it is not known beforehand."""
+    accepted: int = 0
+    fraction: float = 0.0
+    """By bytes, or by files if not all sizes are known."""
+    speed: float = 0.0
+    eta: float | None = None
+
+    @property
+    def left(self) -> int:
+        """Those that have neither been completed nor failed."""
+        return self.total - self.done - self.failed
+
+    def __str__(self) -> str:
+        failed = f", {self.failed} failed" if self.failed else ""
+        size = human(self.accepted) if self.size is None else f"{human(self.accepted)} of {human(self.size)}"
+        left = "" if self.eta is None else f", {clock(self.eta)} to go"
+        return f"{self.done} of {self.total} done{failed}: {size} ({self.fraction:.0%}), {human(self.speed)}/s{left}"
 
 
 class Screen(Protocol):
-    """Where progress is shown."""
+    """Where progress is shown. Transfers go by the number of their job: names may come twice."""
 
     def __enter__(self) -> "Screen": ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def show(self, name: str, progress: Progress) -> None:
+    def show(self, job: int, name: str, progress: Progress) -> None:
         """The newest snapshot of a transfer."""
+        ...
+
+    def show_all(self, overall: Overall) -> None:
+        """The newest look at all of them; some times a second."""
         ...
 
     def say(self, sentence: str) -> None:
@@ -64,118 +90,72 @@ class Silent:
     ) -> None:
         return None
 
-    def show(self, name: str, progress: Progress) -> None:
+    def show(self, job: int, name: str, progress: Progress) -> None:
+        return None
+
+    def show_all(self, overall: Overall) -> None:
         return None
 
     def say(self, sentence: str) -> None:
-        click.echo(sentence, err=True)
+        say(sentence)
 
     def result(self, line: str) -> None:
         click.echo(line)
 
 
 class Lines(Silent):
-    """A line for each transfer every few seconds, and one for each change of its state."""
+    """For each of some few transfers a line every few seconds, and one for each change of its state; for many their sum
+    every few seconds."""
 
-    def __init__(self) -> None:
-        self._shown: dict[str, tuple[float, State, str | None]] = {}
+    def __init__(self, jobs: int) -> None:
+        self._many = jobs > MANY
+        self._shown: dict[int, tuple[float, State, str | None]] = {}
+        self._summed = time.monotonic()
 
-    def show(self, name: str, progress: Progress) -> None:
+    def show(self, job: int, name: str, progress: Progress) -> None:
         now = time.monotonic()
-        then, state, note = self._shown.get(name, (now - LINE_EVERY, State.PENDING, None))
-        news = progress.state is not state and progress.state is not State.STARTING
-        if not news and progress.note == note and now - then < LINE_EVERY:
+        then, state, note = self._shown.get(job, (now - LINE_EVERY, State.PENDING, None))
+        if progress.state.final:
+            self._shown.pop(job, None)
+        if progress.state in (State.FAILED, State.CANCELLED):
             return
-        if progress.state in (State.PENDING, State.STARTING, State.FAILED, State.CANCELLED):
+        trouble = progress.note is not None and progress.note != note
+        if progress.state in (State.PENDING, State.STARTING) and not trouble:
             return
-        # While a transfer fails and goes on in turn, each sentence is said once and the rest is rate limited.
-        if state is State.IN_PROGRESS and progress.state is State.IN_PROGRESS:
-            if progress.note is None and now - then < LINE_EVERY:
-                self._shown[name] = (then, progress.state, note)
-                return
-            if progress.note is not None and now - then < 1.0:
-                return
-        self._shown[name] = (now, progress.state, progress.note)
-        click.echo(f"{name}: {_sentence(progress)}", err=True)
+        if self._many and not trouble:
+            return
+        if progress.state is state and not trouble and now - then < LINE_EVERY:
+            if progress.note is None and note is not None:
+                self._shown[job] = (then, state, note)  # said once, also if it comes and goes
+            return
+        # While a transfer fails and goes on in turn, it does not say so more often than once a second.
+        if trouble and progress.state is state and now - then < 1.0:
+            return
+        self._shown[job] = (now, progress.state, progress.note)
+        self.say(f"{name}: {_sentence(progress)}")
 
-
-class Bars:
-    """A bar for each transfer, on a terminal; for the only one also a bar for each connection of a download."""
-
-    def __init__(self) -> None:
-        self._bars = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
-            console=Console(stderr=True),
-            speed_estimate_period=10,
-            # They would send to standard error what is for standard output.
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._results: list[str] = []
-        self._tasks: dict[str, TaskID] = {}
-        self._parts: list[TaskID] = []
-
-    def __enter__(self) -> "Bars":
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
-        for line in self._results:
-            click.echo(line)
-
-    def show(self, name: str, progress: Progress) -> None:
-        if name not in self._tasks:
-            self._tasks[name] = self._bars.add_task(escape(name.rstrip("/").rpartition("/")[2]), total=None, note="")
-        # Here only Ctrl-C cancels, and what it cancels goes on with the next run of the command.
-        word = "paused" if progress.state is State.CANCELLED else str(progress.state)
-        note = progress.note or ("" if progress.state is State.IN_PROGRESS else word)
-        self._bars.update(self._tasks[name], total=progress.size, completed=progress.accepted, note=escape(note))
-        self._show_parts(progress.parts if len(self._tasks) == 1 and len(progress.parts) > 1 else ())
-
-    def _show_parts(self, parts: Sequence[Part]) -> None:
-        while len(self._parts) < len(parts):
-            self._parts.append(self._bars.add_task("", total=None, note="", visible=False))
-        for task, part in zip(self._parts, parts, strict=False):
-            name = f"  from {human(part.start)}"
-            size, there = part.end - part.start, part.at - part.start
-            self._bars.update(task, description=name, total=size, completed=there, visible=True)
-        for task in self._parts[len(parts) :]:
-            self._bars.update(task, visible=False)
-
-    def say(self, sentence: str) -> None:
-        self._bars.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
-
-    def result(self, line: str) -> None:
-        # Where both go to one terminal the line would end up inside a bar.
-        if sys.stdout.isatty():
-            self._results.append(line)
-        else:
-            click.echo(line)
+    def show_all(self, overall: Overall) -> None:
+        now = time.monotonic()
+        if self._many and now - self._summed >= LINE_EVERY:
+            self._summed = now
+            self.say(str(overall))
 
 
 class Events(Silent):
     """One JSON object a line on standard output."""
 
     def __init__(self) -> None:
-        self._shown: dict[str, tuple[float, State, str | None]] = {}
+        self._shown: dict[int, tuple[float, State, str | None]] = {}
 
-    def show(self, name: str, progress: Progress) -> None:
+    def show(self, job: int, name: str, progress: Progress) -> None:
         if progress.state.final:
+            self._shown.pop(job, None)
             return
         now = time.monotonic()
-        then, state, note = self._shown.get(name, (0.0, State.PENDING, None))
+        then, state, note = self._shown.get(job, (0.0, State.PENDING, None))
         if progress.state is state and progress.note == note and now - then < EVENT_EVERY:
             return
-        self._shown[name] = (now, progress.state, progress.note)
+        self._shown[job] = (now, progress.state, progress.note)
         emit(
             {
                 "event": "progress",
@@ -196,13 +176,20 @@ class Events(Silent):
         )
 
 
-def choose(*, quiet: bool, as_json: bool) -> Screen:
-    """The screen that fits: JSON if asked for, bars on a terminal, plain lines elsewhere."""
+def choose(jobs: int, *, quiet: bool, as_json: bool) -> Screen:
+    """The screen that fits so many jobs: JSON if asked for, bars on a terminal that can move its cursor, plain lines
+    elsewhere; also where CI is set, whose terminals are read later, as files."""
     if as_json:
         return Events()
     if quiet:
         return Silent()
-    return Bars() if sys.stderr.isatty() else Lines()
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    if in_ci or not sys.stderr.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown"):
+        return Lines(jobs)
+    # Scripts do not need rich.
+    from holdfast.cli.bars import Bars
+
+    return Bars(jobs)
 
 
 def emit(event: dict[str, object]) -> None:
@@ -210,13 +197,30 @@ def emit(event: dict[str, object]) -> None:
     click.echo(json.dumps(event, ensure_ascii=True, separators=(",", ":")))
 
 
-def show_warnings() -> None:
-    """Let warnings of the library appear on standard error, one line each."""
+class _Warnings(logging.Handler):
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._say(f"holdfast: {self.format(record)}")
+        except Exception:
+            self.handleError(record)
+
+
+def say(sentence: str) -> None:
+    """A sentence for people, where there are no bars."""
+    click.echo(printable(sentence), err=True)
+
+
+def show_warnings(say: Callable[[str], None] = say) -> None:
+    """Let warnings of the library be said, one line each."""
     log = logging.getLogger("holdfast")
+    for handler in [each for each in log.handlers if isinstance(each, _Warnings)]:
+        log.removeHandler(handler)
     if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("holdfast: %(message)s"))
-        log.addHandler(handler)
+        log.addHandler(_Warnings(say))
         log.propagate = False
 
 
@@ -229,6 +233,20 @@ def human(size: float) -> str:
     return f"{size:.1f} TiB"
 
 
+def clock(seconds: float) -> str:
+    """A time for people: `0:07`, `12:05`, `3:02:11`, `4 days`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 100:
+        return f"{hours // 24} days"
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def printable(text: str) -> str:
+    """The same text, without what a terminal would obey."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+
+
 def _sentence(progress: Progress) -> str:
     match progress.state:
         case State.COMPLETED:
@@ -237,10 +255,10 @@ def _sentence(progress: Progress) -> str:
             return "verifying"
         case State.PAUSED:
             return "paused"
-        case State.IN_PROGRESS if progress.note is not None and progress.concurrency == 0:
+        case _ if progress.note is not None and progress.concurrency == 0:
             return progress.note
     whole = "?" if progress.size is None else human(progress.size)
-    left = "" if progress.eta is None else f", {progress.eta:.0f} s to go"
+    left = "" if progress.eta is None else f", {clock(progress.eta)} to go"
     percent = "" if progress.size is None else f" ({progress.fraction:.0%})"
     note = "" if progress.note is None else f"; {progress.note}"
     return f"{human(progress.accepted)} of {whole}{percent}, {human(progress.speed)}/s{left}{note}"

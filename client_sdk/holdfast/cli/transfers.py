@@ -6,10 +6,13 @@ makes no sense for a transfer or was not obeyed, 2 for one that nobody knows.
 """
 
 import json
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -17,14 +20,15 @@ import click
 from click.shell_completion import CompletionItem
 
 from holdfast.clearing import clear as clear_away
+from holdfast.cli import options
 from holdfast.cli.download import event_of as download_event
 from holdfast.cli.jobs import Job
+from holdfast.cli.options import Settings
 from holdfast.cli.running import Batch, exit_status
-from holdfast.cli.screen import human, show_warnings
+from holdfast.cli.screen import human, printable, show_warnings
 from holdfast.cli.upload import event_of as upload_event
 from holdfast.cli.upload import note_of
-from holdfast.cli.values import Header, Size
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, UsageError
 from holdfast.journal import Journal
 from holdfast.ledger import INTERRUPTED, Row, Wanted
 from holdfast.outcome import DownloadResult, UploadResult
@@ -34,6 +38,8 @@ from holdfast.repeating import again, lacking
 PATIENCE: Final = 5.0
 """Seconds for another process to obey."""
 LOOK: Final = 0.1
+OTHER_COLUMNS: Final = 45
+"""What a line of the list has before its last column."""
 
 Test = Callable[[Row], bool]
 
@@ -56,9 +62,6 @@ def _known(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 
 _ids = click.argument("ids", nargs=-1, metavar="ID...", shell_complete=_known)
-_headers = click.option(
-    "--header", "headers", type=Header(), multiple=True, help="Sent with each request; values are not in the journal."
-)
 
 
 def _all(which: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -93,7 +96,8 @@ def list_(as_json: bool = False) -> None:
     click.echo(f"{'ID':10}  {'STATE':11}  {'DONE':>4}  {'SIZE':>10}  WHAT")
     for row in rows:
         size = "?" if row.size is None else human(row.size)
-        click.echo(f"{row.id:10}  {row.condition:11}  {_percent(row):>4}  {size:>10}  {row.source} -> {_place(row)}")
+        what = _what(printable(row.source), printable(_place(row)))
+        click.echo(f"{row.id:10}  {row.condition:11}  {_percent(row):>4}  {size:>10}  {what}")
 
 
 @transfers.command()
@@ -152,15 +156,7 @@ def cancel(ctx: click.Context, ids: tuple[str, ...], everything: bool) -> None:
     ctx.exit(0 if obeyed and not ended else 1)
 
 
-def _go_on(
-    ids: tuple[str, ...],
-    test: Test,
-    everything: bool,
-    headers: tuple[tuple[str, str], ...],
-    limit_rate: int | None,
-    as_json: bool,
-    quiet: bool,
-) -> int:
+def _go_on(ids: tuple[str, ...], test: Test, settings: Settings, *, everything: bool) -> int:
     with _opened() as journal:
         rows = _chosen(journal, ids, test, everything=everything)
         for row in rows:
@@ -171,68 +167,60 @@ def _go_on(
     here = {row.id: row for row in rows if not row.running and row.state is not State.COMPLETED}
     if not here:
         return 0 if obeyed else 1
-    names = [name for name, _ in headers]
-    jobs = [Job(row.source, {"id": row.id}, row.priority, problem=lacking(row, names)) for row in here.values()]
+    try:
+        problems = {id_: lacking(row, settings.headers) for id_, row in here.items()}
+    except UsageError as error:
+        raise click.UsageError(error.message) from error
+    jobs = [
+        Job(row.source, {"id": id_}, row.priority, problem=problems[id_], size=row.size) for id_, row in here.items()
+    ]
     batch: Batch[Any] = Batch(
         jobs,
         lambda client, job: again(client, here[job.said["id"]]),
         lambda result: str(result.url if isinstance(result, UploadResult) else result.path),
         _event_of,
         lambda result: note_of(result) if isinstance(result, UploadResult) else None,
-        quiet=quiet,
-        as_json=as_json,
+        settings=settings,
     )
     override = any(row.options is not None and row.options["override_method"] for row in here.values())
-    status = batch.run(headers=dict(headers), limit_rate=limit_rate, override_method=override)
-    return status or (0 if obeyed else 1)
-
-
-def _running_here(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (
-        click.option("--quiet", is_flag=True, help="No progress."),
-        click.option("--json", "as_json", is_flag=True, help="One JSON event a line on standard output."),
-        click.option("--limit-rate", type=Size(), help="Bytes a second for all that are run here: 500K, 2M."),
-        _headers,
-    ):
-        command = option(command)
-    return command
+    return batch.run(override_method=override) or (0 if obeyed else 1)
 
 
 @transfers.command()
 @_ids
 @_all("that are paused or interrupted")
-@_running_here
+@options.running(*options.repeating)
 @click.pass_context
-def resume(ctx: click.Context, /, ids: tuple[str, ...], everything: bool, **how: Any) -> None:
+def resume(ctx: click.Context, ids: tuple[str, ...], everything: bool, settings: Settings) -> None:
     """Let transfers go on where they are paused; those that no process has are run here, from what is done.
 
     Prints what `upload` and `download` print, for those that are run here.
     """
-    ctx.exit(_go_on(ids, lambda row: row.condition in (State.PAUSED, INTERRUPTED), everything, **how))
+    ctx.exit(_go_on(ids, lambda row: row.condition in (State.PAUSED, INTERRUPTED), settings, everything=everything))
 
 
 @transfers.command()
 @_ids
 @_all("that failed or were cancelled")
-@_running_here
+@options.running(*options.repeating)
 @click.pass_context
-def retry(ctx: click.Context, /, ids: tuple[str, ...], everything: bool, **how: Any) -> None:
+def retry(ctx: click.Context, ids: tuple[str, ...], everything: bool, settings: Settings) -> None:
     """Run transfers here that failed or were cancelled, from what is done."""
-    ctx.exit(_go_on(ids, lambda row: row.state in (State.FAILED, State.CANCELLED), everything, **how))
+    ctx.exit(_go_on(ids, lambda row: row.state in (State.FAILED, State.CANCELLED), settings, everything=everything))
 
 
 @transfers.command()
 @_ids
 @click.option("--unfinished", is_flag=True, help="Those, too, that are not complete: what is done of them is removed.")
 @click.option("--leave-server", is_flag=True, help="With --unfinished: what servers have is left to its expiry.")
-@_headers
+@options.reaching
 @click.pass_context
 def clear(
     ctx: click.Context,
     ids: tuple[str, ...],
     unfinished: bool,
     leave_server: bool,
-    headers: tuple[tuple[str, str], ...],
+    settings: Settings,
 ) -> None:
     """Forget transfers that are complete: all of them, or those that are named.
 
@@ -240,6 +228,7 @@ def clear(
     them, and .part files are removed.
     """
     status = 0
+    how: dict[str, Any] = {"free": not leave_server, "proxy": settings.proxy, "verify": settings.cacert or True}
     with _opened() as journal:
         rows = _found(journal, ids) if ids else [row for row in journal.ledger.rows() if not row.running]
         for row in rows:
@@ -251,7 +240,7 @@ def clear(
                 continue
             else:
                 try:
-                    anyio.run(lambda row=row: clear_away(journal, row, dict(headers), free=not leave_server))  # type: ignore[misc]
+                    anyio.run(partial(clear_away, journal, row, settings.headers, **how))
                     continue
                 except HoldfastError as error:
                     _say(row, f"is not cleared: {error.message}")
@@ -307,6 +296,17 @@ def _say(row: Row, sentence: str) -> None:
 
 def _place(row: Row) -> str:
     return row.result or row.target
+
+
+def _what(source: str, place: str) -> str:
+    """Both of them whole, or as much as a terminal has room for in one line."""
+    room = shutil.get_terminal_size().columns - OTHER_COLUMNS - len(" -> ")
+    if not sys.stdout.isatty() or len(source) + len(place) <= room:
+        return f"{source} -> {place}"
+    from holdfast.cli.bars import shortened
+
+    least = max(8, room // 2)
+    return f"{shortened(source, max(least, room - len(place)))} -> {shortened(place, max(least, room - len(source)))}"
 
 
 def _percent(row: Row) -> str:

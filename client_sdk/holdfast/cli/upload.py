@@ -12,11 +12,12 @@ import anyio
 import click
 from anyio import to_thread
 
+from holdfast.cli import options
 from holdfast.cli.jobs import RELATIVE_PATH, Job, Lines, files_of, is_standard_input, read_jobs
 from holdfast.cli.running import Batch
 from holdfast.cli.screen import human
-from holdfast.cli.values import Algorithm, Auto, Header, Pair, Size
-from holdfast.client import AsyncClient, IfBusy
+from holdfast.cli.values import Algorithm, Auto, Pair, Size
+from holdfast.client import AsyncClient
 from holdfast.outcome import UploadResult
 from holdfast.planner import MAX_CONCURRENCY
 from holdfast.sending import Dialect, OnChange
@@ -35,14 +36,7 @@ PER_FILE: Final = frozenset(
 @click.option("--to", "endpoint", metavar="URL", help="Where uploads are created: http://host/files")
 @click.option("--resume", metavar="URL", help="In place of --to: go on with this upload, which another client began.")
 @click.option("-r", "--recursive", is_flag=True, help="Send what is in folders, and in folders in them.")
-@click.option(
-    "-i",
-    "--input",
-    "batch_file",
-    type=click.File("r", encoding="utf-8", errors="surrogateescape"),
-    help="Files to send, one a line, perhaps with options for this one; - is standard input.",
-)
-@click.option("--strict", is_flag=True, help="With -i: send nothing if a line of it cannot be read.")
+@options.listed("Files to send")
 @click.option("--meta", type=Pair(), multiple=True, help="Metadata that goes with each file; may be repeated.")
 @click.option(
     "--concurrency",
@@ -59,8 +53,6 @@ PER_FILE: Final = frozenset(
     show_default=True,
     help="Digest of the whole file: sha-256, xxh3-128, ... auto takes that of parallel chunks, elsewhere sha-256.",
 )
-@click.option("--limit-rate", type=Size(), help="Bytes a second for all files together: 500K, 2M.")
-@click.option("--priority", type=int, default=0, show_default=True, help="Lower numbers go first.")
 @click.option(
     "--protocol",
     type=click.Choice(["auto", "parallel", "tus", "ietf"]),
@@ -68,7 +60,6 @@ PER_FILE: Final = frozenset(
     show_default=True,
     help="auto takes parallel chunks if the server speaks them, else tus if it names that, else the IETF draft.",
 )
-@click.option("--header", "headers", type=Header(), multiple=True, help="Sent with each request; may be repeated.")
 @click.option("--override-method", is_flag=True, help="Send PATCH as POST, for networks that block PATCH.")
 @click.option(
     "--on-change",
@@ -77,29 +68,9 @@ PER_FILE: Final = frozenset(
     show_default=True,
     help="What to do when a file changes while it is sent.",
 )
-@click.option(
-    "--max-attempts",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="Failures in a row without progress before giving up.",
-)
-@click.option(
-    "--retries",
-    type=click.IntRange(0),
-    default=2,
-    show_default=True,
-    help="How often a transfer that gave up is begun again, if it may go better then.",
-)
-@click.option(
-    "--if-busy",
-    type=click.Choice(["follow", "fail"]),
-    default="follow",
-    show_default=True,
-    help="What to do if another process sends the file already: follow it to its end, or fail.",
-)
-@click.option("--json", "as_json", is_flag=True, help="One JSON event a line on standard output.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@options.priority
+@options.max_attempts
+@options.running(*options.repeating)
 @click.pass_context
 def upload(
     ctx: click.Context,
@@ -113,17 +84,12 @@ def upload(
     concurrency: int,
     chunk_size: int,
     checksum: str,
-    limit_rate: int | None,
-    priority: int,
     protocol: Dialect,
-    headers: tuple[tuple[str, str], ...],
     override_method: bool,
     on_change: OnChange,
+    priority: int,
     max_attempts: int,
-    retries: int,
-    if_busy: IfBusy,
-    as_json: bool,
-    quiet: bool,
+    settings: options.Settings,
 ) -> None:
     """Send files to a server, and print the URL of each.
 
@@ -150,7 +116,7 @@ def upload(
     named = [Job(name, priority=priority) for name in dict.fromkeys(files)]
     listed = read_jobs(Lines(upload, PER_FILE), batch_file, priority, strict=strict)
     jobs = [
-        _checked(each, endpoint or resume) for job in (*named, *listed) for each in files_of(job, recursive=recursive)
+        _looked_at(each, endpoint or resume) for job in (*named, *listed) for each in files_of(job, recursive=recursive)
     ]
     if sum(job.name == "-" for job in jobs) + (batch_file is not None and is_standard_input(batch_file)) > 1:
         raise click.UsageError("standard input can be read once; give - for one of them")
@@ -183,22 +149,18 @@ def upload(
             max_attempts=said["max_attempts"],
         )
 
-    batch = Batch(jobs, start, lambda result: result.url, event_of, note_of, quiet=quiet, as_json=as_json)
-    ctx.exit(
-        batch.run(
-            headers=dict(headers),
-            limit_rate=limit_rate,
-            override_method=override_method,
-            retries=retries,
-            if_busy=if_busy,
-        )
-    )
+    batch = Batch(jobs, start, lambda result: result.url, event_of, note_of, settings=settings)
+    ctx.exit(batch.run(override_method=override_method))
 
 
-def _checked(job: Job, url: str | None) -> Job:
+def _looked_at(job: Job, url: str | None) -> Job:
     if url is None and "endpoint" not in job.said and job.problem is None:
         return replace(job, problem="say where it is to be sent, with --to")
-    return job
+    try:
+        size = os.stat(job.name).st_size if job.name != "-" else None  # noqa: PTH116 - each of a long list
+    except (OSError, ValueError):
+        size = 0  # it will fail, and nothing of it will go
+    return replace(job, size=size)
 
 
 async def standard_input() -> AsyncIterator[bytes]:
@@ -220,8 +182,6 @@ def note_of(result: UploadResult) -> str | None:
     """What people should know of it."""
     if result.already_there:
         return "it is on the server already, complete; nothing was sent"
-    if result.bytes_resent:
-        return f"{human(result.bytes_resent)} were sent more than once"
     if result.bytes_sparse:
         return f"{human(result.bytes_sparse)} of it are holes, which were not sent"
     return None
