@@ -9,6 +9,7 @@ $HOLDFAST_FTP_PASSWORD, else by ~/.netrc (or $NETRC), else it is `anonymous`.
 The protocol is spoken by aioftp, which comes with `pip install "holdfast[ftp]"`.
 """
 
+import asyncio
 import netrc
 import os
 import re
@@ -22,6 +23,8 @@ from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 import aioftp
+import anyio
+from aioftp.common import SSLSessionBoundContext
 from anyio import to_thread
 
 from holdfast._transport import Timeouts
@@ -198,19 +201,21 @@ class FtpRemote:
         return None if match is None else match[1]
 
     async def _retrieve(self, client: aioftp.Client, version: Version, start: int, suffix: str = "") -> "_FtpAnswer":
-        # As client.download_stream, which leaves the data connection open if the server refuses the file.
+        # As client.download_stream, which leaves the data connection open if the server refuses the file, and waits for
+        # TLS before the file is asked for: with vsftpd for ever, as that does not begin earlier.
         with _Translated(self):
-            reader, writer = await client.get_passive_connection("I")
+            with anyio.fail_after(self._timeouts.connect):
+                stream = await _data_stream(client, self._timeouts.stall)
             try:
                 if start:
                     await client.command(f"REST {start}", "350")
                 await client.command(f"RETR {self._place.path}{suffix}", "1xx")
+                if self._tls is not None:
+                    with anyio.fail_after(self._timeouts.connect):
+                        await stream.start_tls(sslcontext=_same_session(client), server_hostname=self._place.host)
             except BaseException:
-                writer.close()
+                stream.writer.transport.abort()
                 raise
-        stream = aioftp.DataConnectionThrottleStreamIO(
-            client, reader, writer, throttles={}, timeout=self._timeouts.stall
-        )
         return _FtpAnswer(self, stream, version, start)
 
     def error(self, failure: Exception) -> HoldfastError | Refusal:
@@ -252,6 +257,30 @@ async def _secure(client: aioftp.Client, context: ssl.SSLContext, *, begun: bool
         await client.command(command, ("2xx", "5xx"))
 
 
+async def _data_stream(client: aioftp.Client, stall: float) -> aioftp.DataConnectionThrottleStreamIO:
+    """A connection for bytes, without TLS as yet.
+
+    It goes to where that for commands goes: what PASV says of the address is often wrong, and may be a trap.
+    """
+    try:
+        _, said = await client.command("EPSV", "229")
+        _, port = client.parse_epsv_response(said[-1])
+    except aioftp.StatusCodeError as error:
+        if not error.received_codes[-1].matches("50x"):
+            raise
+        _, said = await client.command("PASV", "227")
+        _, port = client.parse_pasv_response(said[-1])
+    host = client.stream.writer.get_extra_info("peername")[0]
+    reader, writer = await asyncio.open_connection(host, port)
+    return aioftp.DataConnectionThrottleStreamIO(client, reader, writer, throttles={}, timeout=stall)
+
+
+def _same_session(client: aioftp.Client) -> ssl.SSLContext:
+    """For a connection that goes on with the TLS session of that for commands; some servers insist on it."""
+    spoken = client.stream.writer.get_extra_info("ssl_object")
+    return SSLSessionBoundContext(ssl.PROTOCOL_TLS_CLIENT, context=spoken.context, session=spoken.session)
+
+
 class _Translated:
     """What aioftp raises in the block becomes an error of ours."""
 
@@ -278,8 +307,10 @@ class _FtpAnswer:
         self.start = start
 
     def close(self) -> None:
-        """Let go of the data connection."""
-        self._stream.close()
+        """Let go of the data connection: at once, without the farewell of TLS that a server in the middle of a file may
+        not hear.
+        """
+        self._stream.writer.transport.abort()
 
     async def carry(self, sink: Sink, wanted: Wanted) -> AsyncIterator[int]:
         """See Answer."""

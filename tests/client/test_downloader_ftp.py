@@ -15,6 +15,7 @@ from holdfast.ftp import login_for, parse_url
 from holdfast_protocol.digest import digest
 from tests.support.ftp_server import FtpServer
 from tests.support.process import CommandLine
+from tests.support.strict_ftps import StrictFtps
 
 pytestmark = pytest.mark.anyio
 
@@ -160,6 +161,18 @@ async def test_tls_from_the_first_byte(
         with pytest.raises(holdfast.ConnectionFailed, match="secure connection"):
             await client.download(url, tmp_path / "g", max_attempts=1)
     assert not (tmp_path / "g").exists()
+
+
+async def test_tls_as_strict_as_it_gets(
+    make_client: MakeClient, certificate: Path, content: bytes, tmp_path: Path
+) -> None:
+    """As vsftpd has it: TLS on a data connection begins after RETR, and with the session of the other connection."""
+    trusting = ssl.create_default_context(cafile=certificate)
+    with StrictFtps(content, certificate) as server:
+        async with make_client(timeouts=PATIENT, verify=trusting) as client:
+            result = await client.download(f"ftps://127.0.0.1:{server.port}/film.mkv", tmp_path / "f", segments=2)
+        assert result.path.read_bytes() == content
+        assert server.retrieved > 1
 
 
 async def test_errors_in_words(make_client: MakeClient, serve: Serve, tmp_path: Path) -> None:
