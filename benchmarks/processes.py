@@ -50,8 +50,11 @@ def free_port() -> int:
 
 
 def surroundings() -> dict[str, str]:
-    """The environment of this process without settings of ours, which would change what is measured."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+    """The environment of this process without what would change what is measured: settings of ours, and the one by
+    which Python compiles everything anew at each start.
+    """
+    left_out = ("HOLDFAST_", "PYTHONDONTWRITEBYTECODE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
 
 
 def family(root: int) -> list[int]:

@@ -2,8 +2,9 @@
 
 Rule of this file: it alone knows httpx. HTTP/1.1 only: bulk bytes over one HTTP/2 connection wait for each other's
 flow control. No redirect is followed, no answer is kept in memory beyond 64 KiB (but downloads, which are streamed),
-and each wait has its limit: for a connection, for the next bytes to move, for the answer. The body of a long answer
-goes from the socket straight to where it belongs, if the connection is one of _wire.py.
+and each wait has its limit: for a connection, for the next bytes to move, for the answer. Bodies go from where they are
+straight into the socket, and long ones from the socket straight to where they belong, if the connection is one of
+_wire.py.
 Headers that the caller gave, and credentials, go to the origin that they are for and to no other. What httpx is told of
 a URL, and may log, has no query.
 """
@@ -24,7 +25,7 @@ import httpcore
 import httpx
 from anyio import to_thread
 
-from holdfast._wire import Network, Sink, Wire
+from holdfast._wire import WRITTEN, Network, Sent, Sink, Wire
 from holdfast.clock import SYSTEM, Clock
 from holdfast.credentials import Key, Keyring, Login
 from holdfast.errors import BrokenProtocol, ConnectionFailed, Stalled, UsageError
@@ -36,10 +37,10 @@ from holdfast_protocol import headers as names
 from holdfast_protocol.messages import Headers, Request, Response
 
 PIECE: Final = 256 * 1024
-LARGEST_PIECE: Final = 2 * 1024 * 1024
+LARGEST_PIECE: Final = 4 * 1024 * 1024
 """Bytes handed to the connection at once, and what that grows to where a piece is gone in no time."""
 NO_TIME: Final = 0.01
-"""Seconds."""
+"""Seconds; four times as many are too much."""
 READ_PIECE: Final = 1024 * 1024
 """Bytes of an answer that are handed on at once, if so many are there."""
 LEND: Final = 4 * 1024 * 1024
@@ -317,7 +318,7 @@ class Session:
                 return result
             content: Content | None = None
             if request.body is not None and body is not None:
-                content = partial(_outgoing, body, sent, share, self.limiter)
+                content = partial(_outgoing, body, sent, share, self.limiter, self._timeouts.stall)
             began = self.clock.monotonic()
             async with self.open(request, content, patience=patience) as incoming:
                 if content is None:
@@ -386,6 +387,7 @@ class Session:
             extensions["target"] = f"{quote(parts.path, safe=_LEGAL) or '/'}?{quote(parts.query, safe=_LEGAL)}".encode()
         try:
             client = self._client(url)
+            WRITTEN.set(None)
             message = client.build_request(
                 method,
                 url,
@@ -437,14 +439,13 @@ class _Direct(httpx.AsyncHTTPTransport):
 
 
 async def _outgoing(
-    body: Body, sent: Callable[[int], None] | None, share: Share | None, limiter: Limiter
+    body: Body, sent: Callable[[int], None] | None, share: Share | None, limiter: Limiter, stall: float
 ) -> AsyncIterator[bytes]:
-    size = PIECE
     async for whole in body.pieces():
         view = memoryview(whole)
         start = 0
         while start < len(view):
-            piece = view[start : start + ((share and share.slice) or size)]
+            piece = view[start : start + ((share and share.slice) or limiter.piece or PIECE)]
             start += len(piece)
             if share is not None:
                 await limiter.held_to(share, len(piece))
@@ -452,8 +453,15 @@ async def _outgoing(
             if sent is not None:
                 sent(len(piece))
             began = limiter.clock.monotonic()
-            yield piece  # type: ignore[misc]  # h11 takes a view as it takes bytes, and copies it once
-            size = min(2 * size, LARGEST_PIECE) if limiter.clock.monotonic() - began < NO_TIME else PIECE
+            if (wire := WRITTEN.get()) is not None:
+                await wire.send(piece, stall)
+                yield Sent(len(piece))
+            else:
+                yield piece  # type: ignore[misc]  # h11 takes a view as it takes bytes, and copies it once
+            if (took := limiter.clock.monotonic() - began) < NO_TIME:
+                limiter.piece = min(2 * len(piece), LARGEST_PIECE)
+            elif took > 4 * NO_TIME:
+                limiter.piece = PIECE
 
 
 def _split(url: str) -> tuple[str, Login | None]:

@@ -1,11 +1,12 @@
 """Connections, whose bytes go between a socket and where they belong with as little between as there can be.
 
-Rule of this file: the HTTP library gets its connections here (httpcore's network backend), so everything but the body
-of a long answer is its business. What is sent goes into the socket from where it is; each byte that moves begins the
-limit of waiting anew. A head is given to it to its last byte and no further, so that whoever reads a body
-knows that the rest of it is in the socket. Then a worker thread reads what is there into memory of its own and writes
-it out, while the event loop only waits for the socket. It is a faster road beside the plain one: through a proxy, or
-with any other backend, bodies are read as the library gives them.
+Rule of this file: the HTTP library gets its connections here (httpcore's network backend), so everything but long
+bodies is its business. Each byte that moves begins the limit of waiting anew. The bytes of a request go from where they
+are into the socket, in a worker thread if there are many and the socket takes them, and the library is told how many
+they were. The head of an answer is given to it to its last byte and no further, so that whoever reads a body knows that
+the rest of it is in the socket. Then a worker thread reads what is there into memory of its own and writes it out. The
+event loop only waits for the socket. It is a faster road beside the plain one: through a proxy, or with any other
+backend, bodies go through the library.
 """
 
 import contextlib
@@ -16,6 +17,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any, Final
 
 import anyio
@@ -28,6 +30,12 @@ TURN: Final = 0.05
 """Seconds after which a thread that reads without a break lets the loop know how far it is."""
 RECEIVERS: Final = 4
 """Threads that read at once, and so the memory: a window for each."""
+SENDERS: Final = 4
+"""Threads that send at once,"""
+MANY: Final = 512 * 1024
+"""from so many bytes on,"""
+BLINK: Final = 2
+"""as long as the socket takes some each time in so many milliseconds."""
 WAKE: Final = 0.1
 """Where bytes come slowly, a thread is woken for what comes in so many seconds and not for each packet."""
 PATIENCE: Final = 0.3
@@ -40,11 +48,26 @@ Sink = Callable[[int, memoryview], None]
 """Takes bytes at an offset of the body; called in a worker thread."""
 
 
-class Receivers:
-    """The threads that read, and their memory. Belongs to one event loop."""
+class Sent(bytes):
+    """Stands for bytes of a body that are in the socket already: `len` is how many, and there is nothing to write."""
+
+    def __new__(cls, size: int) -> "Sent":
+        made = super().__new__(cls)
+        made._size = size
+        return made
+
+    _size: int
+
+    def __len__(self) -> int:
+        return self._size
+
+
+class Threads:
+    """The threads that read and send, and the memory of those that read. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self.limiter = anyio.CapacityLimiter(RECEIVERS)
+        self.receivers = anyio.CapacityLimiter(RECEIVERS)
+        self.senders = anyio.CapacityLimiter(SENDERS)
         self._free: list[bytearray] = []
 
     def borrow(self) -> bytearray:
@@ -61,9 +84,9 @@ class Receivers:
 class Wire(httpcore.AsyncNetworkStream):
     """One connection. Its socket does not block."""
 
-    def __init__(self, connection: socket.socket, receivers: Receivers) -> None:
+    def __init__(self, connection: socket.socket, threads: Threads) -> None:
         self._socket = connection
-        self._receivers = receivers
+        self._threads = threads
         self._rest = b""
         """Bytes of a body that came with its head."""
         self._head = bytearray()
@@ -100,15 +123,45 @@ class Wire(httpcore.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """httpcore's. What comes after it begins with a head."""
         self._in_head = True
-        view = memoryview(buffer)
+        WRITTEN.set(self)
+        await self.send(memoryview(buffer), timeout)
+
+    async def send(self, view: memoryview, timeout: float | None) -> None:
+        """Put all of it into the socket. Raises httpcore.WriteError, httpcore.WriteTimeout."""
         with _translated(httpcore.WriteError):
             while view:
+                if len(view) >= MANY and (sent := await self._push(view)):
+                    view = view[sent:]
+                    continue
                 try:
                     view = view[self._socket.send(view) :]
                 except (BlockingIOError, ssl.SSLWantWriteError):
                     await self._wait(anyio.wait_writable, timeout, httpcore.WriteTimeout)
                 except ssl.SSLWantReadError:
                     await self._wait(anyio.wait_readable, timeout, httpcore.WriteTimeout)
+
+    async def _push(self, view: memoryview) -> int:
+        """Send in a thread, as long as the socket takes bytes without a break; how many it were."""
+        return await to_thread.run_sync(self._send_on, view, limiter=self._threads.senders)
+
+    def _send_on(self, view: memoryview) -> int:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        until = time.monotonic() + TURN
+        sent = 0
+        while sent < len(view) and time.monotonic() < until:
+            try:
+                sent += self._socket.send(view[sent:])
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                if not poll.poll(BLINK):
+                    break
+            except ssl.SSLWantReadError:
+                break
+            except OSError:
+                if not sent:
+                    raise
+                break  # what went before counts; the error comes again
+        return sent
 
     async def aclose(self) -> None:
         """httpcore's."""
@@ -122,7 +175,7 @@ class Wire(httpcore.AsyncNetworkStream):
             secure = ssl_context.wrap_socket(
                 self._socket, server_hostname=server_hostname, do_handshake_on_connect=False
             )
-            wire = Wire(secure, self._receivers)
+            wire = Wire(secure, self._threads)
             try:
                 while True:
                     try:
@@ -164,7 +217,7 @@ class Wire(httpcore.AsyncNetworkStream):
         while True:
             if self._dry:
                 await self._wait_for(min(most, int(self._rate * WAKE)), timeout)
-            count, ended = await to_thread.run_sync(self._bring, sink, at, most, limiter=self._receivers.limiter)
+            count, ended = await to_thread.run_sync(self._bring, sink, at, most, limiter=self._threads.receivers)
             if count or ended:
                 self._pace(count)
                 return count
@@ -182,7 +235,7 @@ class Wire(httpcore.AsyncNetworkStream):
 
     def _bring(self, sink: Sink, at: int, most: int) -> tuple[int, bool]:
         """In a thread: read and write until nothing is there, or the turn is over."""
-        window = self._receivers.borrow()
+        window = self._threads.borrow()
         view = memoryview(window)
         until = time.monotonic() + TURN
         done = filled = 0
@@ -212,7 +265,7 @@ class Wire(httpcore.AsyncNetworkStream):
             return done + filled, ended
         finally:
             view.release()
-            self._receivers.give_back(window)
+            self._threads.give_back(window)
 
     def _pace(self, count: int) -> None:
         now = time.monotonic()
@@ -250,11 +303,15 @@ class Wire(httpcore.AsyncNetworkStream):
         return bool(poll.poll(0))
 
 
+WRITTEN: Final[ContextVar[Wire | None]] = ContextVar("written", default=None)
+"""The connection to which the library has written last in this task: the body that it asks for next is for that one."""
+
+
 class Network(httpcore.AsyncNetworkBackend):
     """httpcore's: makes connections."""
 
     def __init__(self) -> None:
-        self._receivers = Receivers()
+        self._threads = Threads()
 
     async def connect_tcp(
         self,
@@ -279,7 +336,7 @@ class Network(httpcore.AsyncNetworkBackend):
         except BaseException:
             connection.close()
             raise
-        return Wire(connection, self._receivers)
+        return Wire(connection, self._threads)
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None

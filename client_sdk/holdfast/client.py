@@ -167,7 +167,7 @@ class AsyncClient:
         *,
         name: str | None = None,
         metadata: Metadata | None = None,
-        checksum: str = "sha-256",
+        checksum: str | None = None,
         concurrency: int | None = None,
         chunk_size: int | None = None,
         protocol: Dialect = "auto",
@@ -192,7 +192,8 @@ class AsyncClient:
         length, UploadGone or VerificationFailed is raised, and it stays as it is.
 
         `name` is what the file is called at the server, if not as the path or the file object. `metadata` is added to
-        the file's name and type. `checksum` is the algorithm of the digest of the whole file. `protocol` is the
+        the file's name and type. `checksum` is the algorithm of the digest of the whole file; None is that of
+        parallel chunks where the server takes these (xxh3-128 if it knows it), and else sha-256. `protocol` is the
         dialect: parallel, tus, ietf (the IETF draft, in the newest version that the server understands), or auto: the
         first of these that the server names. `concurrency` is 1 to 64 connections, `chunk_size` in bytes is rounded up
         to what the server can take; None leaves both to the client. `priority`: lower numbers go first. `limit_rate` is
@@ -201,7 +202,7 @@ class AsyncClient:
         arguments that make no sense; the transfer raises it if the server takes no streams.
         """
         _check_dialect(protocol)
-        if checksum not in available():
+        if checksum is not None and checksum not in available():
             raise UsageError(f"the checksum {checksum!r} is not known; use one of {', '.join(available())}")
         if concurrency is not None and not 1 <= concurrency <= MAX_CONCURRENCY:
             raise UsageError(f"concurrency must be 1 to {MAX_CONCURRENCY}, not {concurrency}")

@@ -30,7 +30,7 @@ from holdfast.planner import Attempts, Share
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.ranged import RangedRoad
-from holdfast.receiving import Download, DownloadJob, First, Source, is_final
+from holdfast.receiving import ANEW, KEPT, Download, DownloadJob, First, Source, is_final
 from holdfast.remote import OtherVersion, Remote, Since, Version
 from holdfast.segments import SLICE, Segments
 from holdfast.targets import PartFile, check_room
@@ -140,6 +140,7 @@ class Downloader:
         version = first.source.version
         part, have = await to_thread.run_sync(self._open, version, target, key, lock)
         self._download.lock = lock
+        self._download.keeps = KEPT if version.pin is not None else ANEW
         self._tracker.size = version.size
         self._tracker.accepted = self._tracker.resumed = have.total
         proof = Proof(part, self._url, self._said(version))
@@ -279,4 +280,4 @@ class Downloader:
 
 def _check_free(target: Path, *, overwrite: bool) -> None:
     if target.exists() and not overwrite:
-        raise TargetExists(f"{target} is there already; choose another name, or say that it may be replaced")
+        raise TargetExists(f"{target} is there already; choose another name, or say --overwrite (overwrite=True)")

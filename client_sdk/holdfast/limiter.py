@@ -83,6 +83,8 @@ class Limiter:
         self.controller: Controller = Controller(clock.monotonic(), ceiling=ceiling)
         self.buffers: Buffers = Buffers()
         """For the chunks of all transfers."""
+        self.piece: int = 0
+        """Bytes that are handed to a connection at once, as whoever sends has learnt; 0: nobody has."""
         self._used = 0
         self._holds: dict[Share, int] = {}
         """How many connections each transfer has now, if it has any."""

@@ -110,5 +110,6 @@ def from_violation(error: ViolationError, url: str) -> BrokenProtocol:
 
 def gave_up(error: AnyError, attempts: int, keeps: str) -> AnyError:
     """The same error, with a sentence about the attempts. `keeps` says what can be done with what is there."""
-    error.add(f"; gave up after {attempts} attempts without progress. {keeps}")
+    times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    error.add(f"; gave up after {times} without progress. {keeps}")
     return error

@@ -25,7 +25,6 @@ START_CHUNK: Final = 2 * MIB
 NEAR: Final = 0.02
 """Seconds of a round trip, below which distance is no reason for many connections;"""
 NEAR_CONNECTIONS: Final = 2
-NEAR_CHUNK: Final = 4 * MIB
 """then it is begun with these."""
 SMALLEST_CHUNK: Final = MIB
 LARGEST_CHUNK: Final = 64 * MIB
@@ -33,11 +32,16 @@ MEMORY: Final = 48 * MIB
 """Bytes for the chunks of all transfers to one origin."""
 DEFAULT_CHUNK: Final = 8 * MIB
 DEFAULT_CONCURRENCY: Final = 4
+LEAST_TIME: Final = 0.2
+MOST_TIME: Final = 10.0
+"""Seconds that a chunk should take on its way."""
 TUS_GRANULE: Final = 256 * 1024
 """Sizes of a tus PATCH are halved down to this after 413; tus itself knows no granule."""
 
 BETWEEN_BREAKS: Final = 24
 """Chunks that go through between two breaks, at least."""
+OF_WHAT_IS_LEFT: Final = 64
+"""Chunks that are still to come, where a break is possible though there was none."""
 RETRY_AFTER_CAP: Final = 600.0
 SETTLE: Final = 0.25
 WINDOW: Final = 0.5
@@ -137,9 +141,11 @@ class Controller:
     Asked for less (429, 503) it goes back to the number that was good before a probe, or else to half, and with 429 to
     those that the server has let in; and stays below for a minute. A broken or stalled connection changes nothing.
 
-    Chunk size: begun with 2 MiB, where it is near with 4 MiB, and moved half-way to what takes 20 times as long as the
-    request around it, 4 to 10 seconds; changes below a fifth are let be. Where connections break, a chunk has at most a
-    24th of the bytes that go through between two breaks, so that no more than some percent are sent twice.
+    Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 0.2 to 10
+    seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 24th of the bytes that go
+    through between two breaks, so that no more than some percent are sent twice. Where it is near they grow so fast
+    that the first break would cost a lot: as long as there was none, a chunk has at most 2 MiB, or a 24th of what has
+    gone through, or a 64th of what is left.
     """
 
     def __init__(self, now: float, *, memory: int = MEMORY, ceiling: int | None = None) -> None:
@@ -152,6 +158,7 @@ class Controller:
         self._rate: float | None = None
         self._bytes = 0.0
         self._breaks = 0.0
+        self._broken = False
         self._connections = START_CONNECTIONS
         self._good = START_CONNECTIONS
         self._good_speed: float | None = None
@@ -182,10 +189,17 @@ class Controller:
     @property
     def chunk_size(self) -> int:
         """Bytes of the next chunk; whoever cuts rounds it to what the server takes."""
+        return self.size_of(0)
+
+    def size_of(self, left: int) -> int:
+        """The same, for a transfer of which `left` bytes are still to be cut."""
         held = self._connections + max(self._readers, 1)
         size = min(self._size, max(SMALLEST_CHUNK, self._memory // held))
         if self._breaks:
-            size = min(size, max(SMALLEST_CHUNK, int(self._bytes / self._breaks / BETWEEN_BREAKS)))
+            safe = self._bytes / self._breaks / BETWEEN_BREAKS
+            if not self._broken:
+                safe = max(safe, left / OF_WHAT_IS_LEFT)
+            size = min(size, max(SMALLEST_CHUNK, int(safe)))
         return size if self._ceiling is None else min(size, self._ceiling)
 
     @property
@@ -212,10 +226,8 @@ class Controller:
         """A request without a body was answered after so many seconds. Counts until the first chunk was accepted."""
         if self._rate is None and seconds < NEAR and self._good > NEAR_CONNECTIONS:
             self._connections = self._good = NEAR_CONNECTIONS
-            self._size = NEAR_CHUNK
-            # As if there had been a break: chunks grow with what has gone through, for they grow fast here, and the
-            # first real one would cost them all.
-            self._breaks, self._bytes = 1.0, float(BETWEEN_BREAKS * NEAR_CHUNK)
+            # As if there had been a break.
+            self._breaks, self._bytes = 1.0, float(BETWEEN_BREAKS * START_CHUNK)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -268,7 +280,7 @@ class Controller:
         self._bytes += size
         self.fitted()
         if size >= self.chunk_size // 2:  # the short end of a file takes as long as a small chunk would
-            target = min(max(20 * self._overhead, 4.0), 10.0)
+            target = min(max(20 * self._overhead, LEAST_TIME), MOST_TIME)
             wanted = min(max((size + size * target / max(seconds, 0.001)) / 2, size / 2), 2 * size)
             if abs(wanted - self._size) > self._size / 5:
                 self._size = int(min(max(wanted, SMALLEST_CHUNK), LARGEST_CHUNK))
@@ -276,6 +288,7 @@ class Controller:
 
     def broken(self) -> None:
         """A connection broke, or stalled, under a chunk."""
+        self._broken = True
         # Older breaks, and the bytes before them, count less and less.
         self._breaks = 0.9 * self._breaks + 1
         self._bytes *= 0.9
@@ -437,7 +450,7 @@ class Plan:
         share = max(SMALLEST_CHUNK, -(-left // (2 * self.concurrency)))
         if self._concurrency is not None:
             share = min(share, max(SMALLEST_CHUNK, MEMORY // (self._concurrency + 1)))
-        return self._fit(min(self._controller.chunk_size, share))
+        return self._fit(min(self._controller.size_of(left), share))
 
     def half(self, size: int) -> int:
         """About half of so many bytes, as the server takes it."""

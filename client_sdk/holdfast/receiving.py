@@ -23,6 +23,7 @@ from holdfast_protocol.client import Reaction, Refusal
 from holdfast_protocol.digest import Digest
 
 KEPT: Final = "What was received is kept; run the same download again to go on."
+ANEW: Final = "This server gives no ranges of one version; the same download will begin anew."
 
 Trouble: TypeAlias = HoldfastError | OtherVersion
 """What ends the use of a server."""
@@ -80,6 +81,8 @@ class Download:
         self.clock = clock
         self.lock: TransferLock | None = None
         """As soon as it is known which file it is."""
+        self.keeps: str = KEPT
+        """What is said of what came, when it is given up."""
         self.requests: int = 0
         """Answers that brought something."""
         self.progress: int = 0
@@ -115,7 +118,7 @@ class Download:
             raise final from error
         self.tracker.failed(final)
         if not attempts.failed(self.progress):
-            raise gave_up(final, attempts.failures, KEPT) from error
+            raise gave_up(final, attempts.failures, self.keeps) from error
         self.tracker.retries += 1
         told = error.retry_after if isinstance(error, Refusal) else None
         throttled = isinstance(error, Refusal) and error.throttled

@@ -33,6 +33,7 @@ Result = TypeVar("Result")
 
 EXPIRY_STEP: Final = 60.0
 """Seconds by which the server's word on expiry must differ from what the journal has to be written down."""
+HASH_PIECE: Final = 512 * 1024
 HASH_RUN: Final = 64 * 1024 * 1024
 ZEROS: Final = memoryview(bytes(256 * 1024))
 KEPT: Final = "What the server has is kept; run the same upload again to go on."
@@ -46,7 +47,7 @@ class UploadJob:
     id: str | None = None
     """Of the transfer, in the journal."""
     metadata: Mapping[str, bytes] = field(default_factory=dict)
-    checksum: str = "sha-256"
+    checksum: str | None = None
     """Algorithm of the digest of the whole file."""
     concurrency: int | None = None
     chunk_size: int | None = None
@@ -102,7 +103,9 @@ class Upload:
         self.progress: int = 0
         """Grows with each thing that the server accepted; attempts are counted against it."""
         self._backoff = Backoff()
-        self._hasher: Hasher = hasher(job.checksum)
+        self.algorithm: str = job.checksum or protocol.SAFE_DIGEST
+        """Of the digest of the whole file."""
+        self._hasher: Hasher = hasher(self.algorithm)
         self._hashing = threading.Lock()
         self.hashed: int = 0
         """How far the digest of the whole file has come."""
@@ -110,6 +113,17 @@ class Upload:
     @property
     def size(self) -> int:
         return self.source.size
+
+    def agree(self, wants: tuple[str, ...]) -> None:
+        """Before anything is hashed: the server takes parallel chunks, with these digests.
+
+        It verifies the digest of the whole, so it computes that, too: with the algorithm of the chunks that costs both
+        sides the least, if the caller has asked for no other.
+        """
+        assert not self.hashed
+        if self.job.checksum is None:
+            self.algorithm = protocol.chunk_algorithm(wants)
+            self._hasher = hasher(self.algorithm)
 
     async def exchange(
         self, steps: Generator[Request, Response, Result], body: Body | None = None, *, patience: float = 0.0
@@ -231,7 +245,17 @@ class Upload:
         return await to_thread.run_sync(self._read, offset, view, algorithm)
 
     def _read(self, offset: int, view: memoryview, algorithm: str | None) -> Digest | None:
-        self.source.read_into(offset, view)
+        own = hasher(algorithm) if algorithm is not None else None
+        # By the piece, so that it is hashed while the processor still has it.
+        for start in range(0, len(view), HASH_PIECE):
+            piece = view[start : start + HASH_PIECE]
+            self.source.read_into(offset + start, piece)
+            self._hash(offset + start, piece)
+            if own is not None:
+                own.update(piece)
+        return Digest(algorithm, own.digest()) if algorithm is not None and own is not None else None
+
+    def _hash(self, offset: int, view: memoryview) -> None:
         end = offset + len(view)
         if self._hashing.acquire(blocking=False):
             try:
@@ -240,11 +264,6 @@ class Upload:
                     self.hashed = end
             finally:
                 self._hashing.release()
-        if algorithm is None:
-            return None
-        own = hasher(algorithm)
-        own.update(view)
-        return Digest(algorithm, own.digest())
 
     async def hash_up_to(self, end: int, buffer: bytearray) -> None:
         """Read and hash what lies between the bytes hashed so far and `end`; holes are hashed without being read."""
@@ -268,7 +287,7 @@ class Upload:
     def digest(self) -> Digest:
         """Of the whole file; to be asked when all of it was read."""
         assert self.hashed == self.size
-        return Digest(self.job.checksum, self._hasher.digest())
+        return Digest(self.algorithm, self._hasher.digest())
 
     def check_digest(self, theirs: tuple[Digest, ...]) -> None:
         """Compare with what the server computed. Raises VerificationFailed."""

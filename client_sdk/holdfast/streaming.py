@@ -93,7 +93,7 @@ class StreamUploader:
         self._source = StreamSource(job.given.name)
         lock = TransferLock(None, -1, 0)
         self._upload = Upload(job, session, tracker, lock, self._source, session.endpoint, share)
-        self._whole = hasher(job.checksum)
+        self._whole = hasher(self._upload.algorithm)
         self._checksum: str | None = None
         self._chunk = min(job.chunk_size or DEFAULT_CHUNK, LONGEST_PATCH)
 
@@ -143,7 +143,7 @@ class StreamUploader:
             url=upload.url,
             path=None,
             size=size,
-            digest=Digest(self._job.checksum, self._whole.digest()),
+            digest=Digest(upload.algorithm, self._whole.digest()),
             seconds=self._tracker.elapsed,
             bytes_sent=wire,
             bytes_resent=max(0, wire - (size - self._skip)),

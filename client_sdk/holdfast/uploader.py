@@ -202,6 +202,8 @@ class Uploader:
                 )
             )
             return await self._in_parts(upload, key, metadata, parts)
+        if services.parallel and not as_tus:
+            upload.agree(services.wants)
         whole = as_tus and services.offers(WITH_UPLOAD) and 0 < source.size <= SMALL
         async with upload.connection():
             created = await self._create(upload, metadata, services, whole=whole)
@@ -281,7 +283,7 @@ class Uploader:
                 upload.size,
                 metadata=metadata,
                 parallel=self._job.dialect != "tus" and not whole,
-                want=self._job.checksum,
+                want=upload.algorithm,
                 content=content,
                 checksum=proof,
                 now=time.time(),
@@ -298,10 +300,11 @@ class Uploader:
         self._tracker.size = upload.size
         async with upload.connection():
             state = await upload.state()
+        if state.offer is not None and self._job.dialect != "tus":
+            upload.agree(state.wants)
         if state.complete:
-            digest = record.digest or next(
-                (each for each in state.digests if each.algorithm == self._job.checksum), None
-            )
+            known = (*state.digests, *([record.digest] if record.digest is not None else []))
+            digest = next((each for each in known if each.algorithm == upload.algorithm), None)
             if digest is None:
                 await upload.hash_up_to(upload.size, bytearray(HASH_PIECE))
                 digest = upload.digest()

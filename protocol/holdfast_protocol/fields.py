@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import quote, unquote
 
@@ -433,7 +434,12 @@ _DATE_FORMS: Final = _date_forms()
 
 def format_http_date(epoch: float) -> str:
     """Seconds since 1970 as an IMF-fixdate (V-TIME-1), rounded down, so that it never lies in the future."""
-    at = datetime.fromtimestamp(math.floor(epoch), UTC)
+    return _format_second(math.floor(epoch))
+
+
+@lru_cache(maxsize=64)  # many are told in one second
+def _format_second(epoch: int) -> str:
+    at = datetime.fromtimestamp(epoch, UTC)
     day, month = _DAYS[at.weekday()][:3], _MONTHS[at.month - 1]
     return f"{day}, {at.day:02} {month} {at.year:04} {at.hour:02}:{at.minute:02}:{at.second:02} GMT"
 

@@ -99,6 +99,7 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
             Route("/api/uploads/{id}", _Endpoint(api.upload)),
             Route("/api/uploads/{id}/history", _Endpoint(api.history)),
             Route("/api/stats", _Endpoint(api.stats)),
+            Route("/api/credential", _Endpoint(api.credential)),
             Route(EVENTS_PATH, _Endpoint(live.events)),
             Route(LIVE_PATH, _Endpoint(live.socket)),
             WebSocketRoute(LIVE_PATH, _Endpoint(live.socket)),

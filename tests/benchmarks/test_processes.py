@@ -45,6 +45,15 @@ def test_a_command_is_charged_for_itself_and_for_its_children(tmp_path: Path) ->
     assert spent.seconds >= 0.4
 
 
+def test_a_command_is_not_told_what_would_change_what_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOLDFAST_DURABILITY", "PYTHONDONTWRITEBYTECODE", "AND_THIS"):
+        monkeypatch.setenv(name, "1")
+    program = "import os; print({'HOLDFAST_DURABILITY', 'PYTHONDONTWRITEBYTECODE', 'AND_THIS'} & {*os.environ})"
+    assert spend([sys.executable, "-c", program], tmp_path).output == "{'AND_THIS'}\n"
+
+
 def test_the_memory_of_a_command_is_its_peak(tmp_path: Path) -> None:
     spent = spend(
         [sys.executable, "-c", "import time; room = bytearray(96 << 20); del room; time.sleep(0.3)"], tmp_path

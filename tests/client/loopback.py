@@ -88,7 +88,9 @@ class Kept:
     ranges: bool = True
     """Whether a GET with Range is answered with it."""
     digest: bool = True
-    """Whether a GET says the digest."""
+    """Whether a GET says the digest,"""
+    algorithm: str = "sha-256"
+    """and which: that of the client's own, if it gave one."""
     verifying: int = 0
     """How many more times a HEAD says that it is still verifying."""
     concat: str | None = None
@@ -463,6 +465,7 @@ class Handler(BaseHTTPRequestHandler):
             raise ProblemError("missing-ranges", "Not all is here.", headers=missing)
         given = seen.fields.get(headers.UPLOAD_DIGEST.lower())
         for each in fields.parse_digests(headers.UPLOAD_DIGEST, given) if given else ():
+            kept.algorithm = each.algorithm
             if digest(each.algorithm, kept.data) != each:
                 kept.failed = True
                 raise ProblemError("upload-digest-mismatch", "Another file.")
@@ -470,11 +473,11 @@ class Handler(BaseHTTPRequestHandler):
             kept.verifying = 2
             return 202, {headers.RETRY_AFTER: "0"}, b""
         kept.complete = True
-        sha: Digest = digest("sha-256", kept.data)
+        computed: Digest = digest(kept.algorithm, kept.data)
         said = {
             headers.UPLOAD_COMPLETE: fields.format_boolean(True),
             headers.UPLOAD_OFFSET: str(kept.length),
-            headers.REPR_DIGEST: fields.format_digests([sha]),
+            headers.REPR_DIGEST: fields.format_digests([computed]),
         }
         return 204, said, b""
 
@@ -487,7 +490,7 @@ class Handler(BaseHTTPRequestHandler):
         kept = self._kept(seen)
         said = {headers.CONTENT_DISPOSITION: fields.format_disposition("film.mkv")}
         if kept.digest:
-            said[headers.REPR_DIGEST] = fields.format_digests([digest("sha-256", kept.data)])
+            said[headers.REPR_DIGEST] = fields.format_digests([digest(kept.algorithm, kept.data)])
         if kept.etag is not None:
             said[headers.ETAG] = kept.etag
         wanted = seen.fields.get(headers.RANGE.lower()) if kept.ranges else None

@@ -80,7 +80,7 @@ async def test_a_transfer_is_listed_from_its_beginning_to_its_end(
         free.set()
         result = await transfer
     row = only(journal)
-    assert (row.state, row.result, row.digest) == (State.COMPLETED, result.url, f"sha-256={result.digest.hex}")
+    assert (row.state, row.result, row.digest) == (State.COMPLETED, result.url, f"xxh3-128={result.digest.hex}")
     assert (row.accepted, row.process) == (MIB, None)
 
 

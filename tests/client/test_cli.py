@@ -1,6 +1,5 @@
 """The command line: what goes where, exit statuses, Ctrl-C, and going on in another process."""
 
-import hashlib
 import json
 import os
 import pty
@@ -15,6 +14,7 @@ from click.testing import CliRunner
 
 from holdfast.cli import main
 from holdfast.cli.values import Size
+from holdfast_protocol.digest import digest
 from tests.client.loopback import Loopback
 from tests.support.process import CommandLine, environment
 from tests.support.waiting import eventually, scaled
@@ -80,7 +80,7 @@ def test_json_events_end_with_the_facts(make_file: MakeFile, loopback: Loopback,
         "file": str(path),
         "url": f"{loopback.url}/{0:032x}",
         "size": 2 * MIB,
-        "digest": {"algorithm": "sha-256", "hex": hashlib.sha256(path.read_bytes()).hexdigest()},
+        "digest": {"algorithm": "xxh3-128", "hex": digest("xxh3-128", path.read_bytes()).hex},
         "chunks": 4,
         "concurrency": 2,
         "retries": 0,

@@ -10,7 +10,6 @@ from holdfast.planner import (
     MEMORY,
     MOST_CONNECTIONS,
     NEAR,
-    NEAR_CHUNK,
     NEAR_CONNECTIONS,
     SMALLEST_CHUNK,
     START_CHUNK,
@@ -82,7 +81,7 @@ class Run:
                     self.controller.throttled(self.now, 0.5, crowded=True)
                     limit = self.controller.connections
                     continue
-                each.size = min(self.controller.chunk_size, self.left)
+                each.size = min(self.controller.size_of(self.left), self.left)
                 self.left -= each.size
                 each.began, each.sent, each.told, each.answering = self.now, 0.0, 0, False
                 self.controller.began(self.now)
@@ -294,7 +293,7 @@ def test_where_a_round_trip_is_short_two_connections_begin() -> None:
     controller.met(0.5)
     assert (controller.connections, controller.chunk_size) == (START_CONNECTIONS, START_CHUNK)
     controller.met(NEAR / 2)
-    assert (controller.connections, controller.chunk_size) == (NEAR_CONNECTIONS, NEAR_CHUNK)
+    assert (controller.connections, controller.chunk_size) == (NEAR_CONNECTIONS, START_CHUNK)
 
 
 def test_what_was_learnt_from_chunks_is_not_begun_anew() -> None:

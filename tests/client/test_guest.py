@@ -13,6 +13,7 @@ import holdfast
 from holdfast import AsyncClient, UploadResult
 from holdfast._transport import Transport
 from holdfast.discovery import Discoveries
+from holdfast_protocol.digest import digest
 from tests.client.loopback import Loopback, Seen
 from tests.support.process import CommandLine
 
@@ -26,7 +27,7 @@ MakeClient = Callable[..., AsyncClient]
 def same(result: UploadResult, loopback: Loopback, path: Path) -> bool:
     content = path.read_bytes()
     kept = loopback.uploads[result.url.rpartition("/")[2]]
-    return bytes(kept.data) == content and result.digest.value == hashlib.sha256(content).digest()
+    return bytes(kept.data) == content and result.digest == digest(result.digest.algorithm, content)
 
 
 def is_append(seen: Seen) -> bool:

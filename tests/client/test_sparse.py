@@ -1,6 +1,5 @@
 """Sparse files up, as holes, and files with zeros down, sparse again."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from holdfast import AsyncClient, UploadResult
 from holdfast.errors import SourceChanged
 from holdfast.sources import FileSource
 from holdfast.targets import PartFile
+from holdfast_protocol.digest import digest
 from holdfast_protocol.messages import Span
 from tests.client.loopback import Kept, Loopback, Seen
 
@@ -54,7 +54,7 @@ def same(result: UploadResult, loopback: Loopback, path: Path) -> bool:
     return (
         bytes(loopback.only().data) == content
         and loopback.only().complete
-        and result.digest.value == hashlib.sha256(content).digest()
+        and result.digest == digest(result.digest.algorithm, content)
         and result.bytes_sent + result.bytes_sparse == len(content)
     )
 
@@ -129,7 +129,7 @@ async def test_what_is_missing_is_asked_before_holes_are_looked_for(
         (32 * MIB, 8 * MIB),
     ]
     assert (result.bytes_resumed, result.bytes_sparse) == (23 * MIB, 17 * MIB)
-    assert result.digest.value == hashlib.sha256(path.read_bytes()).digest()
+    assert result.digest == digest("xxh3-128", path.read_bytes())
 
 
 async def test_a_file_that_is_all_hole(tmp_path: Path, make_client: MakeClient, sparing: Loopback) -> None:

@@ -1,6 +1,5 @@
 """The driver of uploads against a real server that misbehaves on order."""
 
-import hashlib
 import os
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ import pytest
 import holdfast
 from holdfast import AsyncClient, UploadResult
 from holdfast.sources import FileSource
+from holdfast_protocol.digest import digest
 from tests.client.loopback import Loopback, Seen
 
 pytestmark = pytest.mark.anyio
@@ -25,7 +25,7 @@ def same(result: UploadResult, loopback: Loopback, path: Path) -> bool:
     content = path.read_bytes()
     return (
         bytes(loopback.only().data) == content
-        and result.digest.value == hashlib.sha256(content).digest()
+        and result.digest == digest(result.digest.algorithm, content)
         and result.size == len(content)
     )
 
@@ -345,6 +345,32 @@ async def test_the_same_upload_again_is_already_there(
     assert not first.already_there
     assert (second.url, second.digest) == (first.url, first.digest)
     assert loopback.body_bytes == sent
+
+
+@pytest.mark.rule("P-DIGEST-2", "P-COMPLETE-1")
+@pytest.mark.parametrize(
+    ("asked", "wants", "found"),
+    [
+        (None, ("sha-256", "xxh3-128"), "xxh3-128"),
+        (None, ("md5", "sha-256"), "md5"),
+        ("sha-256", ("xxh3-128", "sha-256"), "sha-256"),
+    ],
+)
+async def test_the_digest_of_the_whole_is_that_of_the_chunks_or_as_asked(
+    make_file: MakeFile, make_client: MakeClient, asked: str | None, wants: tuple[str, ...], found: str
+) -> None:
+    """It is said at creation, and given at the end."""
+    path = make_file(3 * MIB)
+    with Loopback(wants=wants) as loopback:
+        async with make_client() as client:
+            result = await client.upload(path, loopback.url, checksum=asked)
+            again = await client.upload(path, loopback.url, checksum="sha-512")
+        assert same(result, loopback, path)
+        (post,) = loopback.requests("POST")
+        assert post.fields["want-repr-digest"] == f"{found}=10"
+        assert loopback.requests("PATCH")[-1].fields["upload-digest"].startswith(f"{found}=")
+    assert result.digest.algorithm == found
+    assert (again.already_there, again.digest) == (True, digest("sha-512", path.read_bytes()))
 
 
 async def test_a_changed_file_is_another_upload(

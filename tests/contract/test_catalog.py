@@ -548,3 +548,42 @@ async def test_one_that_fails_does_not_harm_those_beside_it(catalog: Catalog) ->
     assert outcomes == {number: "stored" if number % 3 else "refused" for number in range(60)}
     stored = [(start, start + 2) for start in range(1, 60, 3)]
     assert await catalog.stored(upload.id, 0, 1000, 100) == stored
+
+
+# all of its bytes at once
+
+
+async def test_an_upload_that_got_all_of_its_bytes_at_once_is_complete(catalog: Catalog) -> None:
+    upload = await add(catalog, parallel=False, expected=(SHA,), expires=9.0)
+    done = await catalog.finish(replace(upload, computed=(SHA,)), now=7.0, expires=None)
+    assert done == await catalog.get(upload.id)
+    assert done == replace(
+        upload, state=COMPLETE, prefix=1000, received=1000, updated=7.0, expires=None, computed=(SHA,)
+    )
+    assert await catalog.stored(upload.id, 0, 1000, 9) == [(0, 1000)]
+    assert await catalog.coming() == 0
+    events = await catalog.events(0, 10)
+    assert [(event.type, event.data["previous"]) for event in events] == [
+        ("created", None),
+        ("verifying", "receiving"),
+        ("complete", "verifying"),
+    ]
+
+
+async def test_one_that_had_bytes_before_or_is_another_does_not_get_all_at_once(catalog: Catalog) -> None:
+    upload = await add(catalog)
+    with pytest.raises(base.NotReceiving):
+        await catalog.finish(fresh(2), now=7.0, expires=None)
+    for other in (replace(upload, length=999), replace(upload, expected=(SHA,)), replace(upload, wanted="md5")):
+        with pytest.raises(base.NotReceiving):
+            await catalog.finish(other, now=7.0, expires=None)
+    with pytest.raises(ValueError, match="without bytes"):
+        await catalog.finish(replace(upload, length=None), now=7.0, expires=None)
+    some = await catalog.commit(upload.id, [(10, 20)], now=7.0, expires=None)
+    with pytest.raises(base.NotReceiving) as raised:
+        await catalog.finish(some, now=8.0, expires=None)
+    assert raised.value.upload == some == await catalog.get(upload.id)
+    gone = await add(catalog, 3)
+    await become(catalog, gone, TERMINATED)
+    with pytest.raises(base.NotReceiving):
+        await catalog.finish(gone, now=8.0, expires=None)

@@ -12,8 +12,9 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,13 @@ ALL: frozenset[Scope] = SCOPES - {"operate"}
 class Guarded(ServerProcess):
     """A server with tokens of `PEOPLE`, JWT and signed URLs."""
 
-    def __init__(self, home: Path, workers: int) -> None:
+    def __init__(self, home: Path, workers: int, people: Mapping[str, Principal] | None = None) -> None:
         self.tokens = home / "tokens.toml"
         self.token: dict[str, str] = {}
         self.id: dict[str, str] = {}
-        tables = []
-        for name, who in PEOPLE.items():
-            self.id[name], self.token[name], table = made(who, secrets.token_bytes(36))
-            tables.append(table)
-        self.tokens.write_text("\n".join(tables))
+        self._people = dict(PEOPLE if people is None else people)
+        self._secrets = {name: secrets.token_bytes(36) for name in self._people}
+        self._write_tokens()
         (home / "key").write_text(KEY)
         (home / "jwks.json").write_bytes(json.dumps(KeySet([EC]).as_dict(private=False)).encode())
         options = ["--tokens", str(self.tokens), "--signing-key", str(home / "key")]
@@ -56,6 +55,20 @@ class Guarded(ServerProcess):
     def __enter__(self) -> "Guarded":
         self.start()
         return self
+
+    def _write_tokens(self) -> None:
+        tables = []
+        for name, who in self._people.items():
+            self.id[name], self.token[name], table = made(who, self._secrets[name])
+            tables.append(table)
+        new = self.tokens.with_suffix(".new")
+        new.write_text("\n".join(tables))
+        new.replace(self.tokens)
+
+    def expire(self, name: str) -> None:
+        """The time of this token is over, and was for long."""
+        self._people[name] = replace(self._people[name], expires=1_000_000_000.0)
+        self._write_tokens()
 
     def revoke(self, name: str) -> None:
         new = self.tokens.with_suffix(".new")
@@ -100,6 +113,37 @@ class As(Speaker):
 def jwt_of(**changes: object) -> str:
     claims = {"iss": "id", "aud": "files", "sub": "alice", "exp": time.time() + 600, "scope": "create write read"}
     return jwt.encode({"alg": "ES256", "kid": "one"}, claims | changes, EC)
+
+
+@pytest.mark.rule("D-JSON-3")
+def test_a_credential_says_what_it_is_good_for(guarded: Guarded, speaker: Speaker) -> None:
+    """The one who asks, and nobody else."""
+
+    def ask(query: str = "", **fields: str) -> Any:
+        with Speaker(guarded.url) as each:
+            return each.request("GET", f"/api/credential{query}", fields)
+
+    def bearer(token: str) -> Any:
+        return ask(Authorization=f"Bearer {token}").json()
+
+    nothing: dict[str, Any] = {"projects": [], "expires": None, "max_size": None, "signature": None}
+    assert bearer(guarded.token["alice"]) == nothing | {"owner": "alice", "scopes": sorted(ALL)}
+    assert bearer(guarded.token["reader"]) == nothing | {"owner": "alice", "scopes": ["read"]}
+    said = bearer(jwt_of(projects=["films"], project="books"))
+    assert said["projects"] == ["books", "films"]
+    assert said["expires"] is not None
+    how: dict[str, Any] = {"name": "a.png", "types": ["image/*"], "max_size": 9, "uses": 2}
+    said = ask(f"?{guarded.signed(**how).partition('?')[2]}").json()
+    assert said["signature"] == {"upload": None, "uses": 2, "types": ["image/*"], "name": "a.png"}
+    assert (said["owner"], said["scopes"], said["max_size"]) == ("alice", ["create", "write"], 9)
+    said = ask(f"?{guarded.signed('/files/' + '0' * 32, scopes={'read'}).partition('?')[2]}").json()
+    assert said["signature"] == {"upload": "0" * 32, "uses": None, "types": [], "name": None}
+    assert said["scopes"] == ["read"]
+    assert (ask().status, ask(Authorization="Bearer x").status) == (401, 401)
+    assert ask(Authorization=f"Bearer {guarded.token['late']}").verdict == (401, "credential-expired")
+    everybody = speaker.request("GET", "/api/credential").json()
+    assert everybody == nothing | {"owner": None, "scopes": sorted(SCOPES)}
+    assert speaker.request("POST", "/api/credential", {}, b"").status == 405
 
 
 @pytest.mark.rule("A-HEAD-1", "A-HEAD-2", "A-HEAD-3", "A-SCOPE-1", "A-SIGN-1", "A-SIGN-4", "A-JWT-1")

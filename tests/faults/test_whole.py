@@ -21,6 +21,7 @@ from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.settings import Settings
 from holdfast_server.storage.local import LocalStorage
 from holdfast_server.uploads.service import Uploads
+from holdfast_server.uploads.writers import TURN
 
 DATA = b"small file " * 300
 APPEND = rules.Append(0, len(DATA))
@@ -86,16 +87,18 @@ def test_a_creation_with_its_file_is_there_whole_or_not_at_all(
 
 
 @pytest.mark.rule("T-PATCH-4", "C-OFFSET-1")
-@pytest.mark.parametrize("step", ["fill", "commit", "publish", "transition"])
+@pytest.mark.parametrize("step", ["deposit", "finish"])
 def test_a_patch_with_a_whole_file_is_stored_or_not_and_never_half(
     step: str, tmp_path: Path, start_server: StartServer
 ) -> None:
     killed(tmp_path / "data", "append", step)
+    assert DATA in files(tmp_path / "data")
     server = start_server(data=tmp_path / "data")
     with Speaker(server.url) as speaker:
         (listed,) = speaker.request("GET", "/api/uploads").json()["uploads"]
         url = f"/files/{listed['id']}"
-        if step == "fill":  # written, and not recorded: other bytes may come
+        if step == "deposit":  # published, and not recorded: other bytes may come
+            assert files(tmp_path / "data") == []
             assert (speaker.head(url).offset, speaker.head(url)["upload-state"]) == (0, "receiving")
             assert speaker.patch(url, 0, DATA[::-1]).verdict == (422, "upload-digest-mismatch")
             return
@@ -105,12 +108,45 @@ def test_a_patch_with_a_whole_file_is_stored_or_not_and_never_half(
         assert files(tmp_path / "data") == [DATA]
 
 
+@pytest.mark.rule("T-PATCH-4", "C-OFFSET-1")
+@pytest.mark.parametrize("restarted", [False, True], ids=["another goes on", "after a restart"])
+@pytest.mark.parametrize("size", [len(DATA), len(DATA) - 1], ids=["at once", "in two"])
+def test_a_file_that_nobody_was_told_of_gives_way(
+    tmp_path: Path, start_server: StartServer, size: int, *, restarted: bool
+) -> None:
+    """One of several processes dies when it has published a file, and the client sends other bytes to the next."""
+    server = start_server(data=tmp_path / "data")
+    other = DATA[::-1]
+    with Speaker(server.url) as speaker:
+        url = speaker.create(len(DATA), parallel=False)
+        name = speaker.status(url)["name"]
+        child = subprocess.run(
+            [sys.executable, "-m", __name__, tmp_path / "data", "deposit", url.rsplit("/", 1)[-1], name],
+            timeout=scaled(30),
+            check=False,
+        )
+        assert child.returncode == -signal.SIGKILL
+        assert sorted(files(tmp_path / "data")) == [b"", DATA]
+    if restarted:
+        server.restart()
+        assert files(tmp_path / "data") == []
+    with Speaker(server.url) as speaker:
+        assert speaker.head(url).offset == 0
+        assert speaker.get(url).verdict == (409, "not-finished")
+        assert speaker.patch(url, 0, other[:size]).offset == size
+        if size < len(other):
+            assert speaker.patch(url, size, other[size:]).offset == len(other)
+        assert speaker.get(url).body == other
+    eventually(lambda: files(tmp_path / "data") == [other])
+
+
 def test_a_file_that_is_being_made_is_no_orphan(tmp_path: Path, start_server: StartServer) -> None:
     """Another process that recovers at this moment leaves it; once its maker is gone, the next one does not."""
     upload_id = "0123456789abcdef" * 2
 
     async def deposit() -> None:
         piece = await LocalStorage(tmp_path / "data", "os").deposit(upload_id, "small.bin", DATA)
+        assert piece is not None
         await anyio.to_thread.run_sync(lambda: start_server(data=tmp_path / "data").stop())
         assert files(tmp_path / "data") == [DATA]
         piece.release()
@@ -121,5 +157,13 @@ def test_a_file_that_is_being_made_is_no_orphan(tmp_path: Path, start_server: St
     assert files(tmp_path / "data") == []
 
 
+async def deposit_only(folder: Path, upload_id: str, name: str) -> None:
+    """What the other child does: it publishes the file of an upload, and dies."""
+    await LocalStorage(folder, "ack").deposit(upload_id, name, DATA, hold=TURN + 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 if __name__ == "__main__":
+    if sys.argv[2] == "deposit":
+        anyio.run(deposit_only, Path(sys.argv[1]), sys.argv[3], sys.argv[4])
     anyio.run(upload_until, Path(sys.argv[1]), sys.argv[2], sys.argv[3])

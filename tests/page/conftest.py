@@ -13,12 +13,23 @@ from tests.support.process import ServerProcess
 MIB = 1024 * 1024
 
 
-@pytest.fixture
-def windows(tmp_path: Path) -> Iterator[Windows]:
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Windows]:
+    """One for all tests of a file; their windows share nothing."""
     if reason := missing():
         pytest.skip(reason)
-    with Windows(tmp_path) as windows:
+    with Windows(tmp_path_factory.mktemp("browser")) as windows:
         yield windows
+
+
+@pytest.fixture
+def windows(browser: Windows) -> Iterator[Windows]:
+    """Those of one test: closed when it ends."""
+    try:
+        yield browser
+    finally:
+        browser.close_all()
+        print(browser.read_log())  # shown where the test has failed
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def states(server: ServerProcess) -> list[Any]:
 
 def until(window: Window, percent: int) -> None:
     """Wait until it is so far, or complete."""
-    eventually(
+    window.until(
         lambda: window.percent >= percent or "Complete" in window.text("#over"),
         within=90,
         every=0.05,
@@ -223,6 +223,27 @@ def test_everything_can_be_reached_by_keyboard(window: Window, server: ServerPro
         window.press("Enter")
         window.sees("Receiving", "#now")
         window.click("[data-act=cancel]")
+
+
+def test_many_at_once(window: Window, server: ServerProcess, tmp_path: Path, rng: random.Random) -> None:
+    """Three go, the others wait in rows; a screen reader has names, how far each is, and what can be done with it."""
+    files = [tmp_path / f"{n}.bin" for n in range(10)]
+    for file in files:
+        file.write_bytes(rng.randbytes(300_000))
+    with Proxy(server.url, Fault(rate=40_000)) as proxy:
+        window.open(proxy.url)
+        window.drop(*files)
+        window.sees("Waiting for its turn", "#next")
+        window.sees("Receiving", "#now")
+        assert int(window.look("document.querySelectorAll('.card').length")) <= 3
+        tree = window.tree("main")
+        assert 'progressbar "' in tree
+        assert 'region "Next ' in tree
+        assert 'button "Pause"' in tree
+        proxy.fault = Fault()
+        proxy.drop_all()
+        window.until(lambda: window.text("#over").count("Complete") == len(files), within=90, what="all of them")
+        assert window.text("#next") == ""
 
 
 @pytest.mark.rule("A-HEAD-3", "L-RIGHT-1")

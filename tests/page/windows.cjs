@@ -5,9 +5,12 @@
 //   {window, reload: true}
 //   {window, drop: [PATH, ...]}          drag files in from outside, as the desktop does
 //   {window, choose: [PATH, ...], into: SELECTOR}
+//   {window, fill: TEXT, into: SELECTOR}
 //   {window, click: SELECTOR} {window, press: KEY}
 //   {window, look: EXPRESSION}           what JavaScript in the page makes of it
 //   {window, shape: {width, height, scheme, motion}}
+//   {window, download: SELECTOR, to: PATH}  a click on it; the name under which the browser would save the file
+//   {window, tree: SELECTOR}             what a screen reader has of it, as YAML
 //   {window, picture: PATH, full: bool}  a PNG of what can be seen
 //   {window, close: true}
 // Rule of this file: nothing is judged here. What a page writes to its console goes to standard error.
@@ -31,6 +34,7 @@ async function carryOut(page, command) {
     }
     await session.detach()
   } else if (command.choose) await page.setInputFiles(command.into, command.choose)
+  else if (command.fill) await page.fill(command.into, command.fill)
   else if (command.click) await page.click(command.click, { timeout: 10_000 })
   else if (command.press) await page.keyboard.press(command.press)
   else if (command.shape) {
@@ -38,6 +42,11 @@ async function carryOut(page, command) {
     if (width) await page.setViewportSize({ width, height })
     await page.emulateMedia({ colorScheme: scheme, reducedMotion: motion })
   } else if (command.picture) await page.screenshot({ path: command.picture, fullPage: command.full })
+  else if (command.download) {
+    const [download] = await Promise.all([page.waitForEvent('download', { timeout: 10_000 }), page.click(command.download)])
+    await download.saveAs(command.to)
+    return download.suggestedFilename()
+  } else if (command.tree) return page.locator(command.tree).ariaSnapshot()
   else if (command.look) return page.evaluate(command.look)
   return null
 }
@@ -55,6 +64,12 @@ async function main() {
       if (!page) {
         page = await (await browser.newContext({ viewport: { width: 1280, height: 800 } })).newPage()
         pages.set(command.window, page)
+        await page.addInitScript(() => {
+          globalThis.violations = []
+          addEventListener('securitypolicyviolation', (event) => {
+            globalThis.violations.push(`${event.effectiveDirective}: ${event.blockedURI} ${event.sourceFile}`)
+          })
+        })
         page.on('console', (message) => console.error(`${command.window}: ${message.type()}: ${message.text()}`))
         page.on('pageerror', (error) => console.error(`${command.window}: error in the page: ${error.stack}`))
         page.on('dialog', (dialog) => dialog.accept())

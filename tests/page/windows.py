@@ -3,6 +3,7 @@
 Rule of this file: what a test knows of the page is what somebody in front of it sees: text, roles, pictures.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,15 @@ class Windows(Driver):
 
     def __init__(self, home: Path) -> None:
         super().__init__(home, HERE / "windows.cjs")
+        self._open: dict[str, Window] = {}
 
     def window(self, name: str = "first") -> "Window":
-        return Window(self, name)
+        return self._open.setdefault(name, Window(self, name))
+
+    def close_all(self) -> None:
+        for window in list(self._open.values()):
+            window.close()
+        self._open.clear()
 
     def do(self, what: str, /, within: float = 30.0, **command: Any) -> Any:
         """Carry one command out, in `within` seconds (scaled). Raises AssertionError if it fails."""
@@ -53,6 +60,25 @@ class Window:
     def click(self, selector: str) -> None:
         self._do(f"a click on {selector}", click=selector)
 
+    def give(self, credential: str) -> None:
+        """Paste a credential into the dialog that asks for one."""
+        self.opens("#ask")
+        self._do("a credential", fill=credential, into="#token")
+        self.click("#ask button[value=use]")
+
+    def download(self, selector: str, to: Path) -> str:
+        """Click on it and save what comes; the name that the browser would give it."""
+        return str(self._do(f"a download by {selector}", download=selector, to=str(to)))
+
+    @property
+    def violations(self) -> list[str]:
+        """What the Content-Security-Policy has kept from this page since it was loaded."""
+        return list(self.look("violations"))
+
+    def tree(self, selector: str = "body") -> str:
+        """What a screen reader has of it."""
+        return str(self._do("the tree", tree=selector))
+
     def press(self, key: str) -> None:
         self._do(f"a press of {key}", press=key)
 
@@ -72,7 +98,19 @@ class Window:
 
     def sees(self, text: str, selector: str = "main", *, within: float = 30.0) -> None:
         """Wait until this text can be seen there."""
-        eventually(lambda: text in self.text(selector), within=within, every=0.1, what=f"“{text}” in {selector}")
+        self.until(lambda: text in self.text(selector), within=within, what=f"“{text}” in {selector}")
+
+    def until(self, probe: Callable[[], bool], *, within: float = 30.0, every: float = 0.1, what: str) -> None:
+        """Wait for something that can be seen. If it does not come, the error has what is seen instead."""
+        try:
+            eventually(probe, within=within, every=every, what=what)
+        except AssertionError as error:
+            error.add_note(f"window {self.name}: {self.text('body')}")
+            raise
+
+    def opens(self, dialog: str) -> None:
+        """Wait until this dialog is open."""
+        self.until(lambda: bool(self.look(f"document.querySelector({dialog!r}).open")), what=f"the dialog {dialog}")
 
     def closes(self, dialog: str) -> None:
         """Wait until this dialog is not open."""

@@ -21,7 +21,7 @@ from tests.support.speaker import CHUNK, GRANULE, TUS, TUS_BODY, b64, chunk_fiel
 
 from holdfast_server import create_app
 from holdfast_server.settings import Settings
-from holdfast_server.storage.local import Durability
+from holdfast_server.storage.local import Durability, LocalStorage
 
 pytestmark = pytest.mark.anyio
 
@@ -53,9 +53,9 @@ class Recorder:
         self._clock = itertools.count()
         self.steps: list[Step] = []
         for name in ("fsync", "fdatasync", "pwrite", "pwritev"):
-            patch.setattr(os, name, self._recording(name, getattr(os, name), self._of_descriptor))
-        patch.setattr(os, "copy_file_range", self._recording("copy", os.copy_file_range, self._of_descriptor, at=1))
-        patch.setattr(os, "rename", self._recording("rename", os.rename, self._of_path))
+            patch.setattr(os, name, self.recording(name, getattr(os, name), self._of_descriptor))
+        patch.setattr(os, "copy_file_range", self.recording("copy", os.copy_file_range, self._of_descriptor, at=1))
+        patch.setattr(os, "rename", self.recording("rename", os.rename, self._of_path))
         recorder, connect = self, sqlite3.connect
 
         class Connection(sqlite3.Connection):
@@ -103,12 +103,12 @@ class Recorder:
         found = [s for s in self.steps if s.what in ("pwrite", "pwritev", "copy") and s.where == where]
         return Step("written", where, min(s.began for s in found), max(s.ended for s in found))
 
-    def _recording(
+    def recording(
         self, what: str, real: Callable[..., Any], place: Callable[[Any], str], at: int = 0
     ) -> Callable[..., Any]:
-        def recorded(*args: Any) -> Any:
+        def recorded(*args: Any, **named: Any) -> Any:
             step = self.begin(what, place(args[at]))
-            result = real(*args)
+            result = real(*args, **named)
             self.end(step)
             return result
 
@@ -235,6 +235,29 @@ async def test_a_published_file_is_on_the_disk(tmp_path: Path, recorder: Recorde
         for folder in ("files", "incoming"):
             assert_order(renamed, recorder.one("fsync", folder), commit)
         assert_order(commit, recorder.answer())
+
+
+@pytest.mark.parametrize("durability", ["ack", "finish", "os"])
+@pytest.mark.rule("P-CHUNK-4", "T-CREATE-4")
+async def test_a_small_file_is_on_the_disk_before_its_name(
+    tmp_path: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, durability: Durability
+) -> None:
+    """As a large one: the bytes, the name, the folder. Whoever has deposited it commits after that."""
+    monkeypatch.setattr(os, "link", recorder.recording("link", os.link, lambda _: "the name"))
+    storage = LocalStorage(tmp_path / "data", durability)
+    recorder.forget()
+    piece = await storage.deposit("0123456789abcdef" * 2, "small.bin", b"small", hold=1)
+    assert piece is not None
+    named = recorder.one("link", "the name")
+    written = next(step for step in recorder.steps if step.what == "pwritev")
+    assert_order(written, named)
+    if durability == "os":
+        assert syncs(recorder) == []
+    else:
+        synced, folder = syncs(recorder)
+        assert (synced.what, synced.where, folder.where) == ("fdatasync", written.where, "files")
+        assert_order(written, synced, named, folder)
+    piece.release()
 
 
 @pytest.mark.parametrize("durability", ["finish", "os"])

@@ -1,22 +1,22 @@
 """The `holdfast` command.
 
-Rule of this file: the group knows its own commands, and finds those of other packages through the entry points
-"holdfast.commands"; one that cannot be loaded says what to install. Exit status, everywhere: 0 all done, 1 a transfer
-failed, 2 usage, 3 verification failed, 4 refused by the server, 130 paused by Ctrl-C.
+Rule of this file: the group knows the names of its own commands, and finds those of other packages through the entry
+points "holdfast.commands"; one that cannot be loaded says what to install. A command is imported when it is run, with
+nothing that it does not need: that is most of the time that a short one takes. Exit status, everywhere: 0 all done, 1 a
+transfer failed, 2 usage, 3 verification failed, 4 refused by the server, 130 paused by Ctrl-C.
 """
 
+import gc
+import importlib
+import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Final
 
 import click
 
-from holdfast.cli.completion import completion
-from holdfast.cli.download import download
-from holdfast.cli.transfers import transfers
-from holdfast.cli.upload import upload
-from holdfast.cli.watch import watch
-
+OWN: Final = ("completion", "download", "transfers", "upload", "watch")
+"""Commands of this package, each in the module of its name."""
 ENTRY_POINTS: Final = "holdfast.commands"
 _EXTRAS: Final = {"serve": "server", "sign": "server", "token": "server", "watch": "server"}
 """Commands of other packages, and the extra that brings what they need."""
@@ -26,12 +26,11 @@ class Commands(click.Group):
     """Own commands first, then those of installed packages."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *(each.name for each in entry_points(group=ENTRY_POINTS))})
+        return sorted({*OWN, *(each.name for each in entry_points(group=ENTRY_POINTS))})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        own = super().get_command(ctx, cmd_name)
-        if own is not None:
-            return own
+        if cmd_name in OWN:
+            return _imported(cmd_name)
         found = next(iter(entry_points(group=ENTRY_POINTS, name=cmd_name)), None)
         if found is not None:
             return _loaded(cmd_name, found.load)
@@ -42,6 +41,22 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(130)
+
+
+def _imported(name: str) -> click.Command:
+    """One of our own. Nothing of what is imported is garbage, so none is looked for, now or later."""
+    # The command line of httpx, for which nobody asks, would bring more than httpx itself.
+    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    finally:
+        if collecting:
+            gc.enable()
+    gc.freeze()
+    command: click.Command = getattr(module, name)
+    return command
 
 
 def _loaded(name: str, load: Callable[[], object]) -> click.Command:
@@ -73,10 +88,3 @@ def _absent(name: str, reason: str) -> click.Command:
 @click.version_option(package_name="holdfast", prog_name="holdfast")
 def main() -> None:
     """Resumable uploads and downloads for large files over bad networks."""
-
-
-main.add_command(upload)
-main.add_command(download)
-main.add_command(transfers)
-main.add_command(watch)
-main.add_command(completion)

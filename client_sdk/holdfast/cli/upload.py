@@ -52,7 +52,13 @@ PER_FILE: Final = frozenset(
     help="Connections for one file, auto or 1 to 64.",
 )
 @click.option("--chunk-size", type=Auto(Size()), default="auto", show_default=True, help="Bytes in one request: 8M.")
-@click.option("--checksum", type=Algorithm(), default="sha-256", show_default=True, help="Digest of the whole file.")
+@click.option(
+    "--checksum",
+    type=Algorithm(),
+    default="auto",
+    show_default=True,
+    help="Digest of the whole file: sha-256, xxh3-128, ... auto takes that of parallel chunks, elsewhere sha-256.",
+)
 @click.option("--limit-rate", type=Size(), help="Bytes a second for all files together: 500K, 2M.")
 @click.option("--priority", type=int, default=0, show_default=True, help="Lower numbers go first.")
 @click.option(
@@ -167,7 +173,7 @@ def upload(
             said["endpoint"],
             name="stdin" if job.name == "-" else None,
             metadata=metadata,
-            checksum=said["checksum"],
+            checksum=said["checksum"] or None,
             concurrency=said["concurrency"] or None,
             chunk_size=said["chunk_size"] or None,
             protocol=said["protocol"],

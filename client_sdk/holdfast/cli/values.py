@@ -97,11 +97,13 @@ class HexDigest(click.ParamType[Digest]):
 
 
 class Algorithm(click.ParamType[str]):
-    """The name of a digest algorithm; `sha256` is let through for `sha-256`."""
+    """`auto` (left out as None by the caller), or the name of an algorithm; `sha256` is let through for `sha-256`."""
 
-    name = "alg"
+    name = "auto|alg"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if str(value).lower() == "auto":
+            return ""
         found = algorithm_name(str(value))
         if found not in available():
             self.fail(f"{value!r} is not known; use one of {', '.join(available())}", param, ctx)

@@ -351,6 +351,15 @@ class Catalog(Protocol):
         """
         ...
 
+    async def finish(self, upload: Upload, *, now: float, expires: float | None) -> Upload:
+        """Write down that all bytes of an upload that had none have come at once, and that it is `complete`, with the
+        events `verifying` and `complete`, in one. Its file must be published; `upload` is what was verified,
+        `computed` with it.
+
+        Raises NotReceiving, also if the upload has bytes or is not the one that was verified.
+        """
+        ...
+
     async def transition(
         self,
         upload_id: str,

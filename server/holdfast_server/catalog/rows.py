@@ -19,6 +19,10 @@ _SNAPSHOT: Final = (
 )
 
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False).encode
+"""What `json.dumps` makes anew for every event."""
+
+
 def find(connection: sqlite3.Connection, upload_id: str) -> tuple[int, Upload] | None:
     """The key and the snapshot of an upload."""
     row = connection.execute(_SNAPSHOT + "WHERE id = ?", (upload_id,)).fetchone()
@@ -94,6 +98,23 @@ def update(connection: sqlite3.Connection, key: int, upload: Upload) -> None:
     )
 
 
+def advance(connection: sqlite3.Connection, key: int, upload: Upload) -> None:
+    """Write what changes of an upload when it gets bytes. All failures before it count as tried again."""
+    connection.execute(
+        "UPDATE upload SET state = ?, prefix = ?, received = ?, updated = ?, expires = ?, computed = ?,"
+        " retries = errors WHERE key = ?",
+        (
+            upload.state,
+            upload.prefix,
+            upload.received,
+            upload.updated,
+            upload.expires,
+            digests_text(upload.computed),
+            key,
+        ),
+    )
+
+
 def append(connection: sqlite3.Connection, upload: Upload, event: str, at: float, previous: State | None) -> None:
     """Append to the event log what an upload is now."""
     data: dict[str, object] = {
@@ -111,7 +132,7 @@ def append(connection: sqlite3.Connection, upload: Upload, event: str, at: float
         data |= {"error": upload.error, "error_detail": upload.error_detail}
     connection.execute(
         "INSERT INTO event (upload, type, at, data, owner, project) VALUES (?, ?, ?, ?, ?, ?)",
-        (upload.id, event, at, json.dumps(data, ensure_ascii=False), upload.owner, upload.project),
+        (upload.id, event, at, _encode(data), upload.owner, upload.project),
     )
 
 

@@ -306,16 +306,44 @@ class SqliteCatalog:
                 computed=upload.computed if computed is None else computed,
                 retries=upload.errors,
             )
-            connection.execute(
-                "UPDATE upload SET state = ?, prefix = ?, received = ?, updated = ?, expires = ?, computed = ?,"
-                " retries = errors WHERE key = ?",
-                (state, prefix, received, now, expires, rows.digests_text(changed.computed), key),
-            )
+            rows.advance(connection, key, changed)
             if state is State.VERIFYING:
                 rows.append(connection, changed, "verifying", now, upload.state)
             return changed
 
         return await self._committer.submit(operation)
+
+    async def finish(self, upload: Upload, *, now: float, expires: float | None) -> Upload:
+        length = upload.length
+        if not length:
+            raise ValueError("an upload without bytes cannot have got all of them at once")
+
+        def operation(connection: sqlite3.Connection) -> Upload:
+            found = rows.find(connection, upload.id)
+            if found is None:
+                raise NotReceiving(None)
+            key, old = found
+            same = (old.length, old.expected, old.wanted) == (length, upload.expected, upload.wanted)
+            if old.state is not State.RECEIVING or old.received or not same:
+                raise NotReceiving(old)
+            stored.add(connection, key, 0, length)
+            new = replace(
+                old,
+                state=State.COMPLETE,
+                prefix=length,
+                received=length,
+                updated=now,
+                expires=expires,
+                computed=upload.computed,
+                retries=old.errors,
+            )
+            rows.advance(connection, key, new)
+            verifying = replace(new, state=State.VERIFYING, expires=old.expires)
+            rows.append(connection, verifying, "verifying", now, State.RECEIVING)
+            rows.append(connection, new, "complete", now, State.VERIFYING)
+            return new
+
+        return await self._committer.submit(operation, final=True)
 
     async def transition(
         self,

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from holdfast_protocol import fields
 from holdfast_protocol.problem import FieldError, ProblemError
-from holdfast_server.auth.principal import EVERYBODY, STATE
+from holdfast_server.auth.principal import EVERYBODY, STATE, Principal
 from holdfast_server.http.answers import answer_json, not_allowed
 from holdfast_server.http.files import upload_id, upload_url
 from holdfast_server.http.guard import principal_of
@@ -92,6 +92,11 @@ class Api:
         hub = self._hub()
         return _summary(scope, upload) | {"progress": frames.payload(upload, hub.motion(upload.id), hub.now())}
 
+    async def credential(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """D-JSON-3."""
+        method = _reading(scope)
+        await answer_json(send, _credential(principal_of(scope)), head=method == "HEAD")
+
     async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The process answers."""
         await answer_json(send, {"status": "live", "pid": os.getpid()}, head=_reading(scope) == "HEAD")
@@ -139,6 +144,26 @@ def _summary(scope: Scope, upload: Upload) -> dict[str, Any]:
         "granule": upload.granule,
         "digests": {digest.algorithm: digest.hex for digest in upload.computed},
         "error": error,
+    }
+
+
+def _credential(who: Principal) -> dict[str, Any]:
+    signature = None
+    if who.only is not None:
+        grant = who.grant
+        signature = {
+            "upload": who.only or None,
+            "uses": None if grant is None else grant.uses,
+            "types": [] if grant is None else list(grant.types),
+            "name": None if grant is None else grant.name,
+        }
+    return {
+        "owner": who.owner,
+        "scopes": sorted(who.scopes),
+        "projects": sorted(who.projects | ({who.project} if who.project is not None else frozenset())),
+        "expires": _time(who.expires),
+        "max_size": who.max_size,
+        "signature": signature,
     }
 
 

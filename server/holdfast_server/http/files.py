@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -65,6 +66,11 @@ def _parts(scope: Scope, head: Headers, wanted: rules.Create, public_url: str | 
         return concat.upload_ids(wanted.concat.urls, scope["path"], hosts)
     except FieldError as error:
         raise error.as_problem() from None
+
+
+@lru_cache(maxsize=8)
+def _with_trailers(limits: rules.Limits) -> rules.Limits:
+    return replace(limits, trailers=True)
 
 
 class Files:
@@ -140,7 +146,7 @@ class Files:
     def _limits(self, scope: Scope) -> rules.Limits:
         """What is taken, by the server that this request came through."""
         limits = limits_for(scope, self._uploads().limits)
-        return limits if trailers_of(scope) is None else replace(limits, trailers=True)
+        return limits if trailers_of(scope) is None else _with_trailers(limits)
 
     async def _options(self, scope: Scope, send: Send, methods: tuple[str, ...]) -> None:
         fields = dialects.options_fields(self._limits(scope), head_of(scope))

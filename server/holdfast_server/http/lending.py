@@ -8,6 +8,7 @@ same socket, so the connection may go meanwhile: the bytes that had arrived are 
 can be lent, because where it ends must be known before; and only a plain TCP connection.
 """
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -54,6 +55,11 @@ class LendingProtocol(FramingProtocol):
         super().__init__(*args, **kwargs)
         self._passed_over = 0  # bytes of a body that nobody will read
         self._arrived = 0  # bytes of the body of `cycle` that went through the parser
+        self._plain = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._plain = not is_ssl(transport)
+        super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         if self._passed_over:
@@ -80,7 +86,7 @@ class LendingProtocol(FramingProtocol):
 
     def lends(self) -> bool:
         """Can the connection be lent at all?"""
-        return not is_ssl(self.transport)
+        return self._plain
 
     def lend(self, cycle: RequestResponseCycle) -> Loan:
         received, cycle.body = bytes(cycle.body), bytearray()

@@ -60,11 +60,8 @@ def _extending(app: ASGIApp, protocol: LendingProtocol) -> ASGIApp:
             await app(scope, receive, send)
             return
 
-        async def send_all(message: Message) -> None:
-            if message["type"] == _INFORMATIONAL:
-                await _inform(cycle, message)
-            else:
-                await send(message)
+        def send_all(message: Message) -> Awaitable[None]:
+            return _inform(cycle, message) if message["type"] == _INFORMATIONAL else send(message)
 
         def arrived() -> bytes | None:
             return None if cycle.more_body or cycle.waiting_for_100_continue else bytes(cycle.body)

@@ -46,6 +46,8 @@ export class Item {
     this.project = null
     this.owner = null
     this.digest = null
+    /** Where the file is to be had, null if it is not. */
+    this.href = null
     this.started = 0
     /** When it has changed, and when bytes came, in milliseconds since 1970. */
     this.changed = 0
@@ -55,6 +57,8 @@ export class Item {
     /** The upload, if this page carries it out; what is remembered of it, if this browser began it and lacks the file. */
     this.upload = null
     this.record = null
+    /** Whether the file of it may be sent from here, and was not chosen yet: a URL was signed for it. */
+    this.wanted = false
     this.series = new Series(120)
   }
 
@@ -73,7 +77,7 @@ export class Item {
 
   get pace() {
     if (this.status !== 'receiving') return 0
-    if (this.upload) return this.upload.state === 'sending' ? this.upload.speed : 0
+    if (this.upload) return this.upload.state === 'sending' && !this.upload.retryAt ? this.upload.speed : 0
     return this.speed ?? 0
   }
 
@@ -87,11 +91,12 @@ export class Item {
     return this.status !== 'receiving' && this.status !== 'verifying'
   }
 
-  /** `now`, `rest` or `over`: where on the page it has its place. */
+  /** `now`, `next`, `rest` or `over`: where on the page it has its place. */
   place(now) {
     if (this.isOver) return 'over'
+    if (this.upload?.state === 'waiting') return 'next'
     if (this.upload || this.status === 'verifying') return 'now'
-    if (this.record) return 'rest'
+    if (this.record || this.wanted) return 'rest'
     return now - this.moved < STILL * 1000 ? 'now' : 'rest'
   }
 
@@ -147,6 +152,10 @@ export class Item {
     if (this.status === 'expired') return { tone: 'bad', words: 'Expired', detail: 'Nobody went on with it, so it was removed.' }
     if (this.isOver) return { tone: 'bad', words: 'Failed', detail: this.error?.detail ?? this.message }
     const own = this.upload
+    if (own?.held) {
+      const whose = own.owner ? `It was begun as ${own.owner}. Give that credential, and it goes on.` : 'Give one, and it goes on.'
+      return { tone: 'wait', words: 'Waits for a credential', detail: `${far}. ${whose}` }
+    }
     if (own?.state === 'failed') return { tone: 'bad', words: 'Stopped', detail: own.error.message }
     if (own?.state === 'paused') return { tone: 'wait', words: 'Paused', detail: far }
     if (own?.state === 'waiting') return { tone: 'wait', words: 'Waiting for its turn', detail: size(this.length) }
@@ -160,6 +169,7 @@ export class Item {
     if (this.status === 'verifying' || own?.state === 'verifying') {
       return { tone: 'go', words: 'Verifying', detail: this.length === null ? '' : size(this.length) }
     }
+    if (this.wanted) return { tone: 'wait', words: 'Waits for its file', detail: `${far}. Choose or drop it, and it goes on.` }
     if (this.record) return { tone: 'wait', words: 'Begun in this browser', detail: `${far}. Choose the file again, and it goes on.` }
     if (this.place(now) === 'rest') return { tone: 'wait', words: 'Nothing arrives', detail: far }
     const retries = this.retries > 0 ? `, ${this.retries} ${this.retries === 1 ? 'retry' : 'retries'}` : ''
@@ -215,9 +225,9 @@ export class Board {
     this.items.delete(id)
   }
 
-  /** Items in the order in which they are shown: `now` and `rest` by their beginning, `over` by their end; newest first. */
+  /** Items in the order in which they are shown: `now` and `rest` by their beginning, `over` by their end, newest first; `next` as they were chosen. */
   sorted(now) {
-    const found = { now: [], rest: [], over: [] }
+    const found = { now: [], next: [], rest: [], over: [] }
     for (const item of this.items.values()) found[item.place(now)].push(item)
     const byBeginning = (a, b) => b.started - a.started
     found.now.sort(byBeginning)

@@ -11,9 +11,13 @@ import { Plot } from './plot.js'
 function actions(item) {
   const own = item.upload
   if (own && !item.isOver && own.state !== 'verifying') {
+    if (own.held || (own.state === 'failed' && own.error.isRefusal)) {
+      return [['credential', 'Give a credential'], ...(own.held ? [] : [['cancel', 'Cancel']])]
+    }
     if (own.state === 'paused' || own.state === 'failed') return [['resume', 'Go on'], ['cancel', 'Cancel']]
     return [['pause', 'Pause'], ['cancel', 'Cancel']]
   }
+  if (item.wanted && !item.isOver) return [['again', 'Choose the file']]
   if (item.record) return [[item.record.handle ? 'wake' : 'again', item.record.handle ? 'Go on' : 'Choose the file again'], ['drop', 'Cancel']]
   return []
 }

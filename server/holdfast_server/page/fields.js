@@ -3,6 +3,7 @@
 // Rule of this file: text in, values out, and the other way round. What cannot be read is null, never a guess.
 
 export const CHUNK = 'application/vnd.holdfast.chunk'
+export const TUS = 'application/offset+octet-stream'
 
 /** `?1;granule=65536;max-chunk=67108864;holes` (P-OFFER-1). */
 export function parseParallel(text) {

@@ -1,8 +1,8 @@
 // The server's live progress, over a WebSocket or server-sent events: protocol.md, section 10.
 //
 // Rule of this file: a connection that is lost is made again, from the place up to which everything was told (L-RECOVER-1),
-// after a wait that grows (L-BACKOFF-1). A credential goes in a header and never into an address, so with one, and where no
-// WebSocket gets through, it is server-sent events, read by `fetch`.
+// after a wait that grows (L-BACKOFF-1). A token goes in a header and never into an address, so with a credential, and where
+// no WebSocket gets through, it is server-sent events, read by `fetch`.
 
 import { backoff } from './planner.js'
 
@@ -10,27 +10,23 @@ const PATIENCE = 10
 
 /**
  * Events: `frame` with the frame in `detail`; `change` when `state` has changed; `refused` when the topics may not be
- * watched; `unauthenticated` when the server asks for a credential (it waits for `retry` then).
+ * watched, or the credential is no longer good.
  */
 export class Live extends EventTarget {
   /**
-   * @param {URL} root where the application is
-   * @param {() => string | null} token the credential, if there is one
-   * @param {string[]} topics
+   * @param {Credential} credential
    */
-  constructor(root, token, topics) {
+  constructor(credential) {
     super()
-    this.topics = topics
-    /** `connecting`, `live`, `waiting` (until `until`, milliseconds since 1970), `closed`. */
-    this.state = 'connecting'
+    this.topics = []
+    /** `idle` without topics, `connecting`, `live`, `waiting` (until `until`, milliseconds since 1970). */
+    this.state = 'idle'
     this.until = null
-    this.#root = root
-    this.#token = token
+    this.#credential = credential
     this.#run()
   }
 
-  #root
-  #token
+  #credential
   #place = null
   #failures = 0
   #sockets = true
@@ -38,47 +34,58 @@ export class Live extends EventTarget {
   #end = null
   #skip = null
 
-  /** Connect again now, and not only when it is time: the credential or the topics are others, or the network is back. */
-  retry() {
-    this.#skip?.()
-    if (this.state === 'live') this.#end?.('again')
+  /** Watch these topics from now on, none if there are none; with the credential as it is now. */
+  follow(topics) {
+    this.topics = topics
+    this.#place = null
+    this.#sockets = true
+    this.retry()
   }
 
-  close() {
-    this.#become('closed')
+  /** Connect again now, and not only when it is time. */
+  retry() {
     this.#skip?.()
-    this.#end?.('closed')
+    this.#end?.('again')
   }
 
   async #run() {
-    while (this.state !== 'closed') {
+    for (;;) {
+      if (this.topics.length === 0) {
+        this.#become('idle')
+        await this.#rest(null)
+        continue
+      }
       this.#become('connecting')
-      const socket = this.#sockets && this.#token() === null
+      const socket = this.#sockets && !this.#credential.exists
       const end = await (socket ? this.#overSocket() : this.#overEvents())
       clearTimeout(this.#hush)
-      if (this.state === 'closed') return
+      this.#end = null
       if (end === 'again') continue
-      const opened = this.state === 'live'
-      if (opened) this.#failures = 0
-      else if (this.#token() === null) this.#sockets = !this.#sockets
+      if (this.state === 'live') this.#failures = 0
+      else if (!this.#credential.exists) this.#sockets = !this.#sockets
       this.#failures += 1
-      const wait = end === 'unauthenticated' ? 600 : backoff(this.#failures, Math.random())
+      const wait = end === 'refused' ? 60 : backoff(this.#failures, Math.random())
       this.#become('waiting', Date.now() + wait * 1000)
-      if (end === 'unauthenticated' || end === 'refused') this.dispatchEvent(new Event(end))
-      await new Promise((resolve) => {
-        const timer = setTimeout(resolve, wait * 1000)
-        this.#skip = () => {
-          clearTimeout(timer)
-          resolve()
-        }
-      })
-      this.#skip = null
+      if (end === 'refused') this.dispatchEvent(new Event('refused'))
+      await this.#rest(wait)
     }
+  }
+
+  /** Waits so many seconds, for ever if null, or until `retry`. */
+  async #rest(wait) {
+    await new Promise((resolve) => {
+      const timer = wait === null ? null : setTimeout(resolve, wait * 1000)
+      this.#skip = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+    this.#skip = null
   }
 
   #overSocket() {
     return new Promise((resolve) => {
-      const address = new URL('api/live', this.#root)
+      const address = this.#credential.address('api/live')
       address.protocol = address.protocol.replace('http', 'ws')
       const socket = new WebSocket(address)
       const end = (why) => {
@@ -112,14 +119,12 @@ export class Live extends EventTarget {
     }
     this.#listen(PATIENCE)
     try {
-      const address = new URL('api/events', this.#root)
+      const address = this.#credential.address('api/events')
       for (const topic of this.topics) address.searchParams.append('topic', topic)
       if (this.#place) address.searchParams.set('since', `${this.#place.epoch}-${this.#place.offset}`)
-      const token = this.#token()
-      const headers = token === null ? {} : { Authorization: `Bearer ${token}` }
+      const headers = this.#credential.headers()
       const answer = await fetch(address, { headers, signal: leaving.signal, cache: 'no-store' })
-      if (answer.status === 401) return 'unauthenticated'
-      if (answer.status === 403 || answer.status === 404) return 'refused'
+      if (answer.status === 401 || answer.status === 403 || answer.status === 404) return 'refused'
       if (!answer.ok) return 'lost'
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
       let text = ''

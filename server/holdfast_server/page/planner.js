@@ -14,6 +14,8 @@ const SMALLEST = 256 * KIB
 /** The largest chunk: with six connections 48 MiB are in memory, however large the files. */
 const LARGEST = 8 * MIB
 const START = MIB
+/** Where nobody takes as little as this, size is not what is wrong. */
+const LEAST = 64 * KIB
 
 /** Full jitter: a random part of `base * 2^i` seconds, of at most `cap`; a Retry-After is a lower bound, up to ten minutes. */
 export function backoff(failures, random, retryAfter = null, { base = 0.5, cap = 20 } = {}) {
@@ -96,7 +98,7 @@ export class Plan {
   tooLarge(chunk, most = null) {
     const size = chunk.end - chunk.start
     const next = most !== null && most < size ? most : Math.floor(size / 2)
-    if (next < this.#granule) return false
+    if (next < Math.max(this.#granule, LEAST)) return false
     this.#most = Math.min(this.#most, next)
     this.#size = Math.min(this.#size, this.#most)
     return true

@@ -1,38 +1,91 @@
 // The uploads of this page: their queue, and what is remembered of them.
 //
 // Rule of this file: at most three at once, in the order in which they were chosen; one upload runs in one tab only (a lock
-// of the browser); what is not over is in the journal.
+// of the browser); what is not over is in the journal. An upload goes on only with a credential of whoever began it, or
+// with a URL that was signed for it: another one would be told that there is none, and nothing would be left to go on with.
 
+import { idOf } from './board.js'
+import { isSigned, unsigned } from './credential.js'
+import { refusal } from './errors.js'
 import { forget, isSame, recall, remember } from './journal.js'
 import { reopen } from './pick.js'
+import { request } from './request.js'
 import { Connections, Upload } from './upload.js'
 
 const AT_ONCE = 3
 
 /** Events: `add` and `change`, with the upload in `detail`; `rest` when the list of `resting` has changed. */
 export class Transfers extends EventTarget {
-  /**
-   * @param {URL} endpoint where uploads are created
-   * @param {() => Record<string, string>} headers of every request
-   */
-  constructor(endpoint, headers) {
+  /** @param {Credential} credential with which requests are made */
+  constructor(credential, root) {
     super()
-    this.endpoint = endpoint
     /** Uploads whose turn has not come. */
     this.queue = []
     /** Records of uploads that were begun and for which the file is not there, by URL. */
     this.resting = new Map()
-    this.#headers = headers
+    this.#credential = credential
+    this.#place = new URL('files', root).href
   }
 
-  #headers
-  #connections = new Connections()
+  #credential
+  #place
+  /** Whose credential it is; undefined as long as the server has not said it. */
+  #owner = undefined
+  #all = new Set()
   #running = new Set()
   #records = new Map()
+  #connections = new Connections()
+  /** The server has said 401: those that wait would only be told the same. */
+  #locked = false
+  #recalled = Promise.resolve()
 
-  /** Goes on with what was begun before the page was loaded, where the file can be had without asking. */
-  async recall() {
-    for (const record of await recall(this.endpoint.href)) {
+  /** Another credential is about to be used: nothing is asked with it for what it may not be good for. */
+  hold() {
+    this.#owner = undefined
+    for (const upload of this.#all) {
+      if (upload.url !== null && isSigned(upload.url)) continue
+      if (upload.running || this.queue.includes(upload)) {
+        this.#stop(upload)
+        upload.held = true
+      }
+    }
+  }
+
+  /** This is who it is now: goes on with what is theirs, also with what was begun before the page was loaded. */
+  async become(owner) {
+    this.#owner = owner
+    this.#locked = false
+    for (const upload of this.#all) this.#hand(upload)
+    this.#pump()
+    this.#recalled = this.#recalled.then(() => this.#recall())
+    await this.#recalled
+  }
+
+  /** Goes on where the credential is good for it. */
+  #hand(upload) {
+    const { signed, upload: only, endpoint } = this.#credential
+    const refused = upload.state === 'failed' && upload.error.isRefusal
+    if (!upload.held && !refused) return
+    if (upload.url === null) upload.endpoint = endpoint ?? upload.endpoint
+    else if (only === idOf(upload.url)) this.#move(upload, signed.href)
+    else if (signed === null && (upload.owner === this.#owner || upload.owner === null)) {
+      this.#move(upload, unsigned(upload.url)) // whose it is was not in that signature
+    }
+    const record = this.#records.get(upload)
+    upload.held = upload.url === null ? endpoint === null : record !== undefined && !this.#fits(record)
+    if (!upload.held) this.resume(upload)
+    this.#tell('change', upload)
+  }
+
+  #fits({ url, owner }) {
+    return isSigned(url) || (this.#credential.signed === null && owner === this.#owner)
+  }
+
+  async #recall() {
+    const known = new Set([...this.#all].map((upload) => upload.url))
+    const found = (await recall(this.#place)).filter((record) => this.#fits(record) && !known.has(record.url))
+    this.resting.clear()
+    for (const record of found) {
       if (!(await hold(record.url, 1500))) continue
       this.resting.set(record.url, record)
       const file = record.handle && !record.paused ? await reopen(record.handle, false) : null
@@ -41,28 +94,45 @@ export class Transfers extends EventTarget {
     this.dispatchEvent(new Event('rest'))
   }
 
-  /** A file to send. One that was begun before goes on. */
+  /** A file to send. One that was begun before goes on. Throws if the credential is for another upload. */
   add({ file, path, handle }) {
     const record = [...this.resting.values()].find((each) => isSame(each, file, path)) ?? null
+    const url = record?.url ?? this.#signedFor()
+    const { endpoint } = this.#credential
+    if (url === null && endpoint === null) throw new Error('This link is for one upload, and that is here already.')
     const metadata = path === file.name ? {} : { relativePath: path }
     const upload = new Upload(file, {
-      endpoint: this.endpoint,
-      url: record?.url ?? null,
+      endpoint: endpoint ?? this.#place,
+      url,
       metadata,
-      headers: this.#headers,
+      headers: this.#credential.headers,
       connections: this.#connections,
     })
     upload.path = path
-    upload.addEventListener('created', () => this.#keep(upload, { path, handle }))
+    upload.owner = record ? record.owner : this.#owner
+    /** It waits for another credential. `again`: it goes on as soon as it has stopped. */
+    upload.held = upload.again = false
+    this.#all.add(upload)
+    upload.addEventListener('created', () => {
+      upload.owner = this.#owner
+      this.#keep(upload, { path, handle })
+    })
     upload.addEventListener('change', () => this.#tell('change', upload))
-    if (record) {
-      this.resting.delete(record.url)
-      this.#keep(upload, { path, handle: handle ?? record.handle })
+    if (url !== null) {
+      this.resting.delete(url)
+      this.#keep(upload, { path, handle: handle ?? record?.handle })
       this.dispatchEvent(new Event('rest'))
     }
     this.queue.push(upload)
     this.#tell('add', upload)
     this.#pump()
+  }
+
+  /** The signed URL of an upload, if no file of this page is it yet. */
+  #signedFor() {
+    const { upload: only, signed } = this.#credential
+    const taken = [...this.#all].some((upload) => upload.url !== null && idOf(upload.url) === only)
+    return only === null || taken ? null : signed.href
   }
 
   /** Goes on with one that rests, if its file can be had; false if the user has to choose it again. */
@@ -74,15 +144,23 @@ export class Transfers extends EventTarget {
   }
 
   pause(upload) {
-    this.queue = this.queue.filter((each) => each !== upload)
-    upload.pause()
-    if (upload.state === 'waiting') upload.state = 'paused'
+    this.#stop(upload)
     this.#mark(upload, true)
     this.#tell('change', upload)
   }
 
+  #stop(upload) {
+    upload.again = false
+    this.queue = this.queue.filter((each) => each !== upload)
+    upload.pause()
+    if (upload.state === 'waiting') upload.state = 'paused'
+  }
+
   resume(upload) {
+    upload.held = false
+    upload.again = upload.running && upload.state === 'paused'
     if (upload.running || this.queue.includes(upload)) return
+    this.#locked = false
     upload.state = 'waiting'
     this.queue.push(upload)
     this.#mark(upload, false)
@@ -102,8 +180,8 @@ export class Transfers extends EventTarget {
 
   /** Removes what was begun and has no file here. */
   async drop(record) {
-    const answer = await fetch(record.url, { method: 'DELETE', headers: this.#headers() })
-    if (!answer.ok && answer.status !== 404 && answer.status !== 410) throw new Error(`The server answered ${answer.status}.`)
+    const answer = await request('DELETE', record.url, { headers: this.#credential.headers() })
+    if (answer.status >= 400 && answer.status !== 404 && answer.status !== 410) throw refusal(answer)
     this.resting.delete(record.url)
     release(record.url)
     await forget(record.url)
@@ -111,6 +189,7 @@ export class Transfers extends EventTarget {
   }
 
   #pump() {
+    if (this.#locked || this.#owner === undefined) return
     while (this.#running.size < AT_ONCE && this.queue.length > 0) this.#carryOut(this.queue.shift())
   }
 
@@ -121,8 +200,10 @@ export class Transfers extends EventTarget {
       this.#forget(upload)
     } catch (error) {
       if (error.code === 'not-found' || error.code === 'gone' || error.code === 'upload-digest-mismatch') this.#forget(upload)
+      if (error.status === 401 && !isSigned(upload.url ?? this.#place)) this.#locked = true
     } finally {
       this.#running.delete(upload)
+      if (upload.again) this.resume(upload)
       this.#tell('change', upload)
       this.#pump()
     }
@@ -131,7 +212,8 @@ export class Transfers extends EventTarget {
   #keep(upload, { path, handle }) {
     const record = {
       url: upload.url,
-      endpoint: this.endpoint.href,
+      endpoint: this.#place,
+      owner: upload.owner,
       name: upload.file.name,
       path,
       size: upload.size,
@@ -144,6 +226,16 @@ export class Transfers extends EventTarget {
     hold(record.url, 1500)
   }
 
+  /** The same upload under a URL with another right. */
+  #move(upload, url) {
+    const record = this.#records.get(upload)
+    if (upload.url === url || record === undefined) return
+    this.#drop(record)
+    upload.url = url
+    upload.owner = this.#owner
+    this.#keep(upload, record)
+  }
+
   #mark(upload, paused) {
     const record = this.#records.get(upload)
     if (record) remember(Object.assign(record, { paused }))
@@ -151,10 +243,14 @@ export class Transfers extends EventTarget {
 
   #forget(upload) {
     const record = this.#records.get(upload)
-    if (!record) return
     this.#records.delete(upload)
-    forget(record.url)
-    release(record.url)
+    if (upload.state === 'complete' || upload.state === 'cancelled') this.#all.delete(upload)
+    if (record) this.#drop(record)
+  }
+
+  #drop({ url }) {
+    forget(url)
+    release(url)
   }
 
   #tell(type, upload) {

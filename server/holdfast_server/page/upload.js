@@ -1,4 +1,5 @@
-// One file on its way to a Holdfast server, in verified chunks over several connections.
+// One file on its way to a server: in verified chunks over several connections, or, where the server does not offer that,
+// in one sequence as tus 1.0.0 has it (P-OFFER-1).
 //
 //     import { Upload } from './page/upload.js'
 //     const upload = new Upload(file, { endpoint: '/files' })
@@ -6,136 +7,26 @@
 //     const { url, digest } = await upload.start()
 //
 // Rule of this file: what is missing is what the server says (HEAD), after every failure and at every start; the plan
-// decides what is sent; every wait can be ended. docs/page.md tells how to use it.
+// decides what is sent; every wait can be ended. What only one of the dialects does stands at `#offer === null`, which is
+// tus. docs/page.md tells how to use it.
 
+import { Connections, seconds, sleep } from './connections.js'
+import { mistake, refusal, UploadError } from './errors.js'
 import * as fields from './fields.js'
-import { backoff, Meter, MIB, Plan, Throttle } from './planner.js'
+import { Hasher, hashChunk } from './hashing.js'
+import { backoff, Meter, MIB, Plan } from './planner.js'
 import { request, RequestError } from './request.js'
 
+export { Connections, UploadError }
+
 const ALGORITHM = 'sha-256'
-const CONNECTIONS = 4
 const VERSION = { 'Tus-Resumable': '1.0.0' }
 const EMPTY = new Blob([])
 /** Files of up to so many bytes need no worker of their own. */
 const SMALL = 8 * MIB
-
-/** Why an upload has stopped. `code`: of the server's problem document (protocol.md, section 5), or one of `MESSAGES`. */
-export class UploadError extends Error {
-  constructor(code, message, { status = 0, problem = null, retryAfter = null } = {}) {
-    super(message)
-    this.code = code
-    this.status = status
-    this.problem = problem
-    this.retryAfter = retryAfter
-  }
-
-  /** Whether there is no use in trying again without somebody who does something about it. */
-  get final() {
-    if (this.code === 'unreachable' || this.code === 'stalled') return false
-    if (this.status === 0) return true
-    return this.status < 500 && this.status !== 408 && this.status !== 429 && !PASSING.has(this.code)
-  }
-}
-
-const MESSAGES = {
-  paused: 'The upload is paused.',
-  cancelled: 'The upload was cancelled.',
-  unreachable: 'The server cannot be reached.',
-  stalled: 'Nothing moved on the connection.',
-  unreadable: 'The file cannot be read any more: it was moved, changed or removed. Choose it again.',
-  'other-file': 'This file has another size than the one that was begun.',
-  'not-offered': 'This server does not take parallel chunks.',
-  'digest-differs': 'The server has stored something else than this file. Begin anew.',
-  unauthorized: 'The server asks for a credential.',
-  forbidden: 'The credential does not allow this.',
-}
-
-/** Refusals that another try may not meet again. */
-const PASSING = new Set(['fenced', 'digest-mismatch', 'request-timeout', 'chunk-too-large', 'length-required'])
 const MOST_MISMATCHES = 5
-
-function mistake(code, more) {
-  return new UploadError(code, MESSAGES[code], more)
-}
-
-/** Connections that several uploads share. Give the same one to all uploads to a server; a browser has six to an origin. */
-export class Connections {
-  constructor(most = CONNECTIONS) {
-    this.throttle = new Throttle(most)
-  }
-
-  #busy = 0
-  #queue = []
-
-  /** Carries `task` out when it is its turn. */
-  async use(signal, task) {
-    while (this.#busy >= this.throttle.limit) await this.#turn(signal)
-    this.#busy += 1
-    try {
-      const wait = this.throttle.until - seconds()
-      if (wait > 0) await sleep(wait, signal)
-      return await task()
-    } finally {
-      this.#busy -= 1
-      this.#queue.shift()?.()
-    }
-  }
-
-  #turn(signal) {
-    return new Promise((resolve, reject) => {
-      const leave = () => {
-        this.#queue = this.#queue.filter((each) => each !== enter)
-        reject(signal.reason)
-      }
-      const enter = () => {
-        signal.removeEventListener('abort', leave)
-        resolve()
-      }
-      signal.throwIfAborted()
-      signal.addEventListener('abort', leave, { once: true })
-      this.#queue.push(enter)
-    })
-  }
-}
-
-/** Reads and hashes beside the page. One is shared for chunks; a large file has one of its own for its digest. */
-class Hasher {
-  #worker = new Worker(new URL('hasher.js', import.meta.url), { type: 'module' })
-  #asked = new Map()
-  #last = 0
-
-  constructor() {
-    this.#worker.onmessage = ({ data: { id, digest, error, read } }) => {
-      const asked = this.#asked.get(id)
-      if (read !== undefined) {
-        asked?.tell?.(read)
-        return
-      }
-      this.#asked.delete(id)
-      if (digest) asked?.resolve(digest)
-      else asked?.reject(mistake('unreadable'))
-    }
-    this.#worker.onerror = (event) => {
-      for (const { reject } of this.#asked.values()) reject(new Error(event.message || 'The worker did not start.'))
-      this.#asked.clear()
-    }
-  }
-
-  hash(blob, tell) {
-    return new Promise((resolve, reject) => {
-      const id = ++this.#last
-      this.#asked.set(id, { resolve, reject, tell })
-      this.#worker.postMessage({ id, blob })
-    })
-  }
-
-  end() {
-    this.#worker.terminate()
-  }
-}
-
-let shared = null
-const hashChunk = (blob) => (shared ??= new Hasher()).hash(blob)
+/** How tus cuts a file up: as it likes. */
+const ONE_SEQUENCE = { granule: 1, maxChunk: Number.MAX_SAFE_INTEGER }
 
 /**
  * Events: `change` when something that can be seen has changed, at most ten times a second but for changes of `state`;
@@ -183,6 +74,7 @@ export class Upload extends EventTarget {
   #chunkSize
   #patience
   #meter
+  #offer = null // null: the server speaks tus
   #plan = null
   #run = null
   #whole = null
@@ -221,13 +113,14 @@ export class Upload extends EventTarget {
 
   /**
    * Begin, or go on. Resolves when the server has verified and published the file. Throws an UploadError when it stops
-   * before that; `pause` and `cancel` are such stops too.
-   * @returns {Promise<{url: string, digest: string, size: number}>}
+   * before that; `pause` and `cancel` are such stops too. A server that only speaks tus verifies no digest: it is null.
+   * @returns {Promise<{url: string, digest: string | null, size: number}>}
    */
   async start() {
     if (this.#run) throw new Error('The upload runs already.')
     if (this.state === 'cancelled') throw mistake('cancelled')
     const run = (this.#run = new AbortController())
+    if (this.error?.status === 404 || this.error?.status === 410) this.url = this.#plan = null // it begins anew
     this.#failures = 0
     this.#progressed = seconds()
     this.#become('sending')
@@ -269,20 +162,25 @@ export class Upload extends EventTarget {
   async #carryOut(signal) {
     if (this.url !== null) await this.#again(signal, () => this.#ask(signal))
     if (this.url === null) await this.#again(signal, () => this.#create(signal))
+    if (this.#offer === null) return this.#sendAll(signal, 1) // the last byte completes it
     this.#whole ??= this.#hashWhole()
     this.#whole.catch(() => {}) // it is waited for at the end
-    const plan = this.#plan
     do {
-      this.#become('sending')
-      while (!plan.done) {
-        if (plan.asks) await this.#again(signal, () => this.#synchronise(signal))
-        await Promise.all(Array.from({ length: this.#connections.throttle.most }, () => this.#lane(signal)))
-      }
+      await this.#sendAll(signal, this.#connections.throttle.most)
       this.#become('verifying')
     } while (!(await this.#again(signal, () => this.#complete(signal))))
   }
 
-  /** Creates the upload (P-CREATE-1). */
+  async #sendAll(signal, lanes) {
+    const plan = this.#plan
+    this.#become('sending')
+    while (!plan.done) {
+      if (plan.asks) await this.#again(signal, () => this.#synchronise(signal))
+      await Promise.all(Array.from({ length: lanes }, () => this.#lane(signal)))
+    }
+  }
+
+  /** Creates the upload (P-CREATE-1), as one of tus if nothing else is offered. */
   async #create(signal) {
     const metadata = { filename: this.file.name ?? 'upload', filetype: this.file.type, ...this.#metadata }
     const answer = await this.#request('POST', this.endpoint, signal, {
@@ -294,17 +192,29 @@ export class Upload extends EventTarget {
     })
     if (answer.status !== 201) throw refusal(answer)
     const location = answer.header('Location')
-    const offer = fields.parseParallel(answer.header('Upload-Parallel'))
-    if (location === null || (offer === null && this.size > 0)) throw mistake('not-offered')
+    if (location === null) throw mistake('no-location')
     this.url = new URL(location, answer.url).href
-    this.#plan = this.#planFor(offer)
-    this.#plan.sync({ ranges: this.size ? [[0, this.size]] : [], more: false })
+    this.#planFor(answer)
+    this.#plan.sync(this.#from(0))
     this.dispatchEvent(new Event('created'))
     this.#change()
   }
 
-  #planFor(offer) {
-    return new Plan({ length: this.size, chunkSize: this.#chunkSize, ...(offer ?? { granule: 1, maxChunk: 1 }) })
+  #planFor(answer) {
+    this.#offer = fields.parseParallel(answer.header('Upload-Parallel'))
+    this.#plan = new Plan({ length: this.size, chunkSize: this.#chunkSize, ...(this.#offer ?? ONE_SEQUENCE) })
+  }
+
+  /** What is missing if everything before `offset` is there. */
+  #from(offset) {
+    return { ranges: offset < this.size ? [[offset, this.size]] : [], more: false }
+  }
+
+  /** What is missing, as an answer tells it: null if that cannot be told. */
+  #missing(answer) {
+    if (this.#offer !== null) return fields.parseMissing(answer.header('Upload-Missing'))
+    const offset = fields.integer(answer.header('Upload-Offset'))
+    return offset === null || offset > this.size ? null : this.#from(offset)
   }
 
   /** Asks what is missing (P-STATE-1). The upload is created anew if the server knows nothing of it any more. */
@@ -315,15 +225,14 @@ export class Upload extends EventTarget {
       this.url = null
       return
     }
-    if (answer.status !== 200) throw refusal(answer)
-    if (fields.integer(answer.header('Upload-Length')) !== this.size) throw mistake('other-file')
-    const state = answer.header('Upload-State')
-    if (state === 'failed') throw new UploadError('upload-failed', 'The server has given this upload up. Cancel it and begin anew.')
-    const missing = fields.parseMissing(answer.header('Upload-Missing'))
-    const offer = fields.parseParallel(answer.header('Upload-Parallel'))
-    if (this.#plan === null && offer === null && state === 'receiving') throw mistake('not-offered')
-    this.#plan ??= this.#planFor(offer)
-    if (missing === null) throw new UploadError('unreachable', 'The answer cannot be understood; something in between has changed it.')
+    if (answer.status !== 200 && answer.status !== 204) throw refusal(answer)
+    const length = fields.integer(answer.header('Upload-Length'))
+    if (length === null) throw mistake('not-understood')
+    if (length !== this.size) throw mistake('other-file')
+    if (answer.header('Upload-State') === 'failed') throw mistake('upload-failed')
+    if (this.#plan === null) this.#planFor(answer)
+    const missing = this.#missing(answer)
+    if (missing === null) throw mistake('not-understood')
     this.#plan.sync(missing)
     this.#change()
   }
@@ -365,14 +274,11 @@ export class Upload extends EventTarget {
 
   async #carry(chunk, signal) {
     const blob = this.file.slice(chunk.start, chunk.end)
-    const digest = await hashChunk(blob)
+    const headers = { 'Content-Type': fields.CHUNK, 'Upload-Offset': String(chunk.start) }
+    if (this.#offer === null) Object.assign(headers, VERSION, { 'Content-Type': fields.TUS })
+    else headers['Content-Digest'] = fields.formatDigest(ALGORITHM, await hashChunk(blob))
     signal.throwIfAborted()
     const began = seconds()
-    const headers = {
-      'Content-Type': fields.CHUNK,
-      'Upload-Offset': String(chunk.start),
-      'Content-Digest': fields.formatDigest(ALGORITHM, digest),
-    }
     const sent = (bytes) => {
       bytes = Math.min(bytes, blob.size)
       this.#meter.add(Math.max(0, bytes - chunk.sent), seconds())
@@ -382,11 +288,13 @@ export class Upload extends EventTarget {
     const answer = await this.#request('PATCH', this.url, signal, headers, blob, sent)
     if (answer.status === 204) {
       sent(blob.size)
+      const missing = this.#offer === null ? this.#missing(answer) : null
       this.#plan.accepted(chunk, seconds() - began)
+      if (missing !== null) this.#plan.sync(missing) // a server of tus may take less than was sent
       return
     }
     const error = refusal(answer)
-    if (answer.status !== 413 || !this.#plan.tooLarge(chunk, error.problem?.['max-chunk'] ?? null)) throw error
+    if (!error.isChunkTooLarge || !this.#plan.tooLarge(chunk, error.problem?.['max-chunk'] ?? null)) throw error
     this.#plan.failed(chunk) // it is cut anew, in smaller ones
   }
 
@@ -417,7 +325,8 @@ export class Upload extends EventTarget {
   }
 
   async #request(method, url, signal, headers = {}, body = null, sent) {
-    return request(method, url, { headers: { ...this.#headers(), ...headers }, body, signal, sent })
+    const version = method === 'HEAD' || method === 'DELETE' ? VERSION : {}
+    return request(method, url, { headers: { ...this.#headers(), ...version, ...headers }, body, signal, sent })
   }
 
   /** Carries `step` out, again and again with growing waits, until it succeeds or there is no use in it. */
@@ -431,7 +340,7 @@ export class Upload extends EventTarget {
         if (!(error instanceof UploadError) || error.final) throw error
         if (error.code === 'digest-mismatch' && this.#failures >= MOST_MISMATCHES) throw error
         if (seconds() - this.#progressed > this.#patience) throw error
-        if (error.status === 429 || error.status === 503) {
+        if ((error.status === 429 && error.code !== 'too-many-uploads') || error.status === 503) {
           this.#connections.throttle.slower(seconds(), Math.random(), error.retryAfter)
         }
         // Connections that break together wait together, and are one failure.
@@ -498,33 +407,4 @@ export class Upload extends EventTarget {
       }, wait)
     }
   }
-}
-
-/** An answer that is no success, as an error: in the server's own words where it has some. */
-function refusal(answer) {
-  const problem = answer.json()
-  const retryAfter = fields.parseRetryAfter(answer.header('Retry-After'), Date.now())
-  const named = { 401: 'unauthorized', 403: 'forbidden', 404: 'not-found', 410: 'gone' }[answer.status]
-  const code = problem?.code ?? named ?? `status-${answer.status}`
-  const message = problem?.detail ?? MESSAGES[named] ?? `The server answered ${answer.status}.`
-  return new UploadError(code, message, { status: answer.status, problem, retryAfter })
-}
-
-function seconds() {
-  return performance.now() / 1000
-}
-
-function sleep(wait, signal) {
-  return new Promise((resolve, reject) => {
-    signal.throwIfAborted()
-    const leave = () => {
-      clearTimeout(timer)
-      reject(signal.reason)
-    }
-    const timer = setTimeout(() => {
-      signal.removeEventListener('abort', leave)
-      resolve()
-    }, wait * 1000)
-    signal.addEventListener('abort', leave, { once: true })
-  })
 }

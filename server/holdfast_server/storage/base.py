@@ -71,10 +71,6 @@ class Reservation(Piece, Protocol):
         """
         ...
 
-    def clear(self) -> None:
-        """Takes back what was written, where nothing of it is to stay; for whoever has all of it. Does not block."""
-        ...
-
     async def copy(self, scratch: Piece, start: int, end: int) -> None:
         """Takes `[start, end)` over from another piece of the same storage, without passing it through this process
         where that can be avoided. Off the event loop, and not to be cancelled: keep the range to some 64 MiB.
@@ -150,18 +146,16 @@ class Storage(Protocol):
         """How far the bytes of an upload reach, on its way or published, or None if it has none."""
         ...
 
-    async def fill(self, upload_id: str, end: int, data: bytes) -> Reservation | None:
-        """Reserves `[0, end)` of an upload that has no bytes, writes its first ones and syncs, at once.
+    async def deposit(self, upload_id: str, name: str, data: bytes, *, hold: int = 0) -> Piece | None:
+        """Stores and publishes a file at once, and syncs it. With `hold`, for an id that others know, `[0, hold)` of
+        the upload is reserved for that.
 
-        None if any of it is reserved by somebody else, or if it has bytes. Off the event loop. Raises OSError.
-        """
-        ...
+        The file is the caller's, and so is what is reserved, until it is released: `claim_file` and `reserve` of
+        others answer None. Should the process die before, the file is there, and whoever recovers takes it away.
 
-    async def deposit(self, upload_id: str, name: str, data: bytes) -> Piece:
-        """Stores and publishes a file at once, as `fill` and `publish` would, for an id that nobody knows yet.
-
-        The file is the caller's, until it is released: `claim_file` of others answers None. Raises OSError, and leaves
-        nothing behind then.
+        None if that cannot be done: any of it is reserved by somebody else, or the upload has bytes, or a file, or
+        this storage is not able to. Off the event loop, and not to be cancelled. Raises OSError. Nothing is left
+        behind in either case.
         """
         ...
 
@@ -172,8 +166,8 @@ class Storage(Protocol):
     async def publish(self, upload_id: str, name: str) -> None:
         """Moves an upload to its final name by one atomic rename; file and directories are synced.
 
-        Does nothing if it is there already. Creates an empty file if the upload never had a byte.
-        Raises FileNotFoundError if there is neither.
+        Does nothing if it is there already, unless the upload has bytes on their way: then they take the place of
+        what somebody has deposited who died. Creates an empty file if the upload never had a byte.
         """
         ...
 
@@ -187,6 +181,10 @@ class Storage(Protocol):
 
     async def discard(self, upload_id: str) -> None:
         """Removes bytes on their way, and leaves what is published. Not an error if there are none."""
+        ...
+
+    async def withdraw(self, upload_id: str, name: str) -> None:
+        """Removes what is published, and leaves bytes on their way. Not an error if there is none."""
         ...
 
     async def incoming(self) -> Sequence[str]:

@@ -26,12 +26,17 @@ _IDLE: Final = 10.0
 class _Job(Generic[T]):
     __slots__ = ("done", "error", "given", "result", "work")
 
-    def __init__(self, work: Callable[[], T], given: float, done: "asyncio.Future[None]") -> None:
+    def __init__(self, work: Callable[[], T], given: float, done: "asyncio.Future[None] | None") -> None:
         self.work = work
         self.given = given
-        self.done = done  # a future of the loop: an event asks anew at each use which loop runs
+        self.done = done  # a future of the loop: an event asks anew at each use which loop runs; None: nobody waits
         self.result: T
         self.error: BaseException | None = None
+
+    def outcome(self) -> T:
+        if self.error is not None:
+            raise self.error
+        return self.result
 
 
 class Hands:
@@ -50,16 +55,30 @@ class Hands:
 
     async def run(self, work: Callable[[], T]) -> T:
         """Does the work in a thread; raises what it raises. It is waited for also if the caller is cancelled."""
-        job = _Job(work, self._loop.time(), self._loop.create_future())
+        done = self._loop.create_future()
+        job = self._add(work, done)
+        with anyio.CancelScope(shield=True):
+            await done
+        return job.outcome()
+
+    async def perform(self, work: Callable[[], T]) -> T:
+        """As `run`, for a caller that is shielded itself: a shield costs as much as a small job."""
+        done = self._loop.create_future()
+        job = self._add(work, done)
+        await done
+        return job.outcome()
+
+    def give(self, work: Callable[[], None]) -> None:
+        """Has the work done in a thread, some time; nobody hears what comes of it."""
+        self._add(work, None)
+
+    def _add(self, work: Callable[[], T], done: "asyncio.Future[None] | None") -> _Job[T]:
+        job = _Job(work, self._loop.time(), done)
         self._waiting.append(job)
         if not self._ringing:  # once for all that the loop is about to give, when it has nothing else to do
             self._ringing = True
             self._loop.call_soon(self._ring)
-        with anyio.CancelScope(shield=True):
-            await job.done
-        if job.error is not None:
-            raise job.error
-        return job.result
+        return job
 
     def _ring(self) -> None:
         self._ringing = False
@@ -114,15 +133,18 @@ class Hands:
             except IndexError:
                 return done
             self._taken += 1
-            done = True
             try:
                 job.result = job.work()
             except BaseException as error:
                 job.error = error
-            self._finished.append(job)
+            if job.done is not None:
+                done = True
+                self._finished.append(job)
 
     def _wake(self) -> None:
         while self._finished:
             done = self._finished.popleft().done
-            if not done.done():  # or its task was cancelled in spite of the shield, by asyncio's own means
+            if (
+                done is not None and not done.done()
+            ):  # or its task was cancelled in spite of the shield, by asyncio's own means
                 done.set_result(None)

@@ -8,6 +8,10 @@ The kernel keeps such locks apart between all processes and drops them when a pr
 guess whether a writer is still alive. A file is created before its lock is asked for and renamed or removed only
 by whoever holds all of it; what a latecomer does to a file that is no longer the upload's, the catalog's state,
 which it looks at once it has its lock, tells it.
+
+A small file is written without a name, and gets its final one by a link, while whoever makes it holds the place of its
+bytes in `incoming`, empty: a process that dies leaves at most a file with a final name, and no other one makes it, or
+writes, at the same time.
 """
 
 import errno
@@ -20,7 +24,6 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -206,7 +209,7 @@ class LocalReservation(LocalPiece):
         self.start = start
         self.end = end
         self._upload_id = upload_id
-        self._sync = storage.shared_sync(upload_id)
+        self._sync: _SharedSync | None = None  # from the first one on
 
     def shrink(self, end: int) -> None:
         _lock(self.fd, end, self.end - end, fcntl.F_UNLCK)
@@ -214,9 +217,6 @@ class LocalReservation(LocalPiece):
 
     def claim(self, start: int, end: int) -> bool:
         return _lock(self.fd, start, end - start)
-
-    def clear(self) -> None:
-        os.ftruncate(self.fd, 0)
 
     async def copy(self, scratch: object, start: int, end: int) -> None:
         if not isinstance(scratch, LocalPiece):
@@ -232,13 +232,31 @@ class LocalReservation(LocalPiece):
 
     async def sync(self) -> None:
         if self._storage.durability == "ack":
+            if self._sync is None:
+                self._sync = self._storage.shared_sync(self._upload_id)
             async with self.in_use() as fd:
                 await self._sync.run(lambda: os.fdatasync(fd), self._storage.hands)
 
     def release(self) -> None:
         if not self._released:
-            self._storage.forget_sync(self._upload_id)
+            if self._sync is not None:
+                self._storage.forget_sync(self._upload_id)
             self._storage.leave(self._upload_id, self.fd)
+        super().release()
+
+
+class LocalDeposit(LocalPiece):
+    """A file that was published at once; `held` is the open file by which its upload is held, if it is."""
+
+    def __init__(self, storage: "LocalStorage", fd: int, upload_id: str, held: int | None) -> None:
+        super().__init__(storage, fd)
+        self._upload_id = upload_id
+        self._held = held
+
+    def release(self) -> None:
+        held, self._held = self._held, None
+        if held is not None:
+            self._storage.hands.give(lambda: self._storage.let_go(self._upload_id, held))
         super().release()
 
 
@@ -351,12 +369,20 @@ class LocalStorage:
             return fd
 
     async def view(self, upload_id: str, name: str, *, at: int = 0) -> LocalPiece | None:
-        # The published one first: whoever was late for its lock may have made an empty file where it was before.
-        for path in (self._published(upload_id, name), self._incoming / upload_id):
-            fd = await self.hands.run(partial(_open_to_read, path))
-            if fd is not None:
-                return LocalPiece(self, fd, at)
-        return None
+        fd = await self.hands.run(lambda: self._open_view(upload_id, name))
+        return None if fd is None else LocalPiece(self, fd, at)
+
+    def _open_view(self, upload_id: str, name: str) -> int | None:
+        incoming = _open_to_read(self._incoming / upload_id)
+        if incoming is not None and os.fstat(incoming).st_size:
+            return incoming
+        # Whoever was late for its lock may have made an empty file where the published one was before.
+        published = _open_to_read(self._published(upload_id, name))
+        if published is None:
+            return incoming
+        if incoming is not None:
+            os.close(incoming)
+        return published
 
     async def claim_digest(self, upload_id: str) -> LocalPiece | None:
         fd = await self.hands.run(lambda: self._open_and_claim(upload_id))
@@ -381,50 +407,64 @@ class LocalStorage:
         finally:
             piece.release()
 
-    async def fill(self, upload_id: str, end: int, data: bytes) -> LocalReservation | None:
-        sync = self.durability == "ack"
-        fd = await self.hands.run(lambda: self._fill(upload_id, end, data, sync))
-        return None if fd is None else LocalReservation(self, fd, upload_id, 0, end)
+    async def deposit(self, upload_id: str, name: str, data: bytes, *, hold: int = 0) -> LocalDeposit | None:
+        target = self._published(upload_id, name)
+        if not hold:
+            fd = await self.hands.perform(lambda: self._make(target, data))
+            return None if fd is None else LocalDeposit(self, fd, upload_id, None)
+        made = await self.hands.perform(lambda: self._hold_and_make(upload_id, target, data, hold))
+        return None if made is None else LocalDeposit(self, made[0], upload_id, made[1])
 
-    def _fill(self, upload_id: str, end: int, data: bytes, sync: bool) -> int | None:
-        """With `sync` the bytes and the name are on the disk then."""
-        fd = self._open_and_lock(upload_id, 0, end, os.O_RDWR | os.O_CREAT, sync_name=sync)
-        if fd is None:
+    def _hold_and_make(self, upload_id: str, target: Path, data: bytes, end: int) -> tuple[int, int] | None:
+        held = self._open_and_lock(upload_id, 0, end, os.O_RDWR | os.O_CREAT, sync_name=False)
+        if held is None:
             return None
+        fd = None
         try:
-            if os.fstat(fd).st_size:
-                os.close(fd)
+            if not os.fstat(held).st_size:
+                fd = self._make(target, data)
+        finally:
+            if fd is None:
+                self.let_go(upload_id, held)
+        return None if fd is None else (fd, held)
+
+    def _make(self, target: Path, data: bytes) -> int | None:
+        """A whole file under its final name, locked; None if one is there, or the file system has no such files."""
+        try:
+            fd = os.open(self._files, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EISDIR):
                 return None
-            descriptors.write_all(fd, 0, [data], ())
-            if sync:
-                os.fdatasync(fd)
-        except OSError:
-            with suppress(OSError):
-                os.ftruncate(fd, 0)
-            os.close(fd)
             raise
-        return fd
-
-    async def deposit(self, upload_id: str, name: str, data: bytes) -> LocalPiece:
-        return LocalPiece(self, await self.hands.run(lambda: self._deposit(upload_id, name, data)))
-
-    def _deposit(self, upload_id: str, name: str, data: bytes) -> int:
-        source, target = self._incoming / upload_id, self._published(upload_id, name)
-        fd = self._fill(upload_id, EVERYTHING, data, sync=False)
-        if fd is None:
-            raise FileExistsError(errno.EEXIST, "this upload is there already", upload_id)
+        named = whole = False
         try:
+            _lock(fd, 0, EVERYTHING)
+            descriptors.write_all(fd, 0, [data], ())
             if self.durability != "os":
                 os.fdatasync(fd)
-            source.rename(target)
+            # With a descriptor, any, Python calls linkat(2), which follows the link, and not link(2), which does not.
+            os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd)
+            named = True
             if self.durability != "os":
                 self._file_names.sync()
-        except OSError:
-            for path in (source, target):
-                path.unlink(missing_ok=True)
-            os.close(fd)
-            raise
+            whole = True
+        except (FileExistsError, FileNotFoundError):  # the latter where there is no /proc
+            return None
+        finally:
+            if not whole:
+                os.close(fd)
+                if named:
+                    target.unlink(missing_ok=True)
         return fd
+
+    def let_go(self, upload_id: str, fd: int) -> None:
+        """Ends a hold that has left no bytes. Blocks: for threads."""
+        path = self._incoming / upload_id
+        try:
+            if not os.fstat(fd).st_size and _is_at(fd, path):
+                path.unlink()
+        finally:
+            os.close(fd)
 
     async def claim_file(self, upload_id: str, name: str) -> LocalPiece | None:
         fd = await self.hands.run(lambda: _open_and_hold(self._published(upload_id, name)))
@@ -435,8 +475,9 @@ class LocalStorage:
 
     def _publish(self, upload_id: str, name: str) -> None:
         source, target = self._incoming / upload_id, self._published(upload_id, name)
-        if not target.exists():
-            if self.durability != "os" or not source.exists():
+        size = _size(source)
+        if size or not target.exists():
+            if self.durability != "os" or size is None:
                 fd = os.open(source, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
                 try:
                     if self.durability != "os":
@@ -464,12 +505,15 @@ class LocalStorage:
 
     async def remove(self, upload_id: str, name: str) -> None:
         await self.discard(upload_id)
-        target = self._published(upload_id, name)
-        await self.hands.run(lambda: target.unlink(missing_ok=True))
+        await self.withdraw(upload_id, name)
 
     async def discard(self, upload_id: str) -> None:
         source = self._incoming / upload_id
         await self.hands.run(lambda: source.unlink(missing_ok=True))
+
+    async def withdraw(self, upload_id: str, name: str) -> None:
+        target = self._published(upload_id, name)
+        await self.hands.run(lambda: target.unlink(missing_ok=True))
 
     async def incoming(self) -> Sequence[str]:
         names = await to_thread.run_sync(os.listdir, self._incoming, limiter=self.read_limiter)
@@ -484,6 +528,13 @@ class LocalStorage:
     def room(self) -> Room:
         stat = os.statvfs(self._root)
         return Room(stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def _open_and_hold(path: Path) -> int | None:

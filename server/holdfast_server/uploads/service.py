@@ -147,7 +147,9 @@ class Uploads:
             project=project if project is not None or who.owner is not None else _project_of(wanted.metadata),
         )
         if wanted.body is not None and who.grant is None and whole.is_whole(upload, wanted.body, data):
-            return await whole.create(core, upload, wanted.body, data)
+            made = await whole.create(core, upload, wanted.body, data)
+            if made is not None:
+                return made
         room = None if core.settings.overcommit else core.free()
         try:
             await self._add(upload, room, parts, who)

@@ -47,8 +47,13 @@ class Upkeep:
             if states.get(upload_id) in (None, State.COMPLETE, *TOMBSTONES):
                 await self._discard(upload_id)
         for upload_id, name in published:
-            if states.get(upload_id) in (None, *TOMBSTONES):
-                await self._remove(upload_id, name)
+            match states.get(upload_id):
+                case None | State.EXPIRED | State.TERMINATED:
+                    await self._remove(upload_id, name)
+                case State.RECEIVING | State.FAILED:
+                    await self._withdraw(upload_id, name)
+                case _:
+                    pass
         for upload in await self._core.catalog.unfinished():
             if upload.state is State.VERIFYING:
                 self._completion.resume(upload.id)
@@ -81,6 +86,18 @@ class Upkeep:
                 await self._core.storage.remove(upload_id, name)
         finally:
             piece.release()
+
+    async def _withdraw(self, upload_id: str, name: str) -> None:
+        reservation = await self._core.storage.reserve(upload_id, 0, EVERYTHING)
+        if reservation is None:
+            return  # somebody writes or publishes: what comes of that takes the place of this file
+        try:
+            upload = await self._core.catalog.get(upload_id)
+            if upload is not None and upload.state in (State.RECEIVING, State.FAILED):
+                logger.info("removing the file of %s, of which nobody has been told", upload_id)
+                await self._core.storage.withdraw(upload_id, name)
+        finally:
+            reservation.release()
 
     async def _check(self, upload: Upload) -> None:
         size = await self._core.storage.size(upload.id, upload.name) or 0

@@ -1,10 +1,9 @@
 """A file that comes in one piece, and is small enough to be held in memory.
 
 Rule of this file: nothing is begun before all of the bytes are here and their digests are verified, and what is begun
-is finished whether or not somebody still waits for it. A new upload is stored and published before the catalog
-hears of it, in one transaction: nobody knows its id, and whoever recovers sees that its file is held. One that is
-known to others goes the way of every upload, in as few steps as there can be: stored, `verifying`, published,
-`complete`.
+is finished whether or not somebody still waits for it. The file is stored and published before the catalog hears of
+it, in one transaction: whoever recovers sees that it is held, and nobody else can write to its upload. If its process
+dies in between, the catalog is right: the upload has no bytes, and whoever recovers takes the file away.
 """
 
 from dataclasses import replace
@@ -15,9 +14,10 @@ import anyio
 from holdfast_protocol import server as rules
 from holdfast_protocol.digest import Digest, hasher
 from holdfast_protocol.problem import ProblemError
-from holdfast_server.catalog.base import CatalogError, NoRoom
+from holdfast_server.catalog.base import CatalogError, NoRoom, NotReceiving
+from holdfast_server.storage.base import Piece
 from holdfast_server.uploads import types
-from holdfast_server.uploads.completion import mismatch, publish, verified
+from holdfast_server.uploads.completion import mismatch, verified
 from holdfast_server.uploads.core import Core, is_full, no_room, no_space
 from holdfast_server.uploads.frontier import algorithms
 from holdfast_server.uploads.upload import State, Upload
@@ -38,8 +38,9 @@ def is_whole(upload: Upload, wanted: rules.Append, data: bytes) -> bool:
     )
 
 
-async def create(core: Core, upload: Upload, wanted: rules.Append, data: bytes) -> Upload:
-    """Adds a complete upload; `upload` is what it would be without its bytes.
+async def create(core: Core, upload: Upload, wanted: rules.Append, data: bytes) -> Upload | None:
+    """Adds a complete upload; `upload` is what it would be without its bytes. None if this is not the way to do it:
+    nothing has changed then.
 
     Raises ProblemError: `checksum-mismatch`, `digest-mismatch`, `upload-digest-mismatch`, `type-not-allowed`,
     `insufficient-storage`.
@@ -53,12 +54,9 @@ async def create(core: Core, upload: Upload, wanted: rules.Append, data: bytes) 
     free = core.free()
     core.check_room(made.received)
     with anyio.CancelScope(shield=True):
-        try:
-            piece = await core.storage.deposit(made.id, made.name, data)
-        except OSError as error:
-            if is_full(error):
-                raise no_space() from error
-            raise
+        piece = await _deposit(core, made, data)
+        if piece is None:
+            return None
         try:
             await core.catalog.create(made, room=None if core.settings.overcommit else free)
         except NoRoom as error:
@@ -73,42 +71,35 @@ async def create(core: Core, upload: Upload, wanted: rules.Append, data: bytes) 
 
 
 async def append(core: Core, upload: Upload, wanted: rules.Append, data: bytes) -> Upload | None:
-    """Completes an upload that has no bytes yet. None if somebody else is at it, or was: nothing has changed then."""
+    """Completes an upload that has no bytes yet. None if this is not the way to do it: nothing has changed then."""
     _check_body(upload, wanted, data)
-    core.check_room(len(data))
-    done = None
-    with anyio.CancelScope(shield=True):
-        try:
-            done = await _append(core, upload.id, wanted, data)
-        except OSError as error:
-            if is_full(error):
-                raise no_space() from error
-            raise
-    return done
-
-
-async def _append(core: Core, upload_id: str, wanted: rules.Append, data: bytes) -> Upload | None:
-    reservation = await core.storage.fill(upload_id, TURN + 1, data)
-    if reservation is None:
+    found = _stored(upload, data)
+    if not (verified(found) and types.takes(core.settings, upload.name, data)):
         return None
-    try:
-        upload = core.receiving(await core.catalog.get(upload_id))
-        found = _stored(upload, data)
-        taken = types.takes(core.settings, upload.name, data)
-        if not (is_whole(upload, wanted, data) and verified(found) and taken):
-            reservation.clear()
+    core.check_room(len(data))
+    with anyio.CancelScope(shield=True):
+        piece = await _deposit(core, found, data, hold=TURN + 1)
+        if piece is None:
             return None
-        upload = await core.catalog.commit(
-            upload.id,
-            [(0, len(data))],
-            now=core.now(),
-            expires=core.expiry(),
-            verify=True,
-            computed=found.computed,
-        )
-        return await publish(core, upload)
-    finally:
-        reservation.release()
+        try:
+            return await core.catalog.finish(found, now=core.now(), expires=core.kept_until())
+        except NotReceiving:
+            await core.storage.remove(upload.id, upload.name)
+        except (OSError, CatalogError):
+            await core.storage.remove(upload.id, upload.name)
+            raise
+        finally:
+            piece.release()
+    return None
+
+
+async def _deposit(core: Core, upload: Upload, data: bytes, *, hold: int = 0) -> Piece | None:
+    try:
+        return await core.storage.deposit(upload.id, upload.name, data, hold=hold)
+    except OSError as error:
+        if is_full(error):
+            raise no_space() from error
+        raise
 
 
 def _check_body(upload: Upload, wanted: rules.Append, data: bytes) -> None:

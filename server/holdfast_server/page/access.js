@@ -1,0 +1,139 @@
+// What the server says of the credential, and the dialog in which another one is given.
+//
+// Rule of this file: what may be done is asked of the server (D-JSON-3) and never guessed from the credential itself. Where
+// the server cannot be reached it is asked again; where it refuses, the user is asked, in the server's words.
+
+import { sleep } from './connections.js'
+import { fromAddress } from './credential.js'
+import { refusalOf } from './errors.js'
+import { size } from './format.js'
+import { hasDialogs } from './pick.js'
+import { backoff } from './planner.js'
+
+const PROMISE = hasDialogs
+  ? 'They are verified on the way, and go on after a reload or a broken connection.'
+  : 'They are verified on the way. After a reload, choose or drop the same file again, and it goes on where it stopped.'
+const at = (id) => document.getElementById(id)
+
+/** Events: `leaving` before another credential is used, `change` when `who` is known or known to be nobody. */
+export class Access extends EventTarget {
+  /** @param {Credential} credential */
+  constructor(credential) {
+    super()
+    /** What D-JSON-3 says; null: the server asks for a credential; undefined: the server has not answered yet. */
+    this.who = undefined
+    this.#credential = credential
+    at('credential').addEventListener('click', () => this.ask())
+    at('ask').addEventListener('close', () => this.#answered())
+    addEventListener('hashchange', () => this.#follow())
+  }
+
+  #credential
+  #run = null
+
+  /** To be called once, when others listen. */
+  begin() {
+    if (!this.#follow()) this.find()
+  }
+
+  may(scope) {
+    return this.who?.scopes.includes(scope) ?? false
+  }
+
+  /** Asks the server who this is. */
+  async find() {
+    this.#run?.abort()
+    const { signal } = (this.#run = new AbortController())
+    for (let failures = 1; ; failures++) {
+      try {
+        const answer = await fetch(this.#credential.address('api/credential'), this.#request(signal))
+        if (answer.ok || answer.status === 401) {
+          const said = answer.ok ? await answer.json() : await refusalOf(answer)
+          if (signal.aborted) return // of a credential that is no longer the one
+          this.who = answer.ok ? said : null
+          this.#show()
+          this.dispatchEvent(new Event('change'))
+          if (answer.ok) at('ask').close()
+          else this.ask(this.#credential.exists ? said.message : undefined)
+          return
+        }
+      } catch {
+        if (signal.aborted) return
+      }
+      await sleep(backoff(failures, Math.random()), signal).catch(() => {})
+      if (signal.aborted) return
+    }
+  }
+
+  /** JSON of the API. Throws if there is none. */
+  async read(path) {
+    const answer = await fetch(this.#credential.address(path), this.#request())
+    if (answer.status === 401 && this.who) this.find()
+    if (!answer.ok) throw new Error(`${path}: ${answer.status}`)
+    return answer.json()
+  }
+
+  /** Asks the user for another credential. `why`: what is wrong with the one that there is. */
+  ask(why = 'Paste a token that this server has given out, or a signed URL.') {
+    at('credential').hidden = false
+    put(at('ask-why'), why)
+    at('ask-forget').hidden = !this.#credential.exists
+    if (at('ask').open) return
+    at('token').value = ''
+    at('ask').returnValue = ''
+    at('ask').showModal()
+  }
+
+  #answered() {
+    const given = at('token').value
+    at('token').value = ''
+    if (at('ask').returnValue === 'forget') this.#become({ token: null, signed: null })
+    else if (at('ask').returnValue === 'use') this.#take(given)
+  }
+
+  /** False if there is nothing behind the `#`. */
+  #follow() {
+    const given = fromAddress()
+    if (given !== null) this.#take(given)
+    return given !== null
+  }
+
+  #take(given) {
+    try {
+      this.#become(this.#credential.read(given))
+    } catch (error) {
+      this.ask(error.message)
+    }
+  }
+
+  #become(other) {
+    this.dispatchEvent(new Event('leaving'))
+    this.#credential.keep(other)
+    this.find()
+  }
+
+  #request(signal) {
+    return { headers: this.#credential.headers(), cache: 'no-store', signal }
+  }
+
+  #show() {
+    const { exists } = this.#credential
+    at('credential').hidden = !exists && this.who !== null
+    put(at('credential'), this.who?.owner && !this.who.signature ? `Credential of ${this.who.owner}` : 'Credential')
+    put(at('drop-note'), this.who ? limits(this.who) || PROMISE : '')
+  }
+}
+
+/** What may be sent, where that is not just anything. */
+function limits({ signature, scopes, max_size: most, expires }) {
+  if (!signature) return scopes.includes('create') ? '' : 'This credential may not send files; another one may.'
+  const until = expires === null ? '' : `, until ${new Date(expires).toLocaleString()}`
+  if (signature.upload) return `This link is for one upload${until}.`
+  const { uses, types } = signature
+  const bounds = [types.join(', '), most === null ? '' : `at most ${size(most)} each`].filter((each) => each)
+  return `This link takes ${uses === 1 ? 'one file' : `${uses} files`}${bounds.length > 0 ? ` (${bounds.join('; ')})` : ''}${until}.`
+}
+
+function put(element, text) {
+  if (element.textContent !== text) element.textContent = text
+}

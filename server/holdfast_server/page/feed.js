@@ -1,0 +1,167 @@
+// What the server tells of uploads, written to the board.
+//
+// Rule of this file: what was missed is asked for; what cannot be told (L-RECOVER-2) is read anew. What the credential may
+// not watch is read now and then, and what it may not read is not asked for.
+
+import { Live } from './live.js'
+
+const STATES = ['complete', 'failed', 'receiving', 'verifying']
+const MOST_TOPICS = 128
+/** Seconds between two looks at what cannot be watched. */
+const LOOK = 10
+
+/**
+ * Events: `change` when the board has changed; `over` with the item in `detail` when an upload is complete or has failed;
+ * `totals` with the figures of L-STATS-1 in `detail`; `link` when `live` or what is watched has changed.
+ */
+export class Feed extends EventTarget {
+  constructor(board, access, credential) {
+    super()
+    this.live = new Live(credential)
+    /** Bytes a second of everybody's uploads, as the server sums them up; null if it has not done so just now. */
+    this.sum = null
+    this.#board = board
+    this.#access = access
+    this.#credential = credential
+    this.live.addEventListener('change', () => {
+      if (this.live.state === 'waiting' && this.live.until > Date.now()) this.#readLists() // only the live part may not get through
+      this.#tell('link')
+    })
+    this.live.addEventListener('refused', () => access.find())
+    this.live.addEventListener('frame', ({ detail }) => this.#hear(detail))
+  }
+
+  #board
+  #access
+  #credential
+  #unsure = new Set()
+  #looked = 0
+  #totals = null
+  #summed = 0
+
+  /** The credential is another one, or is known now: what only another one may see is seen no more. */
+  become(who) {
+    for (const item of [...this.#board.items.values()]) if (!item.upload) this.#board.remove(item.id)
+    this.#unsure.clear()
+    this.live.follow(topics(who))
+    if (who) this.#readAll()
+    this.#tell('change')
+    this.#tell('link')
+  }
+
+  /** Once a second. */
+  tick(now) {
+    if (now > this.#summed + 2500) this.sum = null
+    const every = this.live.state === 'idle' ? LOOK * 1000 : Infinity
+    if (this.#access.who && now > this.#looked + every) this.#readAll()
+    if (Math.floor(now / 1000) % 10 === 0) this.#readTotals()
+  }
+
+  #readAll() {
+    this.#looked = Date.now()
+    if (this.#credential.upload !== null) this.readState(this.#credential.upload)
+    else this.#readLists()
+  }
+
+  #hear(frame) {
+    const { type, payload } = frame
+    if (type === 'subscribed') {
+      this.#unsure.clear()
+      if (payload.recovered === true) return
+      for (const item of this.#board.items.values()) if (item.id && !item.isOver) this.#unsure.add(item.id)
+      this.#readAll()
+    } else if (type === 'synced') {
+      if (!payload.more) for (const id of this.#unsure) if (typeof id === 'string') this.readState(id)
+      this.#unsure.clear()
+    } else if (type === 'sum' && this.live.topics.length === 1) {
+      this.sum = Math.max(payload.speed ?? 0, 0)
+      this.#summed = Date.now()
+    } else if (type === 'status' || type === 'progress') {
+      this.#heed(frame)
+    }
+  }
+
+  #heed({ type, task_id: id, payload }) {
+    this.#unsure.delete(id)
+    if (payload.status === 'terminated') {
+      if (this.#board.items.get(id)?.upload?.running !== true) this.#board.remove(id)
+      this.#readTotals()
+      this.#tell('change')
+      return
+    }
+    const known = this.#board.items.has(id)
+    const item = this.#board.item(id)
+    item.apply(payload)
+    item.href ??= this.href(id)
+    if (!known && !item.isOver) this.#readHistory(item)
+    if (type === 'status') {
+      if (payload.event === 'complete' || payload.event === 'failed') {
+        this.#tell('over', item)
+        this.readState(id)
+      }
+      this.#readTotals()
+    }
+    this.#tell('change')
+  }
+
+  /** Where the file of an upload is to be had; null if it is not, with this credential. */
+  href(id) {
+    return this.#access.may('read') ? this.#credential.address(`files/${id}`).href : null
+  }
+
+  #apply(state) {
+    const item = this.#board.item(state.id)
+    item.applyState(state)
+    item.href = this.href(state.id)
+    item.wanted = this.#credential.upload === state.id && !item.upload && !item.isOver && this.#access.may('write')
+  }
+
+  async readState(id) {
+    try {
+      this.#apply(await this.#access.read(`api/uploads/${id}?limit=1`))
+    } catch {
+      if (!this.#board.items.get(id)?.upload) this.#board.remove(id)
+    }
+    this.#tell('change')
+  }
+
+  async #readLists() {
+    this.#readTotals()
+    if (this.#access.who?.signature || !(this.#access.may('read') || this.#access.may('watch'))) return
+    const pages = STATES.map((state) => this.#access.read(`api/uploads?state=${state}&limit=40`))
+    for (const page of await Promise.allSettled(pages)) {
+      if (page.status === 'fulfilled') page.value.uploads.forEach((state) => this.#apply(state))
+    }
+    this.#tell('change')
+  }
+
+  async #readHistory(item) {
+    const { samples } = await this.#access.read(`api/uploads/${item.id}/history`).catch(() => ({ samples: [] }))
+    const kept = item.series.points
+    item.series.points = []
+    for (const sample of samples) item.series.push(Date.parse(sample.timestamp) / 1000, sample.speed ?? 0)
+    for (const [when, value] of kept) item.series.push(when, value)
+  }
+
+  #readTotals() {
+    if (!this.#access.may('watch') || this.#access.who.signature) return
+    this.#totals ??= setTimeout(async () => {
+      this.#totals = null
+      const stats = await this.#access.read('api/stats').catch(() => null)
+      if (stats !== null) this.#tell('totals', stats)
+    }, 300)
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }))
+  }
+}
+
+/** All that may be watched, in as few topics as there can be. */
+function topics(who) {
+  if (!who?.scopes.includes('watch')) return []
+  if (who.signature) return who.signature.upload ? [`upload:${who.signature.upload}`] : []
+  if (who.scopes.includes('operate')) return ['all']
+  const owner = who.owner === null ? [] : [`owner:${who.owner}`]
+  return [...owner, ...who.projects.map((project) => `project:${project}`)].slice(0, MOST_TOPICS)
+}
