@@ -283,6 +283,20 @@ def test_a_creation_is_raced_and_replayed(guarded: Guarded) -> None:
 
 
 @pytest.mark.rule("A-SIGN-4")
+def test_a_creation_whose_bytes_do_not_come_loses_to_another(guarded: Guarded) -> None:
+    """Whichever of the two takes the first one away, it is told what has become of its right, and not of a writer."""
+    fields = {**TUS_BODY, "Upload-Length": "2", "Content-Length": "1"}
+    for _ in range(30):
+        creation = guarded.signed(uses=1).removeprefix(guarded.url)
+        with Speaker(guarded.url) as waits, Speaker(guarded.url) as asks:
+            connection = waits.connection
+            connection.begin("POST", creation, fields)
+            assert asks.request("POST", creation, fields, b"x").status == 201
+            lost = connection.read()
+            assert (lost.status, lost.json()["code"]) == (403, "not-permitted")
+
+
+@pytest.mark.rule("A-SIGN-4")
 def test_a_lost_answer_costs_no_use(guarded: Guarded) -> None:
     """The client that has not heard of its upload asks again; what it was given first is gone then."""
     creation = guarded.signed().removeprefix(guarded.url)
