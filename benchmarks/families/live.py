@@ -28,6 +28,8 @@ from holdfast_server.catalog.sqlite import open_sqlite
 from holdfast_server.uploads.upload import State
 
 SECONDS: Final = 4.0
+FULL_SIZE: Final = 256 * MIB
+"""From this size on everything is as large as it is meant to be; smaller ones are to see that all of it works."""
 CASES: Final = {
     "1 subscriber, 100 messages/s": (1, 100.0),
     "100 subscribers, 500 messages/s": (100, 500.0),
@@ -37,6 +39,7 @@ CASES: Final = {
 }
 UPLOADS: Final = 250
 CONNECTIONS: Final = 10_000
+FEWEST: Final = 500
 STREAM: Final = " (events)"
 PER_SAMPLE: Final = KIB
 """One remembered sample at most for so many bytes of the size that was asked for."""
@@ -56,6 +59,11 @@ NOTE: Final = (
 def _ours(workers: int = 1) -> Peer:
     lifted = ("--max-connections", "20000", "--client-connections", "20000", "--progress-rate", "1000", "--overcommit")
     return holdfast("os", workers=workers).with_options(*lifted)
+
+
+def _seconds(bench: Bench) -> float:
+    """For how long messages are told."""
+    return SECONDS * min(1.0, max(1 / 16, bench.size / FULL_SIZE))
 
 
 def _raise_limit() -> None:
@@ -118,7 +126,7 @@ def _deliveries(bench: Bench, report: Report, rows: dict[str, Peer]) -> None:
         count, rate = CASES[case]
         with bench.attempt(table, case, row) as samples, running(rows[row], bench.folder) as server:
             job = _job(server, stream=row.endswith(STREAM))
-            result, sample = load(server, "watchers", count=count, rate=rate, seconds=SECONDS, **job)
+            result, sample = load(server, "watchers", count=count, rate=rate, seconds=_seconds(bench), **job)
             times = [1000 * each for each in result["times"]]
             found = {"p50": percentile(times, 0.5), "p99": percentile(times, 0.99)} if times else {}
             found |= {"delivered": result["delivered"] / sample.seconds, "missing": float(result["missing"])}
@@ -132,7 +140,8 @@ def _memory(bench: Bench, report: Report, rows: dict[str, Peer]) -> None:
         more("each", "memory a connection", "KiB", ratio=True, plotted=True),
         more("seconds", "until all are there", "s"),
     )
-    table = Table("live-memory", f"{CONNECTIONS:,} idle WebSockets at once", measures, base=STARLETTE.name)
+    count = max(FEWEST, min(CONNECTIONS, CONNECTIONS * bench.size // FULL_SIZE))
+    table = Table("live-memory", f"{count:,} idle WebSockets at once", measures, base=STARLETTE.name)
     report.tables.append(table)
     for case, row in bench.turns(list(rows)):
         if not bench.wanted(table, case, row):
@@ -141,11 +150,11 @@ def _memory(bench: Bench, report: Report, rows: dict[str, Peer]) -> None:
             target = "/" if server.peer.collection == "/" else f"{LIVE_PATH}?topic=project:live"
             before = _resident(server)
             began = time.monotonic()
-            job = {"port": server.port, "target": target, "stream": False, "count": CONNECTIONS, "rate": 0.0}
+            job = {"port": server.port, "target": target, "stream": False, "count": count, "rate": 0.0}
             with _waiting({"kind": "watchers", **job, "seconds": 1.0, "uploads": [], "folder": None}):
                 seconds = time.monotonic() - began
-                each = (_resident(server) - before) / CONNECTIONS / KIB
-            samples.append(Sample(seconds, CONNECTIONS, more={"each": each, "seconds": seconds}))
+                each = (_resident(server) - before) / count / KIB
+            samples.append(Sample(seconds, count, more={"each": each, "seconds": seconds}))
 
 
 def _resident(server: Running) -> int:

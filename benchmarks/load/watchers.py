@@ -21,7 +21,7 @@ PIECE: Final = 256 * 1024
 QUIET: Final = 0.3
 """Seconds without a byte after which everybody has been greeted."""
 GRACE: Final = 2.0
-"""Seconds after the last message for which its deliveries count."""
+"""Seconds after the last message for which its deliveries count; never longer than messages were told."""
 _TIME: Final = re.compile(rb'"arriving":(\d{10,})')
 _UPGRADE: Final = (
     "Upgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -49,22 +49,35 @@ class _Feed:
         if folder is not None:
             self._addresses = [str(path) for path in Path(folder).glob("*.sock")]
 
-    def tell(self, upload: str) -> None:
-        told = {"from": "load", "moves": [[upload, 0, time.monotonic_ns(), None]]}
+    def tell(self, upload: str, sent: int) -> None:
+        told = {"from": "load", "moves": [[upload, 0, sent, None]]}
         for address in self._addresses:
             self._socket.sendto(json.dumps(told).encode(), address)
 
 
 class _Told:
-    def __init__(self) -> None:
+    """Deliveries of what was sent, each once to each subscriber: of an upload that has stopped a server tells once
+    more, with the time of its last move, and in sums times are added up.
+    """
+
+    def __init__(self, subscribers: int) -> None:
+        self._subscribers = subscribers
+        self._owed: dict[int, int] = {}
         self.times: list[float] = []
         self.first: dict[int, int] = {}
         self.last: dict[int, int] = {}
+
+    def expect(self, sent: int) -> None:
+        """A message goes out, with this time in it."""
+        self._owed[sent] = self._subscribers
 
     def take(self, piece: bytes) -> None:
         now = time.monotonic_ns()
         for text in _TIME.findall(piece):
             sent = int(text)
+            if not self._owed.get(sent):
+                continue
+            self._owed[sent] -= 1
             self.times.append((now - sent) / 1e9)
             self.first.setdefault(sent, now)
             self.last[sent] = now
@@ -95,7 +108,7 @@ def watchers(
             each = stack.enter_context(_connect(port, target, stream))
             by_number[each.fileno()] = each
             poll.register(each.fileno(), select.EPOLLIN)
-        told = _Told()
+        told = _Told(count)
 
         def receive(patience: float) -> bool:
             events = poll.poll(max(0.0, patience), 64)
@@ -115,13 +128,17 @@ def watchers(
             return {"seconds": seconds}
         feed = _Feed(port, folder)
         messages = round(rate * seconds)
-        told = _Told()
+        told = _Told(count)
         began = time.monotonic()
         sent = 0
-        while sent < messages or (len(told.times) < messages * count and time.monotonic() - began < seconds + GRACE):
+        while sent < messages or (
+            len(told.times) < messages * count and time.monotonic() - began < seconds + min(GRACE, seconds)
+        ):
             now = time.monotonic() - began
             while sent < messages and sent / rate <= now:
-                feed.tell(uploads[sent % len(uploads)])
+                stamp = time.monotonic_ns()
+                told.expect(stamp)
+                feed.tell(uploads[sent % len(uploads)], stamp)
                 sent += 1
                 receive(0)
             receive(sent / rate - now if sent < messages else 0.05)

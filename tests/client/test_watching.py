@@ -15,7 +15,7 @@ from tests.conftest import StartServer
 from tests.support.process import CommandLine, ServerProcess
 from tests.support.proxy import Proxy
 from tests.support.speaker import Speaker
-from tests.support.waiting import scaled
+from tests.support.waiting import eventually, scaled
 
 pytestmark = pytest.mark.anyio
 
@@ -72,6 +72,53 @@ async def test_nothing_is_missed_over_cut_connections(start_server: StartServer,
     assert seen == list(range(1, 41))
     assert len(lost) >= 3
     assert all(0 <= wait <= 20 for wait in lost)
+
+
+@pytest.mark.rule("L-RECOVER-2")
+async def test_after_a_long_absence_the_gap_is_said_and_the_present_told(
+    start_server: StartServer, tmp_path: Path, holdfast_command: CommandLine
+) -> None:
+    server = start_server("--log-events", "3")
+    with Speaker(server.url) as speaker:
+        created = {speaker.create(10).rpartition("/")[2] for _ in range(6)}
+    server.restart()  # at the start of which the log is trimmed
+
+    async def told(since: holdfast.Place | None) -> list[News]:
+        found: list[News] = []
+        async with holdfast.AsyncClient(state=tmp_path / "state") as client:
+            with anyio.fail_after(scaled(20)):
+                async for news in client.watch(server.url, since=since):
+                    found.append(news)
+                    if news.kind == "synced":
+                        break
+        return found
+
+    now = (await told(None))[-1].place
+    assert now is not None
+    with anyio.fail_after(scaled(20)):
+        found = await told(holdfast.Place(now.epoch, 1))
+        while found[0].kind != "gap":
+            await anyio.sleep(0.05)
+            found = await told(holdfast.Place(now.epoch, 1))
+    assert found[0].payload["reason"] == "trimmed"
+    assert {news.upload for news in found[1:-1]} == created
+    assert [news.kind for news in found[1:]] == ["progress"] * 6 + ["synced"]
+    assert found[-1].place == now
+    for since, reason in ((holdfast.Place("00", 2), "epoch"), (holdfast.Place(now.epoch, 1000), "ahead")):
+        found = await told(since)
+        assert [news.kind for news in found] == ["gap"] + ["progress"] * 6 + ["synced"]
+        assert found[0].payload["reason"] == reason
+    kept = await told(holdfast.Place(now.epoch, 3))
+    assert [news.kind for news in kept if news.kind != "progress"] == ["status"] * 3 + ["synced"]
+    with holdfast_command.started("watch", server.url, "--since", "00-2") as process:
+        said = {"The server cannot tell what happened meanwhile", *created}
+        eventually(lambda: all(each in _told_by(holdfast_command) for each in said), within=20)
+        assert process.poll() is None
+
+
+def _told_by(command: CommandLine) -> str:
+    output = command.home / "output.txt"
+    return output.read_text() if output.exists() else ""
 
 
 async def test_what_cannot_be_watched_is_an_error_at_once(server: ServerProcess, tmp_path: Path) -> None:

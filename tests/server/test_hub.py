@@ -1,0 +1,113 @@
+"""The hub's place in the log, where those who come at the same moment could step on each other.
+
+Rule of this file: nothing is replaced; answers of the catalog are held back, so that what happens rarely happens here.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from tests.support.catalogs import add
+from tests.support.waiting import scaled
+
+from holdfast_protocol.live import Message, parse_topics
+from holdfast_server.auth.principal import EVERYBODY
+from holdfast_server.catalog.sqlite import open_sqlite
+from holdfast_server.live.frames import Frame
+from holdfast_server.live.hub import Hub
+from holdfast_server.settings import Settings
+from holdfast_server.storage.local import LocalStorage
+from holdfast_server.storage.neighbours import Neighbours
+from holdfast_server.uploads.service import Uploads
+
+pytestmark = pytest.mark.anyio
+
+EVERYTHING = Message("subscribe", parse_topics(["all"]))
+
+
+@dataclass
+class Seen:
+    """An outlet that takes everything, and what it took, by type."""
+
+    types: Counter[str] = field(default_factory=Counter)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, told: Sequence[Frame]) -> None:
+        self.types.update(frame.event.split(b"\n", 1)[0].removeprefix(b"event: ").decode() for frame in told)
+
+    async def drained(self) -> None:
+        pass
+
+    def alive(self) -> bool:
+        return True
+
+    def close(self, code: int, reason: str) -> None:
+        pass
+
+    async def until(self, kind: str, count: int) -> None:
+        with anyio.fail_after(scaled(10)):
+            while self.types[kind] < count:  # noqa: ASYNC110 - nobody is told of what is written
+                await anyio.sleep(0.002)
+
+
+class Held:
+    """A catalog that answers where its log ends only while `gate` is open. The answer is that of then."""
+
+    def __init__(self, catalog: Any) -> None:
+        self._catalog = catalog
+        self.gate = anyio.Event()
+        self.gate.set()
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._catalog, name)
+
+    async def event_head(self) -> int:
+        self.asked += 1
+        await self.gate.wait()
+        head: int = await self._catalog.event_head()
+        return head
+
+
+async def asked(held: Held, *, times: int) -> None:
+    with anyio.fail_after(scaled(10)):
+        while held.asked < times:  # noqa: ASYNC110 - nobody is told of who asks
+            await anyio.sleep(0.002)
+
+
+@pytest.mark.rule("L-RECOVER-2")
+async def test_who_comes_late_skips_nothing_that_another_one_waits_for(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path, durability="os")
+    async with open_sqlite(tmp_path / "catalog.sqlite", durability="os") as catalog:
+        held = Held(catalog)
+        uploads = Uploads(held, LocalStorage(tmp_path, "os"), settings)
+        with Neighbours(tmp_path / "live", time.monotonic).there() as neighbours:
+            hub = Hub(uploads, held, neighbours, settings)
+            async with hub.running(), anyio.create_task_group() as tasks:
+                slow, quick = Seen(), Seen()
+                await asked(held, times=1)  # by the hub, which has looked once
+                gate = held.gate = anyio.Event()
+                tasks.start_soon(hub.greet, hub.open(slow, EVERYBODY))
+                await asked(held, times=2)  # it wants to know where the log ends, and waits
+                held.gate = anyio.Event()
+                held.gate.set()
+                subscriber = hub.open(quick, EVERYBODY)
+                await hub.greet(subscriber)
+                await subscriber.subscribe(EVERYTHING)
+                await quick.until("synced", 1)
+                before = held.asked
+                held.gate = gate
+                await add(catalog)
+                await asked(held, times=before + 1)  # the hub has seen that there is something new, and waits as well
+                gate.set()
+                await slow.until("connected", 1)
+                await add(catalog, 2)
+                await quick.until("status", 2)
+                assert quick.types["status"] == 2
