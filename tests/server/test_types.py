@@ -90,9 +90,10 @@ def as_puremagic_says(content: bytes) -> set[tuple[float, str, str]]:
 
 def of_rows(row: puremagic.PureMagic, *, alone: bool) -> bytes:
     """The shortest file that this row is found in, or one that goes on."""
+    match: bytes = row.byte_match
     if row.offset < 0:
-        return bytes(0 if alone else 600) + row.byte_match + bytes(-row.offset - len(row.byte_match))
-    return bytes(row.offset) + row.byte_match + bytes(0 if alone else 600)
+        return bytes(0 if alone else 600) + match + bytes(-row.offset - len(match))
+    return bytes(row.offset) + match + bytes(0 if alone else 600)
 
 
 def test_every_signature_is_found_as_puremagic_finds_it() -> None:
