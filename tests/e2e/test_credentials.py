@@ -298,22 +298,7 @@ def test_a_creation_whose_bytes_do_not_come_loses_to_another(guarded: Guarded) -
             connection = waits.connection
             connection.begin("POST", creation, fields)
             eventually(lambda alice=alice, had=had: listed(alice) != had)  # type: ignore[misc]
-            assert asks.request("POST", creation, fields, b"x").status == 201
-            lost = connection.read()
-            assert (lost.status, lost.json()["code"]) == (403, "not-permitted")
-
-
-@pytest.mark.rule("A-SIGN-4")
-def test_a_creation_whose_bytes_do_not_come_loses_to_another(guarded: Guarded) -> None:
-    """Whichever of the two takes the first one away, it is told what has become of its right, and not of a writer."""
-    fields = {**TUS_BODY, "Upload-Length": "2", "Content-Length": "1"}
-    for _ in range(30):
-        creation = guarded.signed(uses=1).removeprefix(guarded.url)
-        with Speaker(guarded.url) as waits, Speaker(guarded.url) as asks:
-            connection = waits.connection
-            connection.begin("POST", creation, fields)
-            # Whose head comes second takes the right first; asked again, it is the other's that has no bytes.
-            eventually(lambda: asks.request("POST", creation, fields, b"x").status == 201)  # noqa: B023
+            eventually(lambda: asks.request("POST", creation, fields, b"x").status == 201)  # noqa: B023 - it lets go late
             lost = connection.read()
             assert (lost.status, lost.json()["code"]) == (403, "not-permitted")
 

@@ -83,8 +83,7 @@ def check_name(settings: Settings, name: str) -> None:
 
 
 def check_bytes(settings: Settings, name: str, head: bytes) -> None:
-    """Raises ProblemError 422 if a file that begins so is not taken (F-TYPE-2). Takes less than a tenth of a
-    millisecond."""
+    """Raises ProblemError 422 if a file that begins so is not taken (F-TYPE-2)."""
     if not takes(settings, name, head):
         told, taken = _names(sorted(media_types(name, head))), _names(settings.allow_types)
         raise _refused(f"By its first bytes {name} is {told}; this server takes {taken}.")
