@@ -30,7 +30,7 @@ ASKED: Final = 20
 """Requests in one measurement."""
 NOTE: Final = (
     f"Every second granule of a sparse upload of 128 GiB is stored. More than {GRANULES // 2:,} ranges no upload "
-    f"can have (P-CREATE-2). `JSON` is `/api/uploads/{id}` with 1,000 ranges a page. Beside it an upload with one "
+    f"can have (P-CREATE-2). `JSON` is `/api/uploads/{{id}}` with 1,000 ranges a page. Beside it an upload with one "
     "range."
 )
 

@@ -282,6 +282,27 @@ def test_a_creation_is_raced_and_replayed(guarded: Guarded) -> None:
             assert refused.json()["code"] == "not-permitted"
 
 
+def listed(who: Speaker) -> list[str]:
+    """The newest unfinished uploads, by id."""
+    return [each["id"] for each in who.get("/api/uploads?state=receiving").json()["uploads"]]
+
+
+@pytest.mark.rule("A-SIGN-4")
+def test_a_creation_whose_bytes_do_not_come_loses_to_another(guarded: Guarded) -> None:
+    """Whichever of the two takes the first one away, it is told what has become of its right, and not of a writer."""
+    fields = {**TUS_BODY, "Upload-Length": "2", "Content-Length": "1"}
+    for _ in range(30):
+        creation = guarded.signed(uses=1).removeprefix(guarded.url)
+        with As(guarded, "alice") as alice, Speaker(guarded.url) as waits, Speaker(guarded.url) as asks:
+            had = listed(alice)
+            connection = waits.connection
+            connection.begin("POST", creation, fields)
+            eventually(lambda alice=alice, had=had: listed(alice) != had)  # type: ignore[misc]
+            eventually(lambda: asks.request("POST", creation, fields, b"x").status == 201)  # noqa: B023 - it lets go late
+            lost = connection.read()
+            assert (lost.status, lost.json()["code"]) == (403, "not-permitted")
+
+
 @pytest.mark.rule("A-SIGN-4")
 def test_a_lost_answer_costs_no_use(guarded: Guarded) -> None:
     """The client that has not heard of its upload asks again; what it was given first is gone then."""

@@ -1,10 +1,12 @@
 """What a file is, by its name and by its first bytes: `holdfast_server.uploads.types`, by values."""
 
 import io
+import itertools
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import puremagic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.settings import Settings
 from holdfast_server.uploads import types
+from holdfast_server.uploads.signatures import signatures
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01" + bytes(64)
@@ -76,6 +79,44 @@ def test_without_a_signature_the_name_is_believed_if_nothing_speaks_against_it(
 )
 def test_the_extension_is_what_follows_the_last_dot(name: str, extension: str) -> None:
     assert types.extension(name) == extension
+
+
+def as_puremagic_says(content: bytes) -> set[tuple[float, str, str]]:
+    try:
+        return {(each.confidence, each.extension, each.mime_type) for each in puremagic.magic_string(content)}
+    except (puremagic.PureError, ValueError):
+        return set()
+
+
+def of_rows(row: puremagic.PureMagic, *, alone: bool) -> bytes:
+    """The shortest file that this row is found in, or one that goes on."""
+    match: bytes = row.byte_match
+    if row.offset < 0:
+        return bytes(0 if alone else 600) + match + bytes(-row.offset - len(match))
+    return bytes(row.offset) + match + bytes(0 if alone else 600)
+
+
+def test_every_signature_is_found_as_puremagic_finds_it() -> None:
+    rows = [*puremagic.magic_header_array, *puremagic.magic_footer_array]
+    contents = {of_rows(row, alone=alone) for row in rows for alone in (True, False)}
+    for begin, behind in puremagic.multi_part_dict.items():
+        firsts = {of_rows(row, alone=True) for row in rows if row.byte_match == begin and row.offset >= 0}
+        for row, first in itertools.product(behind, firsts):
+            rest = of_rows(row, alone=False)
+            contents.add(first + rest[len(first) :] if row.offset >= 0 else first + rest)
+    for content in contents:
+        assert {tuple(each) for each in signatures(content)} == as_puremagic_says(content), content[:64]
+
+
+@given(
+    st.lists(
+        st.one_of(st.binary(max_size=40), st.sampled_from([row.byte_match for row in puremagic.magic_header_array])),
+        max_size=6,
+    )
+)
+def test_any_bytes_have_the_signatures_that_puremagic_finds(pieces: list[bytes]) -> None:
+    content = b"".join(pieces)
+    assert {tuple(each) for each in signatures(content)} == as_puremagic_says(content)
 
 
 @given(st.text(max_size=20), st.binary(max_size=200))

@@ -172,6 +172,8 @@ class Uploads:
                         raise
                     if who.grant is not None:
                         await core.catalog.release(upload.id)
+                if who.grant is not None and isinstance(error, ProblemError) and error.code == "fenced":
+                    raise spent() from error  # by the one that it is given up for: nobody else knows of it
                 raise
         if upload.length == 0 and not upload.parallel and not upload.partial:
             return await self._completion.complete(upload)

@@ -7,17 +7,15 @@ it: text is any type of text, and a type whose files have a signature must show 
 """
 
 import codecs
-import contextlib
 import fnmatch
 import mimetypes
 import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
-import puremagic
-
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.settings import Settings
+from holdfast_server.uploads.signatures import EXTENSIONS, signatures
 
 HEAD: Final = 40_000
 """Bytes that are looked at: some signatures are behind the first 32 KiB."""
@@ -26,12 +24,11 @@ _TEXT: Final = "text/plain"
 _READ: Final = 4096
 """Bytes that are looked at to see whether they are text."""
 _WEAK: Final = 0.3
-"""Confidence of puremagic: less is a signature of one or two bytes, with which a text may begin."""
+"""Confidence: less is a signature of one or two bytes, with which a text may begin."""
 
 _NOT_IN_TEXT: Final = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _LIKE_TEXT: Final = re.compile(r"text/.+|.+\+(?:xml|json)|application/(?:json|xml|javascript|x-sh|sql|toml|yaml)")
 _BY_NAME: Final = mimetypes.MimeTypes(())  # the table of Python, not that of the machine
-_SIGNED: Final = frozenset(each.extension for each in puremagic.magic_header_array)
 
 
 def extension(name: str) -> str:
@@ -53,15 +50,11 @@ def media_types(name: str, head: bytes) -> frozenset[str]:
     """What the first bytes of a file of this name may be."""
     named, suffix = media_type(name), f".{extension(name)}"
     text = _is_text(head)
-    found = []
-    if head:
-        with contextlib.suppress(puremagic.PureError):
-            found = puremagic.magic_string(head[:HEAD])
-    found = [each for each in found if not (text and each.confidence < _WEAK)]
+    found = [each for each in signatures(head[:HEAD]) if not (text and each.confidence < _WEAK)]
     if found:
         best = max(each.confidence for each in found)
         ties = [each for each in found if each.confidence == best]
-        types = {each.mime_type or UNKNOWN for each in [each for each in ties if each.extension == suffix] or ties}
+        types = {each.media or UNKNOWN for each in [each for each in ties if each.extension == suffix] or ties}
         if "application/xml" in types and named.endswith("+xml"):
             types = {named}
         return frozenset(types)
@@ -69,7 +62,7 @@ def media_types(name: str, head: bytes) -> frozenset[str]:
         return frozenset({named})
     if text:
         return frozenset({_TEXT, named} if _LIKE_TEXT.fullmatch(named) else {_TEXT})
-    return frozenset({UNKNOWN} if suffix in _SIGNED or _LIKE_TEXT.fullmatch(named) else {UNKNOWN, named})
+    return frozenset({UNKNOWN} if suffix in EXTENSIONS or _LIKE_TEXT.fullmatch(named) else {UNKNOWN, named})
 
 
 def _is_text(head: bytes) -> bool:
@@ -90,7 +83,7 @@ def check_name(settings: Settings, name: str) -> None:
 
 
 def check_bytes(settings: Settings, name: str, head: bytes) -> None:
-    """Raises ProblemError 422 if a file that begins so is not taken (F-TYPE-2). Takes up to a millisecond."""
+    """Raises ProblemError 422 if a file that begins so is not taken (F-TYPE-2)."""
     if not takes(settings, name, head):
         told, taken = _names(sorted(media_types(name, head))), _names(settings.allow_types)
         raise _refused(f"By its first bytes {name} is {told}; this server takes {taken}.")
