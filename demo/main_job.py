@@ -299,21 +299,19 @@ def chunk_for(size: int) -> int:
 
 
 def outcome(child: Child, what: str) -> dict[str, Any]:
-    """The final event of a command that has ended. Raises DemoError if it failed."""
+    """How the one transfer of a command that has ended came out. Raises DemoError if it failed."""
     status = child.process.wait()
     for _ in range(100):
-        if child.events and child.events[-1]["event"] in ("done", "failed"):
+        if child.events and child.events[-1]["event"] == "summary":
             break
         time.sleep(0.02)
-    if status != 0 or not child.events or child.events[-1]["event"] != "done":
+    found = [each for each in child.events if each["event"] == "done"]
+    if status != 0 or not found:
         raise DemoError(f"{what} ended with status {status}:\n{child.complaint()}")
-    return child.events[-1]
+    return found[0]
 
 
-class Acts:
-    """The upload in two acts: the server dies, then the client."""
-
-    def __init__(self, screen: Screen, house: Household, server: Server, deadline: Deadline, source: Path) -> None:
+def __init__(self, screen: Screen, house: Household, server: Server, deadline: Deadline, source: Path) -> None:
         self._screen = screen
         self._house = house
         self._server = server

@@ -72,8 +72,21 @@ def test_json_events_end_with_the_facts(make_file: MakeFile, loopback: Loopback,
     )
     assert done.returncode == 0
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {event["event"] for event in events[:-1]} <= {"progress"}
-    last = events[-1]
+    assert {event["event"] for event in events[:-2]} <= {"progress"}
+    summary, last = events[-1], events[-2]
+    assert summary.pop("seconds") >= last["seconds"]
+    assert summary == {
+        "event": "summary",
+        "status": 0,
+        "files": 1,
+        "done": 1,
+        "failed": 0,
+        "left": 0,
+        "accepted": 2 * MIB,
+        "wire": 2 * MIB,
+        "resent": 0,
+        "retries": 0,
+    }
     assert last.pop("seconds") > 0
     assert last == {
         "event": "done",
@@ -231,10 +244,10 @@ def test_ctrl_c_pauses_and_the_same_command_goes_on(
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=scaled(20))
     assert process.returncode == 130
-    assert json.loads(out.splitlines()[-1])["event"] == "paused"
+    assert json.loads(out.splitlines()[-2])["event"] == "paused"
     assert "Run the same command again" in err
     done = holdfast_command.run("upload", str(path), "--to", loopback.url, "--json")
-    last = json.loads(done.stdout.splitlines()[-1])
+    last = json.loads(done.stdout.splitlines()[-2])
     assert (done.returncode, last["event"]) == (0, "done")
     assert (last["bytes_resumed"], last["bytes_resent"]) == (MIB - 65536, 65536)
     assert bytes(loopback.only().data) == path.read_bytes()
@@ -249,7 +262,7 @@ def test_a_killed_upload_goes_on_and_counts_what_was_sent_twice(
         process.kill()
         process.communicate(timeout=scaled(20))
     done = holdfast_command.run("upload", str(path), "--to", loopback.url, "--json")
-    last = json.loads(done.stdout.splitlines()[-1])
+    last = json.loads(done.stdout.splitlines()[-2])
     assert (last["event"], last["bytes_resumed"], last["bytes_sent"], last["bytes_resent"]) == (
         "done",
         MIB - 65536,

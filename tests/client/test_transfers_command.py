@@ -102,7 +102,7 @@ def test_what_a_killed_process_left_goes_on_here(
     assert row["accepted"] <= MIB - 65536
     free.set()
     done = holdfast_command.run("transfers", "resume", row["id"], "--json")
-    last = json.loads(done.stdout.splitlines()[-1])
+    last = json.loads(done.stdout.splitlines()[-2])
     assert (done.returncode, last["event"]) == (0, "done")
     assert last["bytes_resumed"] >= MIB - 65536
     assert bytes(loopback.only().data) == path.read_bytes()
@@ -200,7 +200,7 @@ def test_the_second_takes_over_when_the_first_is_killed(
             free.set()
             status, said = facts(second, holdfast_command)
     assert status == 0
-    last = json.loads(said.splitlines()[-1])
+    last = json.loads(said.splitlines()[-2])
     assert (last["event"], last["url"]) == ("done", f"{loopback.url}/{0:032x}")
     assert last["bytes_resumed"] >= MIB - 65536
     assert bytes(loopback.only().data) == path.read_bytes()

@@ -113,7 +113,7 @@ def test_a_download_goes_on_where_it_stopped(
     assert result.returncode == 0, result.stderr
     assert copy.read_bytes() == data
     assert [p.name for p in copy.parent.iterdir()] == ["copy.bin"]
-    finished = json.loads(result.stdout.splitlines()[-1])
+    finished = json.loads(result.stdout.splitlines()[-2])
     # With a limit each connection writes at most 64 KiB before that is marked, and blocks are whole ones.
     assert finished["bytes_resumed"] >= 32 * MIB - 2 * MIB
     # By both runs together.

@@ -62,7 +62,7 @@ def test_each_run_goes_on(
                 checksum = f"sha-256={sha.hexdigest()}"
                 done = holdfast_command.run(*command[:4], "--checksum", checksum, "--json", within=120)
                 assert done.returncode == 0, done.stderr
-                received = json.loads(done.stdout.splitlines()[-1])["bytes_received"]
+                received = json.loads(done.stdout.splitlines()[-2])["bytes_received"]
             came = proxy.down
     found = hashlib.sha256()
     with target.open("rb") as file:

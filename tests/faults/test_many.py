@@ -113,7 +113,7 @@ def test_a_stream_of_any_length_fits_into_the_same_memory(
         process.kill()
         process.wait()
     assert process.returncode == 0, errors
-    done = json.loads(out.splitlines()[-1])
+    done = json.loads(out.splitlines()[-2])
     assert (done["event"], done["size"], done["bytes_resent"]) == ("done", size, 0)
     peak = int(errors.split()[-1]) * 1024
     assert peak < 120 * MIB

@@ -138,7 +138,7 @@ def upload(command: CommandLine, path: Path, foreign: ForeignServer, *options: s
     """The last event of an upload that goes well."""
     done = command.run("upload", str(path), "--to", foreign.url, "--json", *options)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-2])
 
 
 def same(event: Any, foreign: ForeignServer, path: Path) -> bool:
@@ -244,7 +244,7 @@ def test_standard_input_of_unknown_length(
             check=False,
         )
     assert done.returncode == 0, done.stderr
-    event = json.loads(done.stdout.splitlines()[-1])
+    event = json.loads(done.stdout.splitlines()[-2])
     assert same(event, foreign, path)
     assert (event["size"], event["chunks"]) == (17 * MIB, 3)
 
@@ -350,6 +350,6 @@ def test_standard_input_by_the_draft(
             check=False,
         )
     assert done.returncode == 0, done.stderr
-    event = json.loads(done.stdout.splitlines()[-1])
+    event = json.loads(done.stdout.splitlines()[-2])
     assert same(event, drafted, path)
     assert (event["size"], event["protocol"]) == (17 * MIB, "ietf")

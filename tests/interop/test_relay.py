@@ -111,7 +111,7 @@ def by_holdfast(relay: Relay) -> None:
     other = CommandLine(relay.folder / "other")
     done = other.run("upload", str(relay.file), "--resume", relay.url, "--protocol", "ietf", "--json")
     assert done.returncode == 0, done.stderr
-    event = json.loads(done.stdout.splitlines()[-1])
+    event = json.loads(done.stdout.splitlines()[-2])
     assert (event["protocol"], event["url"]) == ("ietf", relay.url)
     assert event["bytes_sent"] < SIZE
 
@@ -168,7 +168,7 @@ def test_what_the_draft_began_is_finished_in_parallel(relay: Relay) -> None:
     relay.begin(protocol="ietf-draft-05")
     done = relay.command.run("upload", str(relay.file), "--resume", relay.url, "--json")
     assert done.returncode == 0, done.stderr
-    event = json.loads(done.stdout.splitlines()[-1])
+    event = json.loads(done.stdout.splitlines()[-2])
     assert (event["protocol"], event["url"]) == ("parallel", relay.url)
     assert event["bytes_resumed"] >= 3_000_000
     assert relay.whole()

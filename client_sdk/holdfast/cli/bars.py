@@ -58,6 +58,11 @@ class Layout:
         return cls(name, max(0, min(left - 1, LARGEST_BAR)), frozenset(columns))
 
 
+def room_of(console: Console) -> int:
+    """Columns that lines may fill."""
+    return max(1, console.width - MARGIN)
+
+
 class Bars:
     """See Screen."""
 
@@ -109,7 +114,7 @@ class Bars:
             click.echo(line)
 
     def _frame(self) -> RenderableType:
-        width = max(1, self._console.width - MARGIN)
+        width = room_of(self._console)
         layout = Layout.of(width)
         room = max(1, min(2 * SHOWN, self._console.height - 4))
         lines: list[RenderableType] = []
@@ -131,14 +136,14 @@ class Bars:
         state = "paused" if progress.state is State.CANCELLED else str(progress.state)
         moving = progress.state is State.IN_PROGRESS
         columns = {
-            "size": _amount(progress.accepted, progress.size),
+            "size": amount(progress.accepted, progress.size),
             "speed": f"{human(progress.speed)}/s" if moving and progress.speed else "",
             "eta": ("" if progress.eta is None else clock(progress.eta)) if moving else state,
         }
         if progress.state is State.COMPLETED:
             columns["eta"] = f"in {clock(progress.elapsed)}"
         fraction = None if progress.size is None else progress.fraction
-        rows: list[RenderableType] = [_row(layout, name, fraction, columns, waits=not moving)]
+        rows: list[RenderableType] = [row(layout, name, fraction, columns, waits=not moving)]
         if progress.note is not None:
             rows.append(Text(f"  {printable(progress.note)}", style="yellow", no_wrap=True, overflow="ellipsis"))
         if not self._several and len(progress.parts) > 1:
@@ -148,14 +153,14 @@ class Bars:
     def _of_all(self, layout: Layout) -> RenderableType:
         overall = self._overall
         columns = {
-            "size": _amount(overall.accepted, overall.size),
+            "size": amount(overall.accepted, overall.size),
             "speed": f"{human(overall.speed)}/s" if overall.speed else "",
             "eta": "" if overall.eta is None else clock(overall.eta),
         }
         name = f"{overall.done} of {overall.total} done"
         if len(name) > layout.name:
             name = f"{overall.done}/{overall.total}"
-        return _row(layout, name, overall.fraction, columns, style="bold")
+        return row(layout, name, overall.fraction, columns, style="bold")
 
     def _rest(self, shown: int) -> str:
         overall = self._overall
@@ -164,7 +169,7 @@ class Bars:
         return ", ".join(f"{number} {what}" for what, number in numbers.items() if number > 0)
 
 
-def _row(
+def row(
     layout: Layout,
     name: str,
     fraction: float | None,
@@ -173,12 +178,15 @@ def _row(
     style: str = "",
     waits: bool = False,
 ) -> RenderableType:
+    """One line: a name, a bar, a percentage, and those of `columns` for which there is room.
+
+    `fraction` is None for an unknown length, with a bar that moves unless it `waits`.
+    """
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(width=layout.name, no_wrap=True)
     cells: list[RenderableType] = [Text(shortened(printable(name), layout.name), style=style)]
     if layout.bar:
         grid.add_column(width=layout.bar)
-        # Of unknown length: a bar that moves, as long as bytes do.
         total = None if fraction is None and not waits else 1.0
         cells.append(ProgressBar(total=total, completed=fraction or 0.0, width=layout.bar, finished_style="green"))
     grid.add_column(width=PERCENT, no_wrap=True, justify="right")
@@ -193,12 +201,12 @@ def _row(
 
 def _of_part(layout: Layout, part: Part) -> RenderableType:
     size, there = part.end - part.start, part.at - part.start
-    columns = {"size": _amount(there, size), "speed": "", "eta": ""}
-    return _row(layout, f"  at {human(part.start)}", there / size if size else 1.0, columns, style="dim")
+    columns = {"size": amount(there, size), "speed": "", "eta": ""}
+    return row(layout, f"  at {human(part.start)}", there / size if size else 1.0, columns, style="dim")
 
 
-def _amount(there: int, size: int | None) -> str:
-    """`1.1/5.7 MiB`: at most 17 letters below 1 PiB."""
+def amount(there: int, size: int | None) -> str:
+    """How much is there, of how much: `1.1/5.7 MiB`: at most 17 letters below 1 PiB."""
     if size is None:
         return human(there) if there else ""
     number, unit = human(size).split()

@@ -107,12 +107,11 @@ class Sum:
         seconds = time.monotonic() - self.began
         failed = f", {self.failed} failed" if self.failed else ""
         left = f", {self.left} left for another time" if self.left else ""
-        speed = human(self.wire / max(seconds, 0.001))
+        size = f"{human(self.accepted)} in {seconds:.1f} s, {human(self.wire / max(seconds, 0.001))}/s"
+        if not self.wire and self.accepted:
+            size = f"{human(self.accepted)}, all of it there already"
         again = f"; {human(self.resent)} went over the network more than once" if self.resent else ""
-        return (
-            f"{self.done} of {self._total} done{failed}{left}: {human(self.accepted)} in {seconds:.1f} s,"
-            f" {speed}/s{again}"
-        )
+        return f"{self.done} of {self._total} done{failed}{left}: {size}{again}"
 
 
 class Batch(Generic[Result]):

@@ -12,14 +12,15 @@ from typing import Final
 
 import anyio
 import click
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live as RichLive
-from rich.table import Table
 from rich.text import Text
 
+from holdfast.cli import options
+from holdfast.cli.bars import Layout, amount, room_of, row
 from holdfast.cli.running import exit_status
-from holdfast.cli.values import Header
-from holdfast.client import AsyncClient
+from holdfast.cli.screen import clock, human, printable, say
 from holdfast.errors import HoldfastError
 from holdfast.watching import ENDED, News
 from holdfast_protocol.live import Place
@@ -27,7 +28,6 @@ from holdfast_protocol.live import Place
 LINE_EVERY: Final = 5.0
 SHOWN: Final = 20
 """Uploads on the screen."""
-_WIDTH: Final = 24
 _STYLES: Final = {"complete": "green", "failed": "red", "expired": "red", "terminated": "yellow"}
 
 
@@ -37,8 +37,8 @@ _STYLES: Final = {"complete": "green", "failed": "red", "expired": "red", "termi
 @click.option("--project", "projects", multiple=True, help="All uploads of a project; may be repeated.")
 @click.option("--owner", "owners", multiple=True, help="All uploads of an owner; may be repeated.")
 @click.option("--since", help="Go on behind this place (EPOCH-OFFSET), as --json has told it.")
-@click.option("--header", "headers", type=Header(), multiple=True, help="Sent with each request; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on standard output.")
+@options.reaching
 @click.pass_context
 def watch(
     ctx: click.Context,
@@ -47,18 +47,17 @@ def watch(
     projects: tuple[str, ...],
     owners: tuple[str, ...],
     since: str | None,
-    headers: tuple[tuple[str, str], ...],
-    as_json: bool,
+    settings: options.Settings,
 ) -> None:
     """Follow uploads on a server while they happen: all of them, or those that are named.
 
     SERVER is its URL, UPLOAD an id or a URL. With uploads alone it ends when all of them have: with 0 if they are
     complete, else with 1. Otherwise it goes on until Ctrl-C. Lost connections are made again, and nothing is missed.
     """
-    screen = _Json() if as_json else _Bars() if sys.stdout.isatty() else _Lines()
+    screen = _Json() if settings.as_json else _Bars() if sys.stdout.isatty() else _Lines()
     place = None if since is None else Place.parse(since)
     try:
-        failed = anyio.run(_follow, screen, server, uploads, projects, owners, place, dict(headers))
+        failed = anyio.run(_follow, screen, server, uploads, projects, owners, place, settings)
     except HoldfastError as error:
         click.echo(f"holdfast watch: {error}", err=True)
         ctx.exit(exit_status(error))
@@ -74,11 +73,11 @@ async def _follow(
     projects: tuple[str, ...],
     owners: tuple[str, ...],
     since: Place | None,
-    headers: dict[str, str],
+    settings: options.Settings,
 ) -> bool:
     bad: dict[str, bool] = {}
     with screen.shown():
-        async with AsyncClient(headers=headers) as client:
+        async with settings.client() as client:
             news = client.watch(
                 server, *uploads, projects=projects, owners=owners, since=since, max_attempts=None, lost=screen.lost
             )
@@ -107,13 +106,13 @@ class _Lines:
         now = time.monotonic()
         if news.kind == "status" or status != news.status or now - then >= LINE_EVERY:
             self._shown[news.upload] = (now, news.status)
-            click.echo(f"{news.upload} {news.name}: {_sentence(news)}")
+            click.echo(printable(f"{news.upload} {news.name}: {_sentence(news)}"))
 
     def lost(self, error: HoldfastError, wait: float) -> None:
         self.say(f"{error}; trying again in {wait:.1f} s")
 
     def say(self, sentence: str) -> None:
-        click.echo(sentence, err=True)
+        say(sentence)
 
 
 class _Json(_Lines):
@@ -125,40 +124,61 @@ class _Json(_Lines):
 
 
 class _Bars(_Lines):
-    """The uploads that were heard of last, on a terminal."""
+    """On a terminal: a line for each upload that was heard of last, and for good what became of those that ended."""
 
     def __init__(self) -> None:
         super().__init__()
         self._news: dict[str, News] = {}
         self._note = ""
-        self._live = RichLive(get_renderable=self._table, console=Console(), refresh_per_second=8)
+        self._console = Console()
+        self._live = RichLive(get_renderable=self._frame, console=self._console, refresh_per_second=8)
 
     def shown(self) -> AbstractContextManager[object]:
         return self._live
 
     def show(self, news: News) -> None:
         self._note = "It is not known what happened meanwhile." if news.kind == "gap" else ""
-        if news.upload is not None:
-            self._news.pop(news.upload, None)
+        if news.upload is None:
+            return
+        self._news.pop(news.upload, None)
+        if not news.ended:
             self._news[news.upload] = news
-            while len(self._news) > SHOWN:
-                ended = next((upload for upload, each in self._news.items() if each.ended), next(iter(self._news)))
-                del self._news[ended]
+            return
+        line = Text(
+            printable(f"{news.upload} {news.name}: {_sentence(news)}"), style=_STYLES.get(news.status or "", "")
+        )
+        self._console.print(line, soft_wrap=True)
 
     def say(self, sentence: str) -> None:
         self._note = sentence
 
-    def _table(self) -> Table:
-        table = Table.grid(padding=(0, 2))
-        for upload in sorted(self._news):
-            news = self._news[upload]
-            done = round(_WIDTH * (news.fraction or 0.0))
-            bar = Text("━" * done, style=_STYLES.get(news.status or "", "cyan"))
-            bar.append("━" * (_WIDTH - done), style="bright_black")
-            table.add_row(upload[:8], news.name[:32], bar, _sentence(news))
+    def _frame(self) -> RenderableType:
+        width = room_of(self._console)
+        layout = Layout.of(width)
+        all_news = list(self._news.values())  # the frame is drawn in another thread
+        # Of those that were heard of last; among themselves they do not change places.
+        room = max(1, min(SHOWN, self._console.height - 4))
+        lines = [_bar(layout, news) for news in sorted(all_news[-room:], key=lambda news: news.upload or "")]
+        if len(all_news) > room:
+            lines.append(_remark(f"{len(all_news) - room} more, not heard of as lately", "dim"))
         if self._note:
-            table.add_row("", Text(self._note, style="yellow"))
-        return table
+            lines.append(_remark(self._note, "yellow"))
+        return Constrain(Group(*lines), width)
+
+
+def _bar(layout: Layout, news: News) -> RenderableType:
+    speed, received = news.speed, news.payload.get("received")
+    state = "waits" if news.status == "receiving" else news.status or ""
+    columns = {
+        "size": "" if received is None else amount(received, news.payload.get("length")),
+        "speed": f"{human(speed)}/s" if speed else "",
+        "eta": state if news.eta is None else clock(news.eta),
+    }
+    return row(layout, news.name or news.upload or "", news.fraction, columns, waits=not speed)
+
+
+def _remark(sentence: str, style: str) -> RenderableType:
+    return Text(printable(sentence), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def _sentence(news: News) -> str:
@@ -166,9 +186,9 @@ def _sentence(news: News) -> str:
         return news.message
     parts = [] if news.fraction is None else [f"{news.fraction:.1%}"]
     if news.speed:
-        parts.append(f"{news.speed / 1e6:.1f} MB/s")
+        parts.append(f"{human(news.speed)}/s")
     if news.eta is not None:
-        parts.append(f"{news.eta:.0f} s left")
+        parts.append(f"{clock(news.eta)} to go")
     if news.payload.get("errors"):
         parts.append(f"{news.payload['errors']} failed requests")
     if not news.speed:
