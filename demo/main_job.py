@@ -305,13 +305,16 @@ def outcome(child: Child, what: str) -> dict[str, Any]:
         if child.events and child.events[-1]["event"] == "summary":
             break
         time.sleep(0.02)
-    found = [each for each in child.events if each["event"] == "done"]
-    if status != 0 or not found:
+    done = [each for each in child.events if each["event"] == "done"]
+    if status != 0 or not done:
         raise DemoError(f"{what} ended with status {status}:\n{child.complaint()}")
-    return found[0]
+    return done[0]
 
 
-def __init__(self, screen: Screen, house: Household, server: Server, deadline: Deadline, source: Path) -> None:
+class Acts:
+    """The upload in two acts: the server dies, then the client."""
+
+    def __init__(self, screen: Screen, house: Household, server: Server, deadline: Deadline, source: Path) -> None:
         self._screen = screen
         self._house = house
         self._server = server

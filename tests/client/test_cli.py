@@ -12,8 +12,32 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from holdfast import AsyncClient, Transfer
 from holdfast.cli import main
+from holdfast.cli.jobs import Job
+from holdfast.cli.options import Settings
+from holdfast.cli.running import Batch
 from holdfast.cli.values import Size
+from holdfast.errors import (
+    BrokenProtocol,
+    ConnectionFailed,
+    HoldfastError,
+    NotAuthorized,
+    ServerFull,
+    ServerRefused,
+    ServerUnavailable,
+    SourceChanged,
+    SourceUnreadable,
+    Stalled,
+    TargetExists,
+    TargetUnwritable,
+    TransferBusy,
+    TransferCancelled,
+    UploadGone,
+    VerificationFailed,
+)
+from holdfast.planner import RateLimit, Share
+from holdfast.progress import Tracker
 from holdfast_protocol.digest import digest
 from tests.client.loopback import Loopback
 from tests.support.process import CommandLine, environment
@@ -110,7 +134,10 @@ def test_json_events_end_with_the_facts(make_file: MakeFile, loopback: Loopback,
     ("order", "status", "sentence"),
     [
         ({"method": "POST", "kind": "answer", "status": 401}, 4, "give a token"),
+        ({"method": "POST", "kind": "answer", "status": 404}, 4, "check the URL"),
         ({"method": "POST", "kind": "answer", "status": 413, "code": "upload-too-large"}, 4, "refused (413)"),
+        ({"method": "POST", "kind": "answer", "status": 507, "code": "insufficient-storage", "times": 9}, 4,
+         "has no room for it"),
         ({"method": "POST", "kind": "answer", "status": 500, "times": 9}, 1, "gave up after 2 attempts"),
         ({"method": "PATCH", "kind": "answer", "status": 422, "code": "upload-digest-mismatch",
           "when": lambda seen: not seen.is_chunk}, 3, "nothing was published"),
@@ -147,6 +174,42 @@ def test_a_file_that_is_not_there_fails_and_the_others_go(
 
 
 @pytest.mark.parametrize(
+    ("errors", "status"),
+    [
+        ((), 0),
+        ((SourceUnreadable("x"), TargetUnwritable("x"), SourceChanged("x"), TargetExists("x"), TransferBusy("x")), 1),
+        ((ConnectionFailed("x"), Stalled("x"), BrokenProtocol("x"), TransferCancelled("x")), 1),
+        ((ServerUnavailable("x", status=503),), 1),
+        ((VerificationFailed("x"),), 3),
+        ((NotAuthorized("x", status=401), UploadGone("x", status=404), ServerFull("x", status=507)), 4),
+        ((ServerRefused("x", status=413),), 4),
+        ((ConnectionFailed("x"), ServerFull("x", status=507)), 4),
+        ((VerificationFailed("x"), ServerFull("x", status=507), ConnectionFailed("x")), 3),
+    ],
+)
+def test_of_several_failures_the_worst_has_the_exit_status(
+    errors: tuple[HoldfastError, ...], status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The table in docs/transfers.md."""
+    monkeypatch.setenv("HOLDFAST_STATE", str(tmp_path / "state"))
+
+    def start(client: AsyncClient, job: Job) -> Transfer[str]:
+        async def work() -> str:
+            if job.name == "good":
+                return "done"
+            raise errors[int(job.name)]
+
+        limit = RateLimit(None, lambda: 0.0)
+        transfer = Transfer("upload", job.name, Tracker(lambda: 0.0), work, share=Share(0, limit), limit=limit)
+        client.queue.start(transfer)
+        return transfer
+
+    jobs = [Job("good"), *(Job(str(number)) for number in range(len(errors)))]
+    settings = Settings(quiet=True, retries=0)
+    assert Batch(jobs, start, str, lambda name, result: {}, settings=settings).run() == status
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ["upload"],
@@ -166,6 +229,11 @@ def test_a_file_that_is_not_there_fails_and_the_others_go(
         ["download", "http://127.0.0.1:1/a", "-o", "x", "-d", "y"],
         ["download", "http://127.0.0.1:1/a", "http://127.0.0.1:1/b", "-o", "x"],
         ["download", "http://127.0.0.1:1/a", "--checksum", "sha-256=00"],
+        ["upload", "file", "--to", "http://127.0.0.1:1/files", "--connections", "0"],
+        ["upload", "file", "--to", "http://127.0.0.1:1/files", "--transfers", "0"],
+        ["upload", "file", "--to", "http://127.0.0.1:1/files", "--proxy", "gopher://host"],
+        ["upload", "file", "--to", "http://127.0.0.1:1/files", "--cacert", "no-such-file.pem"],
+        ["download", "http://127.0.0.1:1/a", "--cacert", __file__],
         ["nonsense"],
     ],
     ids=lambda arguments: " ".join(arguments),

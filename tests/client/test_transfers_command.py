@@ -216,3 +216,23 @@ def test_a_journal_of_a_newer_version_is_left_alone(holdfast_command: CommandLin
     assert (done.returncode, done.stdout) == (1, "")
     assert "newer version" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_token_of_the_environment_is_as_good_as_the_header_that_is_not_kept(
+    make_file: MakeFile, loopback: Loopback, holdfast_command: CommandLine
+) -> None:
+    """One that is meant for another host is not."""
+    path = make_file(1000)
+    loopback.order("POST", "answer", status=401, times=1)
+    words = ["upload", str(path), "--to", loopback.url, "--retries", "0"]
+    assert holdfast_command.run(*words, "--header", "Authorization: Bearer old").returncode == 4
+    without = holdfast_command.run("transfers", "retry", "--all")
+    assert without.returncode == 1
+    assert "HOLDFAST_TOKEN" in without.stderr
+    token = {"HOLDFAST_TOKEN": "n3w", "HOLDFAST_TOKEN_HOST": "elsewhere.example"}
+    assert holdfast_command.run("transfers", "retry", "--all", variables=token).returncode == 1
+    broken = holdfast_command.run("transfers", "retry", "--all", variables={"HOLDFAST_TOKEN": "two words"})
+    assert (broken.returncode, "Traceback" in broken.stderr) == (2, False)
+    again = holdfast_command.run("transfers", "retry", "--all", variables={"HOLDFAST_TOKEN": "n3w"})
+    assert (again.returncode, again.stdout) == (0, f"{loopback.url}/{0:032x}\n")
+    assert loopback.requests("POST")[-1].fields["authorization"] == "Bearer n3w"

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -246,14 +246,17 @@ class CommandLine:
         home.mkdir(parents=True, exist_ok=True)
         self._command = [sys.executable, "-c", "import sys; from holdfast.cli import main; sys.exit(main())"]
 
-    def run(self, *arguments: str, within: float = 60.0) -> "subprocess.CompletedProcess[str]":
-        """Run it to its end; raises TimeoutExpired after `within` seconds (scaled)."""
+    def run(
+        self, *arguments: str, within: float = 60.0, variables: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run it to its end; raises TimeoutExpired after `within` seconds (scaled). `variables` of the environment go
+        before the others."""
         return subprocess.run(
             [*self._command, *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            env=environment(self.home),
+            env=environment(self.home) | dict(variables or {}),
             timeout=scaled(within),
             check=False,
         )

@@ -144,19 +144,18 @@ class Batch(Generic[Result]):
         self._status = 0
         self._live: set[Transfer[Result]] = set()
         self._left = anyio.Event()
-        self._wrong: UsageError | None = None
+        self._broken: HoldfastError | None = None
         self._ended: dict[int, Result | None] = {}
         self._told = 0
 
     def run(self, *, override_method: bool = False) -> int:
         """Blocks until all of them have ended; the exit status."""
         show_warnings(self._screen.say)
-        try:
-            anyio.run(self._main, self._settings.client(override_method=override_method))
-        except UsageError as error:
-            raise click.UsageError(error.message) from error
-        except HoldfastError as error:
-            self._failed(None, error)
+        anyio.run(self._main, self._settings.client(override_method=override_method))
+        if isinstance(self._broken, UsageError):
+            raise click.UsageError(self._broken.message) from self._broken
+        if self._broken is not None:
+            self._failed(None, self._broken)
         status = PAUSED if self._paused else self._status
         if self._settings.as_json:
             emit(self._sum.event(status))
@@ -164,32 +163,36 @@ class Batch(Generic[Result]):
             if len(self._jobs) > 1:
                 self._screen.say(str(self._sum))
             elif self._sum.done and self._sum.resent:
-                self._screen.say(
-                    f"{self._jobs[0].shown}: {human(self._sum.resent)} of it went over the network more than once"
-                )
+                resent = f"{human(self._sum.resent)} of it went over the network more than once"
+                self._screen.say(f"{self._jobs[0].shown}: {resent}")
         if self._paused and any(job.name != "-" for job in self._jobs):
             self._screen.say("Paused: what was done is kept. Run the same command again to go on.")
         return status
 
     async def _main(self, client: AsyncClient) -> None:
-        at_once = AHEAD * self._settings.transfers
         with self._screen:
-            async with client, anyio.create_task_group() as beside:
+            # Ctrl-C is heard until the client has put everything away.
+            async with anyio.create_task_group() as beside:
                 beside.start_soon(self._signals)
                 beside.start_soon(self._look)
-                async with anyio.create_task_group() as group:
-                    for index in sorted(range(len(self._jobs)), key=lambda index: self._jobs[index].priority):
-                        await self._room(at_once)
-                        if self._paused:
-                            break
-                        self._begin(client, index, group)
-                        if self._wrong is not None:
-                            self._stop()
-                            break
+                try:
+                    async with client, anyio.create_task_group() as group:
+                        await self._begin_all(client, group)
+                except HoldfastError as error:
+                    self._broken = error
                 beside.cancel_scope.cancel()
             self._screen.show_all(self._sum.overall())
-        if self._wrong is not None:
-            raise self._wrong
+
+    async def _begin_all(self, client: AsyncClient, group: TaskGroup) -> None:
+        at_once = AHEAD * self._settings.transfers
+        for index in sorted(range(len(self._jobs)), key=lambda index: self._jobs[index].priority):
+            await self._room(at_once)
+            if self._paused:
+                return
+            self._begin(client, index, group)
+            if self._broken is not None:
+                self._stop()
+                return
 
     async def _look(self) -> None:
         while True:
@@ -211,7 +214,7 @@ class Batch(Generic[Result]):
             transfer = self._start(client, job)
         except UsageError as error:
             if not job.alone:
-                self._wrong = error
+                self._broken = error
                 return
             self._failed(job.shown, error)
             self._tell(index, None)
