@@ -84,7 +84,21 @@ def _absent(name: str, reason: str) -> click.Command:
     )
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+EXIT_STATUS: Final = """\b
+Exit status:
+  0    all done
+  1    a transfer failed: the network, a file, or the server for now
+  2    the command line makes no sense; nothing was transferred
+  3    what arrived is not what it must be (a digest, a length)
+  4    the server refused: credentials, size, room, nothing there
+  130  paused by Ctrl-C; the same command goes on
+"""
+"""The same table is in docs/transfers.md."""
+
+
+@click.group(
+    cls=Commands, epilog=EXIT_STATUS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(package_name="holdfast", prog_name="holdfast")
 def main() -> None:
     """Resumable uploads and downloads for large files over bad networks."""

@@ -40,6 +40,7 @@ LISTED: Final = (
     "-n",
     "--segments",
     type=CONNECTIONS,
+    metavar="N",
     help="Connections for one file, 1 to 64, to each server; as many as pay if not given.",
 )
 @click.option("--checksum", type=HexDigest(), help="What the file must have: sha-256=HEX; for one URL.")

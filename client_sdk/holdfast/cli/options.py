@@ -71,6 +71,7 @@ def max_attempts(command: Command) -> Command:
     return click.option(
         "--max-attempts",
         type=click.IntRange(1),
+        metavar="N",
         default=10,
         show_default=True,
         help="Failures in a row without progress before giving up.",
@@ -79,13 +80,16 @@ def max_attempts(command: Command) -> Command:
 
 def priority(command: Command) -> Command:
     """It is of one file, and the same for both directions."""
-    return click.option("--priority", type=int, default=0, show_default=True, help="Lower numbers go first.")(command)
+    return click.option(
+        "--priority", type=int, metavar="N", default=0, show_default=True, help="Lower numbers go first."
+    )(command)
 
 
 repeating: Final[Sequence[Option]] = (
     click.option(
         "--retries",
         type=click.IntRange(0),
+        metavar="N",
         default=2,
         show_default=True,
         help="How often a transfer that gave up is begun again, if it may go better then.",
@@ -126,6 +130,7 @@ limits: Final[Sequence[Option]] = (
     click.option(
         "--transfers",
         type=click.IntRange(1),
+        metavar="N",
         default=TRANSFERS,
         show_default=True,
         help="Files on their way at once.",
@@ -133,6 +138,7 @@ limits: Final[Sequence[Option]] = (
     click.option(
         "--connections",
         type=click.IntRange(1),
+        metavar="N",
         help="Connections for all files together; as many as pay if not given, at most 16 for each server.",
     ),
 )

@@ -41,6 +41,7 @@ PER_FILE: Final = frozenset(
 @click.option(
     "--concurrency",
     type=Auto(click.IntRange(1, MAX_CONCURRENCY)),
+    metavar="auto|N",
     default="auto",
     show_default=True,
     help="Connections for one file, auto or 1 to 64.",
