@@ -11,6 +11,7 @@ import pytest
 from holdfast import AsyncClient, RetryPolicy, Timeouts
 from holdfast.discovery import DISCOVERIES
 from holdfast.limiter import BUDGET
+from tests.client.draft_loopback import DraftLoopback
 from tests.client.face import ClientFace
 from tests.client.loopback import Loopback
 
@@ -46,6 +47,12 @@ def loopback() -> Iterator[Loopback]:
 @pytest.fixture
 def tus_only() -> Iterator[Loopback]:
     with Loopback(parallel=False) as server:
+        yield server
+
+
+@pytest.fixture
+def draft() -> Iterator[DraftLoopback]:
+    with DraftLoopback() as server:
         yield server
 
 

@@ -5,6 +5,10 @@ refuses all others; orders and records are those of `Loopback`. What a draft ser
 whether the upload is complete) it leaves out when it is told to.
 """
 
+import hashlib
+from pathlib import Path
+
+from holdfast import UploadResult
 from holdfast_protocol.digest import digest
 from holdfast_protocol.fields import parse_digests
 from holdfast_protocol.problem import ProblemError
@@ -127,3 +131,23 @@ class DraftHandler(Handler):
             return 204, {}, b""
         fields = {"Upload-Offset": str(kept.stored.prefix), **self._completeness(seen, kept.complete)}
         return 204, fields | self._limit(), b""
+
+
+def same(result: UploadResult, loopback: Loopback, path: Path) -> bool:
+    content = path.read_bytes()
+    kept = loopback.uploads[result.url.rpartition("/")[2]]
+    whole = bytes(kept.data) == content and result.digest.value == hashlib.sha256(content).digest()
+    return whole and kept.complete and result.protocol == "ietf"
+
+
+def methods(loopback: Loopback) -> list[str]:
+    return [seen.method for seen in loopback.seen]
+
+
+def lengths(loopback: Loopback) -> list[int]:
+    return [seen.length for seen in loopback.requests("PATCH")]
+
+
+def completeness(seen: Seen) -> str | None:
+    """In the words of all versions but 3."""
+    return seen.fields.get("upload-complete")

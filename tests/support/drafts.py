@@ -4,10 +4,16 @@ Rule of this file: what a version says on the wire is spelled here once, by hand
 taken from the package under test.
 """
 
+import pytest
+
+from tests.support.speaker import Speaker
 from tests.support.wire import Answer
 
 VERSIONS = (3, 5, 6, 8, 9)
+EVERY_VERSION = pytest.mark.parametrize("version", VERSIONS)
 NEWEST = 9
+LONGEST = 999_999_999_999_999
+"""Bytes; the largest length that there is."""
 PARTIAL = "application/partial-upload"
 IANA = "https://iana.org/assignments/http-problem-types#"
 
@@ -59,3 +65,30 @@ def chunked(*pieces: bytes, last: bool = True) -> bytes:
 def _with(fields: dict[str, str], other: dict[str, str]) -> dict[str, str]:
     fields.update({name.replace("_", "-"): value for name, value in other.items()})
     return {name: value for name, value in fields.items() if value}
+
+
+def post(speaker: Speaker, complete: bool, body: bytes = b"", version: int | None = NEWEST, **other: str) -> Answer:
+    return speaker.request("POST", speaker.files, create(complete, version, **other), body)
+
+
+def careful(speaker: Speaker, length: int, version: int | None = NEWEST) -> str:
+    """An upload created without a body, which must succeed; its URL."""
+    answer = post(speaker, False, version=version, Upload_Length=str(length))
+    assert answer.status == 201, answer
+    return speaker.url + answer["location"]
+
+
+def patch(
+    speaker: Speaker,
+    url: str,
+    offset: int,
+    body: bytes,
+    complete: bool,
+    version: int | None = NEWEST,
+    **other: str,
+) -> Answer:
+    return speaker.request("PATCH", url, append(offset, complete, version, **other), body)
+
+
+def ask(speaker: Speaker, url: str, version: int | None = NEWEST) -> Answer:
+    return speaker.request("HEAD", url, version_field(version))
