@@ -44,14 +44,14 @@ class Sum:
         self._total = len(jobs)
         self._looks: dict[int, Progress] = {}
         self._ended_bytes = 0
-        self.began = time.monotonic()
-        self._meter = Meter(self.began)
+        self._began = time.monotonic()
+        self._meter = Meter(self._began)
         self._countdown = Countdown()
-        self.done = 0
-        self.failed = 0
-        self.wire = 0
-        self.resent = 0
-        self.retries = 0
+        self.done: int = 0
+        self.failed: int = 0
+        self.wire: int = 0
+        self.resent: int = 0
+        self.retries: int = 0
 
     @property
     def accepted(self) -> int:
@@ -100,11 +100,11 @@ class Sum:
             "wire": self.wire,
             "resent": self.resent,
             "retries": self.retries,
-            "seconds": round(time.monotonic() - self.began, 3),
+            "seconds": round(time.monotonic() - self._began, 3),
         }
 
     def __str__(self) -> str:
-        seconds = time.monotonic() - self.began
+        seconds = time.monotonic() - self._began
         failed = f", {self.failed} failed" if self.failed else ""
         left = f", {self.left} left for another time" if self.left else ""
         size = f"{human(self.accepted)} in {seconds:.1f} s, {human(self.wire / max(seconds, 0.001))}/s"
