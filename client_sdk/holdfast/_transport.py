@@ -28,7 +28,7 @@ from anyio import to_thread
 from holdfast._wire import WRITTEN, Network, Sent, Sink, Wire
 from holdfast.clock import SYSTEM, Clock
 from holdfast.credentials import Key, Keyring, Login
-from holdfast.errors import BrokenProtocol, ConnectionFailed, Stalled, UsageError
+from holdfast.errors import BrokenProtocol, ConnectionFailed, ServerUntrusted, Stalled, UsageError
 from holdfast.limiter import Crowd, Direction, Limiter, Limiters, Origin
 from holdfast.outcome import from_refusal
 from holdfast.planner import Share
@@ -495,10 +495,28 @@ def _where(request: httpx.Request) -> str:
     return f"{request.url.host}:{request.url.port or {'http': 80}.get(request.url.scheme, 443)}"
 
 
-def _connection_error(error: httpx.HTTPError, request: httpx.Request) -> ConnectionFailed | BrokenProtocol:
+def untrusted(where: str, error: BaseException) -> ServerUntrusted | None:
+    """Ours, if this one came of a certificate that was looked at."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return None
+    return ServerUntrusted(
+        f"the certificate of {where} cannot be relied on ({cause.verify_message}); check the address, or name the"
+        " authority that it is of (--cacert FILE, verify=)"
+    )
+
+
+def _connection_error(
+    error: httpx.HTTPError, request: httpx.Request
+) -> ConnectionFailed | BrokenProtocol | ServerUntrusted:
     """Ours for one of httpx's."""
     where = _where(request)
     reason = str(error) or type(error).__name__
+    distrust = untrusted(where, error)
+    if distrust is not None:
+        return distrust
     match error:
         case httpx.ConnectTimeout():
             return Stalled(f"no connection to {where} in time; is the address right and the network up?")

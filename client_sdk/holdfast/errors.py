@@ -10,6 +10,7 @@
     ├── TransferCancelled            cancelled            no   `cancel()` was called; the journal keeps what is done
     ├── VerificationFailed           verification-failed  no   the bytes do not have the digest they must have
     ├── BrokenProtocol               broken-protocol      no   an answer does not follow the protocol
+    ├── ServerUntrusted              server-untrusted     no   its certificate is not one to rely on
     ├── ConnectionFailed             connection-failed    yes  no connection, or it broke
     │   └── Stalled                  stalled              yes  no bytes either way for too long
     └── ServerRefused                the server's code    no   the server said no
@@ -127,6 +128,13 @@ class BrokenProtocol(HoldfastError):
 
     code = "broken-protocol"
     verdict = "not tried again: the server has to be mended first"
+
+
+class ServerUntrusted(HoldfastError):
+    """The certificate of the server is of nobody who is trusted here, of another host, or not valid now."""
+
+    code = "server-untrusted"
+    verdict = "not tried again: it needs another certificate, or an authority that is trusted here"
 
 
 class ConnectionFailed(HoldfastError):

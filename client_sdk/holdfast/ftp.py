@@ -25,7 +25,7 @@ import anyio
 from aioftp.common import SSLSessionBoundContext
 from anyio import to_thread
 
-from holdfast._transport import Timeouts
+from holdfast._transport import Timeouts, untrusted
 from holdfast._wire import Sink
 from holdfast.credentials import Login, netrc_login
 from holdfast.errors import ConnectionFailed, HoldfastError, NotAuthorized, Stalled, UploadGone, UsageError
@@ -231,7 +231,9 @@ class FtpRemote:
         if isinstance(failure, TimeoutError):
             return Stalled(f"no answer from {where} in time")
         if isinstance(failure, ssl.SSLError):
-            return ConnectionFailed(f"no secure connection to {where} ({failure.reason or failure})")
+            return untrusted(where, failure) or ConnectionFailed(
+                f"no secure connection to {where} ({failure.reason or failure})"
+            )
         return ConnectionFailed(f"the connection to {where} broke or was not made ({failure})")
 
 

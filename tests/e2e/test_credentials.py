@@ -377,8 +377,9 @@ def serving(home: Path, *options: str) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_over_tls(tmp_path: Path, workers: str) -> None:
-    """Large enough for the roads that would lend a plain connection."""
+def test_over_tls(tmp_path: Path, workers: str, holdfast_command: CommandLine) -> None:
+    """Large enough for the roads that would lend a plain connection; and who does not trust the server sends nothing,
+    and does not ask again."""
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
@@ -402,6 +403,14 @@ def test_over_tls(tmp_path: Path, workers: str) -> None:
             plain.request("GET", "/health/ready")
             with pytest.raises((http.client.HTTPException, OSError)):
                 plain.getresponse()
+        (tmp_path / "film.mkv").write_bytes(b"film")
+        words = ("upload", str(tmp_path / "film.mkv"), "--to", f"{url}/files")
+        distrusted = holdfast_command.run(*words)
+        assert distrusted.returncode == 1
+        assert "the certificate of" in distrusted.stderr
+        assert "attempt" not in distrusted.stderr
+        trusted = holdfast_command.run(*words, "--cacert", str(certificate))
+        assert (trusted.returncode, trusted.stdout.startswith(f"{url}/files/")) == (0, True)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
