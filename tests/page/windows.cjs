@@ -66,6 +66,8 @@ async function main() {
         pages.set(command.window, page)
         await page.addInitScript(() => {
           globalThis.violations = []
+          globalThis.drops = 0
+          addEventListener('drop', () => (globalThis.drops += 1), { capture: true })
           addEventListener('securitypolicyviolation', (event) => {
             globalThis.violations.push(`${event.effectiveDirective}: ${event.blockedURI} ${event.sourceFile}`)
           })

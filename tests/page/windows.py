@@ -3,6 +3,7 @@
 Rule of this file: what a test knows of the page is what somebody in front of it sees: text, roles, pictures.
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,14 @@ class Window:
         self._do("the end of the window", close=True)
 
     def drop(self, *files: Path) -> None:
-        self._do("a drop", drop=[str(file) for file in files])
+        """Drag them in from outside; again, as a user would, if the browser was too busy to take it for a drop."""
+        before = self.look("drops")
+        for _ in range(3):
+            self._do("a drop", drop=[str(file) for file in files])
+            with contextlib.suppress(AssertionError):
+                eventually(lambda: self.look("drops") > before, within=10)
+                return
+        raise AssertionError("the page has heard of no drop")
 
     def choose(self, *files: Path, into: str = "#files") -> None:
         self._do("a choice of files", choose=[str(file) for file in files], into=into)
@@ -105,7 +113,7 @@ class Window:
         try:
             eventually(probe, within=within, every=every, what=what)
         except AssertionError as error:
-            error.add_note(f"window {self.name}: {self.text('body')}")
+            error.add_note(f"window {self.name}, {self.look('drops')} drops: {self.text('body')}")
             raise
 
     def opens(self, dialog: str) -> None:

@@ -29,8 +29,8 @@ serve(prog_name="holdfast serve")
 
 
 def environment(home: Path) -> dict[str, str]:
-    """The environment of a child: the same packages as here, no settings of the user, its own home folder."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HOLDFAST_", "XDG_", "PYTHON"))}
+    """The environment of a child: the same packages as here, no settings of the user or a CI, its own home folder."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("HOLDFAST_", "XDG_", "PYTHON")) and k != "CI"}
     return {
         **kept,
         "HOME": str(home),

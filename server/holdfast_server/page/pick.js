@@ -10,9 +10,15 @@ export function dropped(transfer) {
   return unfold(found)
 }
 
+/** Null if there is none, or not in two seconds: it is of use after a reload, and the file is here without it. */
+function soon(asked) {
+  const patience = new Promise((resolve) => setTimeout(resolve, 2000, null))
+  return Promise.race([Promise.resolve(asked).catch(() => null), patience])
+}
+
 async function* unfold(found) {
   for (const [asked, entry, file] of found) {
-    const handle = await Promise.resolve(asked).catch(() => null)
+    const handle = await soon(asked)
     if (handle) yield* fromHandle(handle)
     else if (entry?.isDirectory) yield* fromEntry(entry)
     else if (file) yield { file, path: file.name, handle: null }
