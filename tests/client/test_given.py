@@ -7,6 +7,7 @@ import io
 import os
 import random
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -190,13 +191,22 @@ def test_a_file_that_was_replaced_is_still_the_one_that_is_open(tmp_path: Path) 
 
 
 async def test_a_file_that_is_closed_too_early_is_named(
-    make_client: MakeClient, loopback: Loopback, tmp_path: Path
+    make_client: MakeClient, both: Loopback, tmp_path: Path
 ) -> None:
-    async with make_client() as client:
+    closed = threading.Event()
+
+    def waits() -> Iterator[bytes]:
+        closed.wait(10)
+        yield b"one"
+
+    async with make_client(transfers=1) as client:
+        first = client.upload(waits(), both.url)
         with stored(bytes(100), tmp_path).open("rb") as file:
-            transfer = client.upload(file, loopback.url)
+            transfer = client.upload(file, both.url)
+        closed.set()
         with pytest.raises(holdfast.SourceUnreadable, match="keep it open"):
             await transfer
+        await first
 
 
 class Shrinking(io.BytesIO):
