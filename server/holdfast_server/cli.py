@@ -35,6 +35,7 @@ from uvicorn.supervisors import Multiprocess
 from holdfast_server.app import create_app
 from holdfast_server.auth.chain import authority_of
 from holdfast_server.http.doors import Doors
+from holdfast_server.http.hosts import ANY
 from holdfast_server.http.proxies import networks
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
 from holdfast_server.http.websocket import WebSocketProtocol
@@ -108,6 +109,19 @@ class BaseURL(click.ParamType[str]):
         if match is None:
             self.fail(f"{value!r} is no address; write it as https://files.example.org.", param, ctx)
         return match[1]
+
+
+class HostName(click.ParamType[str]):
+    """`nas.example.org`, or `*`; no port, since a name is good on every one."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if str(value) != ANY and not re.fullmatch(r"[A-Za-z0-9._-]+", str(value)):
+            self.fail(
+                f"{value!r} is no name of a host; write it as nas.example.org, without scheme and port.", param, ctx
+            )
+        return str(value)
 
 
 class Duration(click.ParamType[float]):
@@ -187,6 +201,14 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
     "--public-url",
     type=BaseURL(),
     help="Where clients reach this server, as https://files.example.org; Location is absolute then.",
+)
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    type=HostName(),
+    help="A name by which this server may be asked where nobody has to say who he is, as nas.example.org; * for all. "
+    "Addresses, localhost and the names of --host and --public-url may always. Can be given several times.",
 )
 @click.option(
     "--progress-rate",
@@ -296,6 +318,7 @@ def serve(
 ) -> None:
     """Run the upload server."""
     settings = _settings(values)
+    settings = dataclasses.replace(settings, allowed_hosts=(*settings.allowed_hosts, host))
     _check_credentials(settings, None if unix else host, allow_everyone)
     _check_tls(tls_cert, tls_key)
     try:

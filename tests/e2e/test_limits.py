@@ -92,7 +92,7 @@ def test_a_trickle_is_ended_and_what_it_brought_is_kept(start_server: StartServe
     with Speaker(server.url) as speaker, Connection(server.url) as slow:
         path = speaker.post(1000)["location"]
         slow.send(
-            f"PATCH {path} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
+            f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
             "Content-Type: application/offset+octet-stream\r\nContent-Length: 1000\r\n\r\n".encode()
         )
         sent, began = 0, time.monotonic()
@@ -113,7 +113,7 @@ def test_a_request_ends_when_its_time_is_over(start_server: StartServer, plain: 
     with Speaker(server.url) as speaker, Connection(server.url) as long:
         path = speaker.post(100_000_000)["location"]
         long.send(
-            f"PATCH {path} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
+            f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
             "Content-Type: application/offset+octet-stream\r\nContent-Length: 100000000\r\n\r\n".encode()
         )
         began = time.monotonic()
