@@ -131,6 +131,7 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
             site.hub.stop()
 
     app.state.stop = stop
+    app.state.board = None  # on which worker processes tell each other of clients; `holdfast serve` has one
     return app
 
 
@@ -148,7 +149,7 @@ class _Application(Starlette):
         limits = self.settings.limits
         hosts = Hosts(self.settings.allowed_hosts, self.settings.public_url)
         inner: ASGIApp = Guard(self.router, self.authority, self.settings.cors_origins, hosts)
-        rationing = Rationing(inner, limits.client_requests, limits.client_rate)
+        rationing = Rationing(inner, limits.client_requests, limits.client_rate, board=self.state.board)
         if rationing.bounds:
             inner = rationing
         if self.settings.trusted_proxies:

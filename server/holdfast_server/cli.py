@@ -34,6 +34,7 @@ from uvicorn.supervisors import Multiprocess
 
 from holdfast_server.app import create_app
 from holdfast_server.auth.chain import authority_of
+from holdfast_server.http.board import Board
 from holdfast_server.http.doors import Doors
 from holdfast_server.http.hosts import ANY
 from holdfast_server.http.proxies import networks
@@ -331,8 +332,9 @@ def serve(
         url = "{}://{}:{}".format(scheme, f"[{host}]" if ":" in host else host, listener.getsockname()[1])
     else:
         url = f"unix:{unix}"
+    board = Board(workers) if workers > 1 else None
     config = uvicorn.Config(
-        functools.partial(_served, settings),
+        functools.partial(_served, settings, board),
         factory=True,
         workers=workers,
         http=cast(
@@ -342,9 +344,11 @@ def serve(
                 head_timeout=settings.stall_timeout,
                 limits=settings.limits,
                 doors=Doors(
-                    _connections(settings.limits.max_connections),
+                    settings.limits.max_connections,
                     settings.limits.client_connections,
                     networks(settings.trusted_proxies),
+                    _most_connections(),
+                    board,
                 ),
             ),
         ),
@@ -413,21 +417,21 @@ def _check_tls(certificate: Path | None, key: Path | None) -> None:
             raise click.ClickException(f"Cannot use {certificate} and its key for TLS: {error}.") from None
 
 
-def _connections(wanted: int | None) -> int:
+def _most_connections() -> int:
     """How many connections a process takes: no more than it may have files open, of which one may need three."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
         hard = max(soft, _FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    most = max(64, (hard - 256) // 3)
-    return most if wanted is None else min(most, wanted)
+    return max(64, (hard - 256) // 3)
 
 
-def _served(settings: Settings) -> Starlette:
+def _served(settings: Settings, board: Board | None) -> Starlette:
     """The application, which learns at once when its process is told to end, before uvicorn waits for requests."""
     # With the default of 5 ms an event loop that makes many short system calls starves every thread beside it.
     sys.setswitchinterval(_SWITCH_INTERVAL)
     app = create_app(settings)
+    app.state.board = board
     # What is here now stays: to look through it for garbage again and again takes a twentieth of the time.
     gc.freeze()
     gc.set_threshold(_GARBAGE)

@@ -15,8 +15,8 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of the server anybody may take. A client is an address, of IPv6 a network of 64 bits; what is told of
-    clients and connections, each worker process counts for itself. Sizes in bytes, times in seconds, rates a second;
+    """How much of the server anybody may take, over all worker processes together. A client is an address, of IPv6 a
+    network of 64 bits. Sizes in bytes, times in seconds, rates a second;
     None: no limit.
     """
 
