@@ -34,13 +34,13 @@ from uvicorn.supervisors import Multiprocess
 
 from holdfast_server.app import create_app
 from holdfast_server.auth.chain import authority_of
-from holdfast_server.http.board import Board
 from holdfast_server.http.doors import Doors
 from holdfast_server.http.hosts import ANY
 from holdfast_server.http.proxies import networks
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
 from holdfast_server.http.websocket import WebSocketProtocol
 from holdfast_server.settings import Limits, Settings
+from holdfast_server.storage.board import Board
 from holdfast_server.storage.local import Durability
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

@@ -1,4 +1,4 @@
-"""What worker processes tell each other of clients: `holdfast_server.http.board`, in real processes."""
+"""What worker processes tell each other of clients: `holdfast_server.storage.board`, in real processes."""
 
 import gc
 import multiprocessing
@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from tests.support.waiting import scaled
 
-from holdfast_server.http.board import BYTES, CONNECTIONS, REQUESTS, Board
 from holdfast_server.http.doors import FEW, Doors
 from holdfast_server.http.rationing import BURST, Buckets
+from holdfast_server.storage.board import BYTES, CONNECTIONS, REQUESTS, Board
 
 CONTEXT = multiprocessing.get_context("spawn")
 

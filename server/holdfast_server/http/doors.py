@@ -14,8 +14,8 @@ from typing import Final
 
 from holdfast_protocol import headers
 from holdfast_protocol.problem import ProblemError
-from holdfast_server.http.board import CONNECTIONS, Board
 from holdfast_server.http.proxies import Network
+from holdfast_server.storage.board import CONNECTIONS, Board
 
 KEPT: Final = 8
 """One of so many connections is kept for clients with fewer than `FEW`."""

@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from holdfast_protocol import headers
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.http.answers import ARRIVED
-from holdfast_server.http.board import BYTES, REQUESTS, Board
 from holdfast_server.http.doors import client_of
 from holdfast_server.http.pace import CHARGE
+from holdfast_server.storage.board import BYTES, REQUESTS, Board
 
 BURST: Final = 2.0
 """Seconds: so much of its rate a client may take at once."""
