@@ -201,16 +201,16 @@ class Files:
         await answer(send, status, fields)
 
     async def _append_whole(self, uploads: Uploads, made: Upload, scope: Scope) -> Upload | None:
-        """All of a small file, for the upload that was made for it just now, without asking what has become of it since.
+        """All of a small file, for the upload that was made for it just now, without asking what has become of that.
         None if it is something else, or cannot be: that is to be told by what the upload is now.
         """
         try:
             wanted = dialects.decide_patch(head_of(scope), made, self._limits(scope))
-            return (
-                await uploads.append_whole(made, wanted, arrived(scope)) if isinstance(wanted, rules.Append) else None
-            )
+            if isinstance(wanted, rules.Append):
+                return await uploads.append_whole(made, wanted, arrived(scope))
         except ProblemError:
-            return None
+            pass
+        return None
 
     async def _carry_out(
         self, uploads: Uploads, upload: Upload, scope: Scope, receive: Receive
