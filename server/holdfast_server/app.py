@@ -20,6 +20,7 @@ from holdfast_server.http.api import Api
 from holdfast_server.http.envelope import Envelope
 from holdfast_server.http.files import Files
 from holdfast_server.http.guard import Guard
+from holdfast_server.http.hosts import Hosts
 from holdfast_server.http.live import Live
 from holdfast_server.http.proxies import Proxies
 from holdfast_server.http.rationing import Rationing
@@ -56,7 +57,8 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
     """The application over one data folder: `Settings`, or just the folder.
 
     `authority` says who has sent a request, where the settings name no other one that does. Without any everybody
-    may do everything, and whoever carries the application has to see to that. Raises OSError, ValueError and
+    may do everything who asks by an address, as localhost, or by a name of `allowed_hosts` (A-HOST-1), and whoever
+    carries the application has to see to that. Raises OSError, ValueError and
     ImportError if what the settings say of credentials cannot be used.
 
     Nothing is opened before its lifespan starts. Mounted in another application, that one's lifespan has to enter
@@ -86,10 +88,10 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
                     finally:
                         site.uploads = site.hub = None
 
-    files = Files(site.get, settings)
     page = Page()
     api = Api(site.get, site.get_hub)
     live = Live(site.get_hub)
+    files = Files(site.get, settings)
     app = _Application(
         routes=[
             Route("/files/{id}", _Endpoint(files.upload)),
@@ -112,6 +114,7 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
     )
     app.settings = settings
     app.authority = asked
+    app.files = files
     app.router.redirect_slashes = False
 
     async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -129,6 +132,7 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
             site.hub.stop()
 
     app.state.stop = stop
+    app.state.board = None  # on which worker processes tell each other of clients; `holdfast serve` has one
     return app
 
 
@@ -141,16 +145,31 @@ class _Application(Starlette):
 
     settings: Settings
     authority: Authority | None = None
+    files: Files
 
     def build_middleware_stack(self) -> ASGIApp:
         limits = self.settings.limits
-        inner: ASGIApp = Guard(self.router, self.authority, self.settings.cors_origins)
-        rationing = Rationing(inner, limits.client_requests, limits.client_rate)
+        hosts = Hosts(self.settings.allowed_hosts, self.settings.public_url)
+        inner: ASGIApp = Guard(self._route, self.authority, self.settings.cors_origins, hosts)
+        rationing = Rationing(inner, limits.client_requests, limits.client_rate, board=self.state.board)
         if rationing.bounds:
             inner = rationing
         if self.settings.trusted_proxies:
             inner = Proxies(inner, self.settings.trusted_proxies)
         return Envelope(inner, limits.max_head, self.settings.cors_origins)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As the router, which looks through its list for every request: what is asked for most is found at once."""
+        if scope["type"] == "http" and not scope.get("root_path"):
+            folder, _, name = scope["path"][1:].partition("/")
+            if folder == "files" and not name:
+                await self.files.collection(scope, receive, send)
+                return
+            if folder == "files" and "/" not in name:
+                scope["path_params"] = {"id": name}
+                await self.files.upload(scope, receive, send)
+                return
+        await self.router(scope, receive, send)
 
 
 class _Endpoint:

@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 import httpcore
 import pytest
-from anyio.abc import SocketAttribute, SocketStream
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
 from holdfast._wire import Network, Wire
@@ -47,7 +47,7 @@ async def test_a_file_goes_past_this_process(tmp_path: Path) -> None:
                 group.start_soon(wire.send_file, file.fileno(), 1000, 10 * MIB, 30)
                 came = b""
                 while len(came) < 10 * MIB:
-                    came += await peer.receive(10 * MIB - len(came))
+                    came += await to_thread.run_sync(peer.recv, 10 * MIB - len(came))
         assert came == content[1000 : 1000 + 10 * MIB]
 
 
@@ -59,13 +59,12 @@ async def test_a_file_that_ends_before_its_time_is_an_error(tmp_path: Path) -> N
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Wire, SocketStream]]:
-    """A connection, and the stream at its other end."""
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        port = listener.extra(SocketAttribute.local_port)
-        wire = await Network().connect_tcp("127.0.0.1", port)
+async def connected() -> AsyncIterator[tuple[Wire, socket.socket]]:
+    """A connection, and the socket at its other end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        wire = await Network().connect_tcp("127.0.0.1", listener.getsockname()[1])
         try:
-            async with await listener.listeners[0].accept() as peer:
+            with listener.accept()[0] as peer:
                 yield wire, peer
         finally:
             await wire.aclose()
