@@ -167,6 +167,7 @@ def watchers(
             while not select.select([0], [], [], 0)[0]:
                 for _ in received(0.2):
                     pass
+                time.sleep(NAP)
             return {"seconds": seconds}
         gc.disable()
         feed = _Feed(port, folder)
