@@ -50,6 +50,8 @@ class Proxy:
         assert parts.port is not None
         self._target = ("127.0.0.1", parts.port)
         self.fault = fault or Fault()
+        self.once: Fault | None = None
+        """What is done to the next connection, and to no other one, in the place of `fault`."""
         self.up = 0
         """Bytes passed on to the server, over all connections."""
         self.down = 0
@@ -124,7 +126,8 @@ class Proxy:
             with self._lock:
                 self._sockets += [client, server]
                 self.connections += 1
-            self._start(self._serve, client, server, self.fault)
+            fault, self.once = self.once or self.fault, None
+            self._start(self._serve, client, server, fault)
 
     def _serve(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
         """One connection: this thread passes bytes up, another one passes them down; both sockets end
