@@ -50,9 +50,9 @@ BESIDE: Final = {"nobody watches": 0, f"{WATCHING} watch all of it": WATCHING}
 """How many watch."""
 NOTE: Final = (
     "Each message is of one upload and goes to every subscriber; `delivered` counts what arrived, a second; the delay "
-    "is from the datagram that told the server to the bytes at the subscriber. `spread` is from the first delivery of "
-    "a message to its last. The subscribers are one process on the same two cores. `(events)` is over server-sent "
-    "events."
+    "is from when the message was due to the bytes at the subscriber, so a message that leaves late has waited. "
+    "`spread` is from the first delivery of a message to its last. The subscribers are one process on the same two "
+    "cores, and look every 0.3 ms. `(events)` is over server-sent events."
 )
 
 
@@ -117,6 +117,7 @@ def _deliveries(bench: Bench, report: Report, rows: dict[str, Peer]) -> None:
         more("p99", "p99", "ms", ratio=True, plotted=True),
         more("spread", "spread, p99", "ms"),
         more("missing", "not delivered", ""),
+        more("busy", "the load, of one core", "%"),
     )
     table = Table("live", "Messages to subscribers", measures, base=STARLETTE.name)
     report.tables.append(table)
@@ -130,6 +131,7 @@ def _deliveries(bench: Bench, report: Report, rows: dict[str, Peer]) -> None:
             times = [1000 * each for each in result["times"]]
             found = {"p50": percentile(times, 0.5), "p99": percentile(times, 0.99)} if times else {}
             found |= {"delivered": result["delivered"] / sample.seconds, "missing": float(result["missing"])}
+            found["busy"] = 100 * result["busy"]
             if result["spread"]:
                 found["spread"] = 1000 * percentile(result["spread"], 0.99)
             samples.append(Sample(sample.seconds, result["delivered"], sample.cpu, sample.memory, sample.load, found))

@@ -1,28 +1,37 @@
 """Many who watch, over WebSockets or server-sent events, and what they are told: how much, how late.
 
 Rule of this file: the one who watches is also the one from whom the server hears what there is to tell, in datagrams
-that carry the time at which they left; so a delay is from there to the last byte that arrives, by one clock. A frame is
-found by that time in it and not read otherwise.
+that carry the time at which they were due; so a delay is from there to the last byte that arrives, by one clock. It has
+to cost less than what it measures: all are told the same, so a frame is read once, by the first to whom it comes, and
+what comes to the others is compared with it, as bytes. Whoever is told something else is read by itself from there on.
 """
 
+import bisect
 import contextlib
+import gc
 import json
 import re
 import resource
 import select
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.load.wire import RefusedError
 
-PIECE: Final = 256 * 1024
+PIECE: Final = 64 * 1024
+MOST_AT_ONCE: Final = 256
+NAP: Final = 0.0003
+"""Seconds between two looks at who was told something: a server pays for each time that it wakes somebody who waits. By
+so much a delay may be told too long."""
 QUIET: Final = 0.3
 """Seconds without a byte after which everybody has been greeted."""
 GRACE: Final = 2.0
 """Seconds after the last message for which its deliveries count; never longer than messages were told."""
-_TIME: Final = re.compile(rb'"arriving":(\d{10,})')
+_FRAME: Final = re.compile(rb'"arriving":(\d{10,}),[^}]*\}\}')
+"""From the time to the end of the frame."""
 _UPGRADE: Final = (
     "Upgrade: websocket\r\nConnection: Upgrade\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
@@ -55,32 +64,66 @@ class _Feed:
             self._socket.sendto(json.dumps(told).encode(), address)
 
 
-class _Told:
-    """Deliveries of what was sent, each once to each subscriber: of an upload that has stopped a server tells once
-    more, with the time of its last move, and in sums times are added up.
+class Stream:
+    """What came over a connection, or over several that were all told the same, behind the greeting.
+
+    Of an upload that has stopped a server tells once more, with the time of its last move, and in sums times are added
+    up: neither is counted.
     """
 
-    def __init__(self, subscribers: int) -> None:
-        self._subscribers = subscribers
-        self._owed: dict[int, int] = {}
-        self.times: list[float] = []
-        self.first: dict[int, int] = {}
-        self.last: dict[int, int] = {}
+    def __init__(self, sent: set[int]) -> None:
+        self.data = bytearray()
+        self.ends: list[int] = []
+        """Where each frame ends in the data, ascending..."""
+        self.times: list[int] = []
+        """...and the time in it."""
+        self._sent = sent
+        self._seen: set[int] = set()
+        self._read = 0
 
-    def expect(self, sent: int) -> None:
-        """A message goes out, with this time in it."""
-        self._owed[sent] = self._subscribers
+    def add(self, piece: bytes) -> None:
+        self.data += piece
+        for found in _FRAME.finditer(self.data, self._read):
+            self._read = found.end()
+            due = int(found[1])
+            if due in self._sent and due not in self._seen:
+                self._seen.add(due)
+                self.ends.append(self._read)
+                self.times.append(due)
 
-    def take(self, piece: bytes) -> None:
-        now = time.monotonic_ns()
-        for text in _TIME.findall(piece):
-            sent = int(text)
-            if not self._owed.get(sent):
-                continue
-            self._owed[sent] -= 1
-            self.times.append((now - sent) / 1e9)
-            self.first.setdefault(sent, now)
-            self.last[sent] = now
+    def branch(self, position: int) -> "Stream":
+        """One that has been the same up to there. Its data begin behind the last frame that was."""
+        there = bisect.bisect_right(self.ends, position)
+        found = Stream(self._sent)
+        found._seen.update(self.times[:there])
+        found.add(bytes(self.data[self.ends[there - 1] if there else 0 : position]))
+        return found
+
+
+class Reader:
+    """One connection, and how far it was told."""
+
+    def __init__(self, made: socket.socket) -> None:
+        self.socket = made
+
+    def follow(self, stream: Stream) -> None:
+        self._stream = stream
+        self._position = self._told = 0
+
+    def take(self, piece: bytes) -> tuple[Stream, int, int]:
+        """Which frames of which stream have come with it."""
+        stream, position = self._stream, self._position
+        if not stream.data.startswith(piece, position):
+            more = len(stream.data) - position
+            if not piece.startswith(stream.data[position:]):
+                stream, more = stream.branch(position), 0
+                self.follow(stream)
+                position = len(stream.data)
+            stream.add(piece[more:])
+        self._position = position + len(piece)
+        before = self._told
+        self._told = bisect.bisect_right(stream.ends, self._position, before)
+        return stream, before, self._told
 
 
 def watchers(
@@ -97,59 +140,80 @@ def watchers(
     there, until standard input ends.
 
     `times` are the delays of a sample of all deliveries, `spread` for each message the time from its first delivery to
-    its last, in seconds.
+    its last, in seconds; `busy` is how much of one core this has used meanwhile, from 0 to 1.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     with contextlib.ExitStack() as stack:
-        by_number: dict[int, socket.socket] = {}
+        readers: dict[int, Reader] = {}
         poll = select.epoll()
         for _ in range(count):
             each = stack.enter_context(_connect(port, target, stream))
-            by_number[each.fileno()] = each
+            readers[each.fileno()] = Reader(each)
             poll.register(each.fileno(), select.EPOLLIN)
-        told = _Told(count)
 
-        def receive(patience: float) -> bool:
-            events = poll.poll(max(0.0, patience), 64)
-            for number, _ in events:
-                piece = by_number[number].recv(PIECE)
+        def received(patience: float) -> Iterator[tuple[Reader, bytes]]:
+            for number, _ in poll.poll(max(0.0, patience), MOST_AT_ONCE):
+                reader = readers[number]
+                piece = reader.socket.recv(PIECE)
                 if not piece:
                     raise RefusedError("the server has closed a connection")
-                told.take(piece)
-            return bool(events)
+                yield reader, piece
 
-        while receive(QUIET):
+        while any(True for _ in received(QUIET)):
             pass
         if not rate:
             print(json.dumps({"ready": count}), flush=True)
             while not select.select([0], [], [], 0)[0]:
-                receive(0.2)
+                for _ in received(0.2):
+                    pass
             return {"seconds": seconds}
+        gc.disable()
         feed = _Feed(port, folder)
         messages = round(rate * seconds)
-        told = _Told(count)
-        began = time.monotonic()
-        sent = 0
-        while sent < messages or (
-            len(told.times) < messages * count and time.monotonic() - began < seconds + min(GRACE, seconds)
-        ):
-            now = time.monotonic() - began
-            while sent < messages and sent / rate <= now:
-                stamp = time.monotonic_ns()
-                told.expect(stamp)
-                feed.tell(uploads[sent % len(uploads)], stamp)
-                sent += 1
-                receive(0)
-            receive(sent / rate - now if sent < messages else 0.05)
-        took = time.monotonic() - began
-    spread = [(told.last[each] - told.first[each]) / 1e9 for each in told.first]
-    step = max(1, len(told.times) // 20_000)
-    delivered = len(told.times)
+        sent: list[int] = []
+        owed: set[int] = set()
+        common = Stream(owed)
+        for reader in readers.values():
+            reader.follow(common)
+        told: list[tuple[int, Stream, int, int]] = []
+        delivered = 0
+        busy = time.process_time()
+        began = now = time.monotonic_ns()
+        end = began + round(1e9 * (seconds + min(GRACE, seconds)))
+        while len(sent) < messages or (delivered < messages * count and now < end):
+            due = began + round(1e9 * len(sent) / rate)
+            if len(sent) < messages and due <= now:
+                owed.add(due)
+                feed.tell(uploads[len(sent) % len(uploads)], due)
+                sent.append(due)
+                patience = 0.0
+            else:
+                patience = (due - now) / 1e9 - NAP if len(sent) < messages else 0.05
+            for reader, piece in received(patience):
+                now = time.monotonic_ns()
+                came, before, after = reader.take(piece)
+                if after > before:
+                    told.append((now, came, before, after))
+                    delivered += after - before
+            time.sleep(NAP)
+            now = time.monotonic_ns()
+        took = (now - began) / 1e9
+        busy = time.process_time() - busy
+    times: list[float] = []
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for at, came, before, after in told:
+        for due in came.times[before:after]:
+            times.append((at - due) / 1e9)
+            first.setdefault(due, at)
+            last[due] = at
+    step = max(1, len(times) // 20_000)
     return {
         "seconds": took,
         "delivered": delivered,
         "missing": messages * count - delivered,
-        "times": sorted(told.times)[::step],
-        "spread": spread,
+        "times": sorted(times)[::step],
+        "spread": [(last[each] - first[each]) / 1e9 for each in first],
+        "busy": busy / took,
     }

@@ -5,6 +5,7 @@ server said, and what to do about it.
 """
 
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,7 +73,8 @@ class DownloadResult:
 
 def from_refusal(refusal: Refusal, url: str) -> ServerRefused:
     """The error for an answer that ends a transfer."""
-    said = refusal.detail.rstrip(".") or f"status {refusal.status}, without saying why"
+    phrase = next((each.phrase for each in HTTPStatus if each == refusal.status), "without saying why")
+    said = refusal.detail.rstrip(".") or phrase
     code = refusal.code
     match refusal.status:
         case 401 | 403:

@@ -20,6 +20,7 @@ from holdfast_server.http.api import Api
 from holdfast_server.http.envelope import Envelope
 from holdfast_server.http.files import Files
 from holdfast_server.http.guard import Guard
+from holdfast_server.http.hosts import Hosts
 from holdfast_server.http.live import Live
 from holdfast_server.http.proxies import Proxies
 from holdfast_server.http.rationing import Rationing
@@ -56,7 +57,8 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
     """The application over one data folder: `Settings`, or just the folder.
 
     `authority` says who has sent a request, where the settings name no other one that does. Without any everybody
-    may do everything, and whoever carries the application has to see to that. Raises OSError, ValueError and
+    may do everything who asks by an address, as localhost, or by a name of `allowed_hosts` (A-HOST-1), and whoever
+    carries the application has to see to that. Raises OSError, ValueError and
     ImportError if what the settings say of credentials cannot be used.
 
     Nothing is opened before its lifespan starts. Mounted in another application, that one's lifespan has to enter
@@ -129,6 +131,7 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
             site.hub.stop()
 
     app.state.stop = stop
+    app.state.board = None  # on which worker processes tell each other of clients; `holdfast serve` has one
     return app
 
 
@@ -144,8 +147,9 @@ class _Application(Starlette):
 
     def build_middleware_stack(self) -> ASGIApp:
         limits = self.settings.limits
-        inner: ASGIApp = Guard(self.router, self.authority, self.settings.cors_origins)
-        rationing = Rationing(inner, limits.client_requests, limits.client_rate)
+        hosts = Hosts(self.settings.allowed_hosts, self.settings.public_url)
+        inner: ASGIApp = Guard(self.router, self.authority, self.settings.cors_origins, hosts)
+        rationing = Rationing(inner, limits.client_requests, limits.client_rate, board=self.state.board)
         if rationing.bounds:
             inner = rationing
         if self.settings.trusted_proxies:

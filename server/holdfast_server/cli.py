@@ -35,10 +35,12 @@ from uvicorn.supervisors import Multiprocess
 from holdfast_server.app import create_app
 from holdfast_server.auth.chain import authority_of
 from holdfast_server.http.doors import Doors
+from holdfast_server.http.hosts import ANY
 from holdfast_server.http.proxies import networks
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
 from holdfast_server.http.websocket import WebSocketProtocol
 from holdfast_server.settings import Limits, Settings
+from holdfast_server.storage.board import Board
 from holdfast_server.storage.local import Durability
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -108,6 +110,19 @@ class BaseURL(click.ParamType[str]):
         if match is None:
             self.fail(f"{value!r} is no address; write it as https://files.example.org.", param, ctx)
         return match[1]
+
+
+class HostName(click.ParamType[str]):
+    """`nas.example.org`, or `*`; no port, since a name is good on every one."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if str(value) != ANY and not re.fullmatch(r"[A-Za-z0-9._-]+", str(value)):
+            self.fail(
+                f"{value!r} is no name of a host; write it as nas.example.org, without scheme and port.", param, ctx
+            )
+        return str(value)
 
 
 class Duration(click.ParamType[float]):
@@ -187,6 +202,14 @@ _DEFAULT = {f.name: f.default for f in dataclasses.fields(Settings)}
     "--public-url",
     type=BaseURL(),
     help="Where clients reach this server, as https://files.example.org; Location is absolute then.",
+)
+@click.option(
+    "--allowed-host",
+    "allowed_hosts",
+    multiple=True,
+    type=HostName(),
+    help="A name by which this server may be asked where nobody has to say who he is, as nas.example.org; * for all. "
+    "Addresses, localhost and the names of --host and --public-url may always. Can be given several times.",
 )
 @click.option(
     "--progress-rate",
@@ -296,6 +319,7 @@ def serve(
 ) -> None:
     """Run the upload server."""
     settings = _settings(values)
+    settings = dataclasses.replace(settings, allowed_hosts=(*settings.allowed_hosts, host))
     _check_credentials(settings, None if unix else host, allow_everyone)
     _check_tls(tls_cert, tls_key)
     try:
@@ -308,8 +332,9 @@ def serve(
         url = "{}://{}:{}".format(scheme, f"[{host}]" if ":" in host else host, listener.getsockname()[1])
     else:
         url = f"unix:{unix}"
+    board = Board(workers) if workers > 1 else None
     config = uvicorn.Config(
-        functools.partial(_served, settings),
+        functools.partial(_served, settings, board),
         factory=True,
         workers=workers,
         http=cast(
@@ -319,9 +344,11 @@ def serve(
                 head_timeout=settings.stall_timeout,
                 limits=settings.limits,
                 doors=Doors(
-                    _connections(settings.limits.max_connections),
+                    settings.limits.max_connections,
                     settings.limits.client_connections,
                     networks(settings.trusted_proxies),
+                    _most_connections(),
+                    board,
                 ),
             ),
         ),
@@ -390,21 +417,21 @@ def _check_tls(certificate: Path | None, key: Path | None) -> None:
             raise click.ClickException(f"Cannot use {certificate} and its key for TLS: {error}.") from None
 
 
-def _connections(wanted: int | None) -> int:
+def _most_connections() -> int:
     """How many connections a process takes: no more than it may have files open, of which one may need three."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
         hard = max(soft, _FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    most = max(64, (hard - 256) // 3)
-    return most if wanted is None else min(most, wanted)
+    return max(64, (hard - 256) // 3)
 
 
-def _served(settings: Settings) -> Starlette:
+def _served(settings: Settings, board: Board | None) -> Starlette:
     """The application, which learns at once when its process is told to end, before uvicorn waits for requests."""
     # With the default of 5 ms an event loop that makes many short system calls starves every thread beside it.
     sys.setswitchinterval(_SWITCH_INTERVAL)
     app = create_app(settings)
+    app.state.board = board
     # What is here now stays: to look through it for garbage again and again takes a twentieth of the time.
     gc.freeze()
     gc.set_threshold(_GARBAGE)

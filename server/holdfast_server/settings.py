@@ -15,8 +15,8 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of the server anybody may take. A client is an address, of IPv6 a network of 64 bits; what is told of
-    clients and connections, each worker process counts for itself. Sizes in bytes, times in seconds, rates a second;
+    """How much of the server anybody may take, over all worker processes together. A client is an address, of IPv6 a
+    network of 64 bits. Sizes in bytes, times in seconds, rates a second;
     None: no limit.
     """
 
@@ -77,6 +77,9 @@ class Settings:
     public_url: str | None = None
     """Where clients reach this server, without a slash at the end (`https://files.example.org`); the path of an upload
     follows it in `Location`. None: `Location` is the path alone."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names, without ports, by which this server may be asked where nobody has to say who he is, besides addresses,
+    `localhost`, and the host of `public_url`; `*` for all (`http/hosts.py`)."""
     progress_rate: float = 4.0
     """Progress frames a second that a subscriber gets of one upload, at most."""
     ping_interval: float = 25.0

@@ -1,15 +1,20 @@
 """The load does what it says, against a real server."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from benchmarks.harness import Bench, check_stored, load
+from benchmarks.load.watchers import Reader, Stream
+from benchmarks.load.wire import Connection
 from benchmarks.peers import holdfast
 from benchmarks.processes import FailedError, Running, running
 from benchmarks.report import Sample, Table, rate
 from benchmarks.units import KIB, MIB
+
+from holdfast_protocol.live import EVENTS_PATH, LIVE_PATH
 
 SIZE = 2 * MIB + 128 * KIB
 
@@ -116,3 +121,53 @@ def test_what_fails_is_told_without_the_places_of_this_machine(bench: Bench) -> 
     assert table.of("case", "holdfast (os)") == []
     assert bench.failed == ["Title: case: holdfast (os): 0 files of 17 bytes are stored, not 1"]
     assert not bench.wanted(table, "case", "holdfast (os)")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_watches_counts_every_message_once(subject: Running, stream: bool) -> None:
+    with Connection(subject.port) as connection:
+        made = [
+            connection.tus("POST", "/files", "Upload-Length: 1000").expect(201).location.rpartition("/")[2]
+            for _ in range(20)
+        ]
+    job: dict[str, Any] = {"target": f"{EVENTS_PATH if stream else LIVE_PATH}?topic=all", "stream": stream}
+    job |= {"count": 5, "rate": 40.0, "seconds": 0.5, "uploads": made, "folder": str(subject.data / "live")}
+    result, _ = load(subject, "watchers", **job)
+    assert result["delivered"] == 5 * 20
+    assert result["missing"] == 0
+    assert len(result["times"]) == 5 * 20
+    assert all(each > 0 for each in result["times"])
+    assert len(result["spread"]) == 20
+
+
+def frame(due: int) -> bytes:
+    return b'{"v":1,"payload":{"arriving":%d,"error":null,"timestamp":"now"}}\n' % due
+
+
+def test_what_comes_in_other_pieces_is_the_same_and_what_differs_is_read_by_itself() -> None:
+    first, second, third = 10**10, 10**10 + 1, 10**10 + 2
+    owed = {first, second, third}
+    common = Stream(owed)
+    readers = []
+    for _ in range(4):
+        made = Reader(socket.socket())
+        made.socket.close()
+        made.follow(common)
+        readers.append(made)
+
+    def times(by: Reader, *pieces: bytes) -> list[int]:
+        found = []
+        for piece in pieces:
+            stream, before, after = by.take(piece)
+            found += stream.times[before:after]
+        return found
+
+    whole = frame(first) + frame(5) + frame(10**10 + 9) + frame(second) + frame(first) + frame(third)
+    one, two, three, four = readers
+    assert times(one, whole[:70], whole[70:]) == [first, second, third]
+    assert times(two, *[whole[at : at + 1] for at in range(len(whole))]) == [first, second, third]
+    assert times(three, frame(first), frame(third), frame(third) + frame(second)[:20], frame(second)[20:]) == [
+        *(first, third, second)
+    ]
+    assert times(four, frame(second) + frame(first)) == [second, first]
+    assert times(one, frame(second) + b"{") == times(two, frame(second), b"{") == []

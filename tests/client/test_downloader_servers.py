@@ -574,6 +574,18 @@ async def test_mirrors_work_together(make_client: MakeClient, serve: Serve, rng:
         assert not any("if-range" in asked.fields for asked in each.asked)
 
 
+async def test_a_refusal_without_words_has_those_of_its_status(
+    make_client: MakeClient, serve: Serve, tmp_path: Path
+) -> None:
+    nowhere = serve(lambda asked: [head(404, "Content-Length: 0")])
+    odd = serve(lambda asked: [head(499, "Content-Length: 0")])
+    async with make_client() as client:
+        with pytest.raises(holdfast.UploadGone, match=r"\(404: Not Found\); check the URL"):
+            await client.download(f"{nowhere.url}/f", tmp_path / "f")
+        with pytest.raises(holdfast.ServerRefused, match=r"\(499\): without saying why"):
+            await client.download(f"{odd.url}/f", tmp_path / "f")
+
+
 @pytest.mark.rule("G-GET-7")
 async def test_a_mirror_carries_on_where_the_first_one_fails(
     make_client: MakeClient, serve: Serve, content: bytes, tmp_path: Path

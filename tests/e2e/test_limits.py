@@ -4,17 +4,37 @@ import hashlib
 import os
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
 import pytest
 from tests.conftest import StartServer
+from tests.support.process import ServerProcess
 from tests.support.speaker import TUS, Speaker, b64
 from tests.support.waiting import eventually
 from tests.support.wire import Connection, ConnectionLostError
+from tests.support.workers import speakers_by_worker
 
 ESTABLISHED = 1
 """TCP_ESTABLISHED of the kernel."""
+WORKERS = pytest.mark.parametrize("workers", [1, 2])
 ROADS = pytest.mark.parametrize("plain", [False, True], ids=["lent", "plain"])
+
+
+def enter(server: ServerProcess, stack: ExitStack, source: str | None = None) -> Connection:
+    """One more connection that stays, as soon as one that was closed before is gone for the server too."""
+    found: list[Connection] = []
+
+    def welcome() -> bool:
+        with suppress(OSError, ConnectionLostError), ExitStack() as attempt:
+            connection = attempt.enter_context(Connection(server.url, source=source))
+            if connection.request("OPTIONS", "/files").status == 204:
+                stack.push(attempt.pop_all())
+                found.append(connection)
+        return bool(found)
+
+    eventually(welcome, what="room for one more connection")
+    return found[0]
 
 
 def refused(connection: Connection) -> tuple[int, str | None, str | None]:
@@ -22,38 +42,37 @@ def refused(connection: Connection) -> tuple[int, str | None, str | None]:
     return *answer.verdict, answer.get("retry-after")
 
 
+@WORKERS
 @pytest.mark.rule("H-CONN-1")
-def test_a_client_has_no_more_connections_than_it_may(start_server: StartServer) -> None:
-    server = start_server("--client-connections", "5")
+def test_a_client_has_no_more_connections_than_it_may(start_server: StartServer, workers: int) -> None:
+    """In all workers together: whichever gets the connections that are too many."""
+    server = start_server("--client-connections", "5", workers=workers)
     with ExitStack() as stack:
-        held = [stack.enter_context(Connection(server.url)) for _ in range(5)]
-        for connection in held:
-            assert connection.request("OPTIONS", "/files").status == 204
-        with Connection(server.url) as more:
-            assert refused(more) == (429, "too-many-connections", "5")
+        held = [enter(server, stack) for _ in range(5)]
+        for _ in range(1 if workers == 1 else 8):
+            with Connection(server.url) as more:
+                assert refused(more) == (429, "too-many-connections", "5")
         assert held[0].request("OPTIONS", "/files").status == 204
         with Connection(server.url, source="127.0.0.2") as other:
             assert other.request("OPTIONS", "/files").status == 204
-
-    def welcome() -> bool:
-        with suppress(OSError, ConnectionLostError), Connection(server.url) as again:
-            return again.request("OPTIONS", "/files").status == 204
-        return False
-
-    eventually(welcome, what="room for the client that has left")
+    with ExitStack() as stack:
+        enter(server, stack)  # there is room for the client that has left
 
 
+@WORKERS
 @pytest.mark.rule("H-CONN-1")
-def test_all_have_no_more_connections_than_there_are(start_server: StartServer) -> None:
-    server = start_server("--max-connections", "16")
+def test_all_have_no_more_connections_than_there_are(start_server: StartServer, workers: int) -> None:
+    server = start_server("--max-connections", "16", workers=workers)
     with ExitStack() as stack:
         for _ in range(14):
-            assert stack.enter_context(Connection(server.url)).request("OPTIONS", "/files").status == 204
-        with Connection(server.url) as more:
-            assert refused(more) == (503, "overloaded", "5")
+            enter(server, stack)
+        for _ in range(1 if workers == 1 else 8):
+            with Connection(server.url) as more:
+                assert refused(more) == (503, "overloaded", "5")
         for number in range(2):  # those are kept for others
-            other = stack.enter_context(Connection(server.url, source=f"127.0.0.{2 + number}"))
-            assert other.request("OPTIONS", "/files").status == 204
+            enter(server, stack, f"127.0.0.{2 + number}")
+        with Connection(server.url, source="127.0.0.4") as more:
+            assert refused(more) == (503, "overloaded", "5")
 
 
 @pytest.mark.rule("H-RATE-1")
@@ -65,6 +84,30 @@ def test_too_many_requests_are_refused_as_a_problem_document(start_server: Start
     assert len(bad) > 5
     assert {answer.verdict for answer in bad} == {(429, "too-many-requests")}
     assert all(int(answer.get("retry-after") or 0) >= 1 for answer in bad)
+
+
+@pytest.mark.rule("H-RATE-1")
+def test_requests_to_all_workers_are_counted_together(start_server: StartServer) -> None:
+    server = start_server("--client-requests", "200", workers=2)
+    began = time.monotonic()
+    with speakers_by_worker(server) as speakers:
+        statuses = [speakers[number % 2].request("OPTIONS", "/files").status for number in range(900)]
+    assert set(statuses) <= {204, 429}
+    # By themselves they would let through 400 each and more. A few of the same microsecond may count once.
+    assert statuses.count(204) <= 400 + 200 * (time.monotonic() - began) + 20
+
+
+@pytest.mark.rule("H-RATE-2")
+def test_bytes_to_all_workers_are_counted_together(start_server: StartServer) -> None:
+    """Half of them to each: it would be within what may come at once."""
+    server = start_server("--client-rate", "4M", workers=2)
+    data = os.urandom(8 << 20)
+    with speakers_by_worker(server) as speakers, ThreadPoolExecutor(2) as pool:
+        urls = [speaker.url + speaker.post(len(data))["location"] for speaker in speakers]
+        began = time.monotonic()
+        answers = pool.map(lambda speaker, url: speaker.patch(url, 0, data), speakers, urls)
+        assert [answer.status for answer in answers] == [204, 204]
+        assert time.monotonic() - began > 1.5
 
 
 @ROADS
@@ -92,7 +135,7 @@ def test_a_trickle_is_ended_and_what_it_brought_is_kept(start_server: StartServe
     with Speaker(server.url) as speaker, Connection(server.url) as slow:
         path = speaker.post(1000)["location"]
         slow.send(
-            f"PATCH {path} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
+            f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
             "Content-Type: application/offset+octet-stream\r\nContent-Length: 1000\r\n\r\n".encode()
         )
         sent, began = 0, time.monotonic()
@@ -113,7 +156,7 @@ def test_a_request_ends_when_its_time_is_over(start_server: StartServer, plain: 
     with Speaker(server.url) as speaker, Connection(server.url) as long:
         path = speaker.post(100_000_000)["location"]
         long.send(
-            f"PATCH {path} HTTP/1.1\r\nHost: x\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
+            f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
             "Content-Type: application/offset+octet-stream\r\nContent-Length: 100000000\r\n\r\n".encode()
         )
         began = time.monotonic()

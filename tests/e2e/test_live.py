@@ -111,7 +111,7 @@ def test_bytes_are_told_while_their_request_still_runs(
     for found in watch(f"upload:{ident(path)}"):
         with Connection(server.url) as other:
             digest = f"sha-256=:{'A' * 43}=:"
-            head = f"PATCH {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/vnd.holdfast.chunk\r\n"
+            head = f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/vnd.holdfast.chunk\r\n"
             head += f"Upload-Offset: 0\r\nContent-Length: {length}\r\nContent-Digest: {digest}\r\n\r\n"
             other.send(head.encode() + bytes(length // 2))
             frame = found.until(lambda f: f["type"] == "progress" and f["payload"]["arriving"] == length // 2)[-1]
@@ -356,7 +356,7 @@ def test_who_does_not_answer_pings_is_disconnected(start_server: StartServer) ->
     server = start_server("--ping-interval", "1s")
     with Connection(server.url) as silent:
         silent.send(
-            b"GET /api/live HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"GET /api/live HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         begin = time.monotonic()
@@ -473,7 +473,7 @@ def test_who_does_not_read_is_disconnected_and_recovers(start_server: StartServe
         quick.subscribe("all")
         with Connection(server.url, receive_buffer=4096) as slow:
             slow.send(
-                b"GET /api/live?topic=all HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                b"GET /api/live?topic=all HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             )
 

@@ -13,7 +13,7 @@ const [modules, executablePath] = process.argv.slice(2)
 const { chromium } = createRequire(path.join(modules, 'anywhere.js'))('playwright-core')
 
 async function main() {
-  const browser = await chromium.launch({ executablePath, headless: true })
+  const browser = await chromium.launch({ executablePath, headless: true, args: ['--host-resolver-rules=MAP *.rebound.example 127.0.0.1'] })
   const page = await browser.newPage()
   page.on('console', (message) => console.error(`console.${message.type()}: ${message.text()}`))
   page.on('pageerror', (error) => console.error(`error in the page: ${error.stack}`))

@@ -27,6 +27,8 @@ from tests.support.process import environment, kill_group
 from tests.support.waiting import scaled
 
 HERE = Path(__file__).parent
+REBOUND = "evil.rebound.example"
+"""A name that leads to 127.0.0.1 in the browsers of the tests."""
 MODULES = HERE.parents[1] / ".cache" / "interop" / "node_modules"
 
 
@@ -62,13 +64,13 @@ def bundle(source: Path, target: Path) -> None:
 
 
 class Site:
-    """Serves the files of `folder`; `put` adds one."""
+    """Serves the files of `folder`, on a port of its own or on that one; `put` adds one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, port: int = 0) -> None:
         folder.mkdir()
         self.folder = folder
         handler = functools.partial(_Quiet, directory=str(folder))
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
         self.origin = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
         self._thread.start()

@@ -135,6 +135,24 @@ def test_nginx_without_a_server_behind_it(window: Window, server: ServerProcess,
     assert stored(server) == {"film.mkv": sha256(film)}
 
 
+def test_a_part_of_the_page_that_is_not_loaded(window: Window, server: ServerProcess, tmp_path: Path) -> None:
+    """The script of the workers comes when it is needed, over the same network: without it uploads wait for it."""
+    broken = tmp_path / "broken"
+    broken.touch()
+    before = BEFORE.format(url=server.url)
+    part = f"location = /page/hasher.js {{ if (-f {broken}) {{ return 503; }} {before} }} {before}"
+    films = [make(tmp_path, "film.mkv", 9 * MIB), make(tmp_path, "short.mkv", MIB)]
+    with Nginx(tmp_path / "nginx", part) as nginx:
+        window.open(nginx.url)
+        window.sees("Live", "#link")
+        window.drop(*films)
+        window.sees("computes digests could not be loaded", "#now")
+        broken.unlink()
+        for each in films:
+            window.sees(each.name, "#over", within=60)
+    assert stored(server) == {each.name: sha256(each) for each in films}
+
+
 @pytest.mark.rule("P-OFFER-1")
 def test_a_server_that_only_knows_tus(
     window: Window, server: ServerProcess, foreign: ForeignServer, tmp_path: Path

@@ -8,6 +8,7 @@ from starlette.types import Message, Receive, Scope, Send
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth import SCOPES, Principal, Request
 from holdfast_server.http.guard import Guard, principal_of
+from holdfast_server.http.hosts import Hosts
 from holdfast_server.http.proxies import Proxies, forwarded_host, networks
 
 pytestmark = pytest.mark.anyio
@@ -70,7 +71,7 @@ async def test_a_websocket_needs_a_credential_too() -> None:
 @pytest.mark.parametrize("authority", [None, known])
 async def test_a_page_of_another_origin_opens_no_websocket(authority: Any) -> None:
     inner = Inner()
-    guard = Guard(inner, authority, ("https://app.example",))
+    guard = Guard(inner, authority, ("https://app.example",), Hosts(("files.example",)))
     token: dict[str, Any] = {"authorization": "Bearer good", "host": "files.example"}
     for origin in ("https://evil.example", "null", "https://app.example.evil.example", "http://app.example"):
         (closed,) = await pass_through(guard, scope("websocket", origin=origin, **token))

@@ -5,7 +5,6 @@ Rule of this file: nothing is replaced; answers of the catalog are held back, so
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,13 @@ import pytest
 from tests.support.catalogs import add
 from tests.support.waiting import scaled
 
+from holdfast_protocol import live
 from holdfast_protocol.live import Message, parse_topics
 from holdfast_server.auth.principal import EVERYBODY
 from holdfast_server.catalog.sqlite import open_sqlite
-from holdfast_server.live.frames import Frame
+from holdfast_server.live.frames import Frame, Run
 from holdfast_server.live.hub import Hub
+from holdfast_server.live.subscriber import RUN, Round
 from holdfast_server.settings import Settings
 from holdfast_server.storage.local import LocalStorage
 from holdfast_server.storage.neighbours import Neighbours
@@ -32,15 +33,18 @@ EVERYTHING = Message("subscribe", parse_topics(["all"]))
 
 @dataclass
 class Seen:
-    """An outlet that takes everything, and what it took, by type."""
+    """An outlet that takes everything while it is open, and what it took, by type."""
 
     types: Counter[str] = field(default_factory=Counter)
+    runs: list[Run] = field(default_factory=list)
+    open: bool = True
 
     def writable(self) -> bool:
-        return True
+        return self.open
 
-    def write(self, told: Sequence[Frame]) -> None:
-        self.types.update(frame.event.split(b"\n", 1)[0].removeprefix(b"event: ").decode() for frame in told)
+    def write(self, told: Run) -> None:
+        self.runs.append(told)
+        self.types.update(frame.event.split(b"\n", 1)[0].removeprefix(b"event: ").decode() for frame in told.frames)
 
     async def drained(self) -> None:
         pass
@@ -111,3 +115,34 @@ async def test_who_comes_late_skips_nothing_that_another_one_waits_for(tmp_path:
                 await add(catalog, 2)
                 await quick.until("status", 2)
                 assert quick.types["status"] == 2
+
+
+@pytest.mark.rule("L-SLOW-1")
+async def test_who_is_told_the_same_gets_the_same_bytes_and_who_cannot_take_them_gets_them_later(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(data=tmp_path, durability="os")
+    async with open_sqlite(tmp_path / "catalog.sqlite", durability="os") as catalog:
+        uploads = Uploads(catalog, LocalStorage(tmp_path, "os"), settings)
+        with Neighbours(tmp_path / "live", time.monotonic).there() as neighbours:
+            hub = Hub(uploads, catalog, neighbours, settings)
+            async with hub.running():
+                outlets = [Seen() for _ in range(4)]
+                one, two, less, slow = [hub.open(each, EVERYBODY) for each in outlets]
+                outlets[3].open = False
+                told = [Frame(live.envelope("status", {"number": number}), number) for number in range(RUN + 2)]
+                first = Round()
+                for frame in told:
+                    first.add(frame, [one, two, slow])
+                first.add(told[0], [less])
+                first.tell()
+                assert [len(run.frames) for run in outlets[0].runs] == [RUN, 2]
+                assert all(a is b for a, b in zip(outlets[0].runs, outlets[1].runs, strict=True))
+                assert [run.frames for run in outlets[2].runs] == [[told[0]]]
+                assert outlets[3].runs == []
+                outlets[3].open = True
+                newest = Frame(live.envelope("progress", {"number": "newest"}), 0)
+                again = Round()
+                again.add(newest, [slow])
+                again.tell()
+                assert [frame for run in outlets[3].runs for frame in run.frames] == [*told[1:], newest]

@@ -54,10 +54,10 @@ class SlowClients:
 
     def __enter__(self) -> "SlowClients":
         for number in range(self._heads):
-            self._connect(number, b"GET /files/ HTTP/1.1\r\nHost: a\r\nX-Slow: ")
+            self._connect(number, b"GET /files/ HTTP/1.1\r\nHost: localhost\r\nX-Slow: ")
         for number, path in enumerate(self.uploads):
             head = (
-                f"PATCH {path} HTTP/1.1\r\nHost: a\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
+                f"PATCH {path} HTTP/1.1\r\nHost: localhost\r\nTus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\n"
                 f"Content-Type: application/offset+octet-stream\r\nContent-Length: {LENGTH}\r\n\r\n"
             )
             self._connect(number, head.encode())

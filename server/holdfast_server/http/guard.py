@@ -22,6 +22,7 @@ from holdfast_server.auth import EVERYBODY, Authority, Principal, Request
 from holdfast_server.auth.authority import unauthenticated
 from holdfast_server.http.answers import answer_problem, head_of
 from holdfast_server.http.cors import Cors
+from holdfast_server.http.hosts import Hosts
 from holdfast_server.http.proxies import forwarded_host
 
 _PRINCIPAL: Final = "holdfast.principal"
@@ -70,30 +71,32 @@ def granted(scope: Scope, wanted: rules.Create) -> rules.Create:
 
 
 class Guard:
-    """Pure ASGI middleware. Without an authority everybody may do everything."""
+    """Pure ASGI middleware. Without an authority everybody may do everything who asks by a name of `hosts`."""
 
     def __init__(
         self,
         app: ASGIApp,
         authority: Authority | None = None,
         cors_origins: Collection[str] = (),
+        hosts: Hosts | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._cors = Cors(cors_origins)
         self._authority = authority
+        self._hosts = hosts or Hosts()
         self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             try:
                 self._check_origin(scope)
-                scope[_PRINCIPAL] = EVERYBODY if self._authority is None else await self._find(scope)
+                scope[_PRINCIPAL] = self._everybody(scope) if self._authority is None else await self._find(scope)
             except ProblemError as problem:
                 await turn_away(problem, scope, send)
                 return
-        elif self._authority is None:
-            scope[_PRINCIPAL] = EVERYBODY
+        elif scope["type"] == "http" and self._authority is None:
+            scope[_PRINCIPAL] = self._everybody(scope)
         elif scope["type"] == "http" and not _is_open(scope):
             scope[_PRINCIPAL] = await self._find(scope)
         await self._app(scope, receive, send)
@@ -108,6 +111,14 @@ class Guard:
             raise ProblemError(
                 "not-permitted", "Pages of this origin may not speak to this server; --cors-origin says which ones may."
             )
+
+    def _everybody(self, scope: Scope) -> Principal:
+        """Raises ProblemError 421 (A-HOST-1)."""
+        asked = forwarded_host(scope)
+        if asked is None and scope.get("client") is not None:  # no browser asks over a Unix socket
+            asked = head_of(scope).get(headers.HOST)
+        self._hosts.check(asked)
+        return EVERYBODY
 
     async def _find(self, scope: Scope) -> Principal:
         client = scope.get("client")

@@ -7,7 +7,7 @@ and the connection itself, where the server lets it be taken (`websocket.TAKING`
 
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -20,8 +20,8 @@ from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import Principal
 from holdfast_server.http.answers import head_of, not_allowed, start
 from holdfast_server.http.guard import principal_of, turn_away
-from holdfast_server.http.websocket import TAKING, Connection, join
-from holdfast_server.live.frames import PING, Frame
+from holdfast_server.http.websocket import TAKING, Connection
+from holdfast_server.live.frames import PING, Run
 from holdfast_server.live.hub import Hub
 from holdfast_server.live.subscriber import Subscriber
 
@@ -83,9 +83,8 @@ class Live:
         with hub.opened(outlet, principal) as subscriber:
             await subscriber.check(topics)
 
-            async def write(told: Sequence[Frame]) -> None:
-                body = b"".join([frame.event for frame in told])
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+            async def write(told: Run) -> None:
+                await send({"type": "http.response.body", "body": told.event, "more_body": True})
 
             fields = {
                 headers.CONTENT_TYPE: headers.MEDIA_EVENTS,
@@ -145,8 +144,8 @@ class _Taken:
     def writable(self) -> bool:
         return self._connection.writable()
 
-    def write(self, told: Sequence[Frame]) -> None:
-        self._connection.send(join([frame.message for frame in told]))
+    def write(self, told: Run) -> None:
+        self._connection.send(told.message)
 
     async def drained(self) -> None:
         await self._connection.drained()
@@ -186,7 +185,7 @@ class _Pumped:
     """An outlet on a road where sending is waited for: one run of frames is on its way, and its task writes it."""
 
     def __init__(self) -> None:
-        self._run: Sequence[Frame] = ()
+        self._run: Run | None = None
         self._wanted = anyio.Event()
         self._taken = anyio.Event()
         self._scope: anyio.CancelScope | None = None
@@ -198,14 +197,14 @@ class _Pumped:
         return self.closed is not None and self.closed[0] != live.SLOW
 
     def writable(self) -> bool:
-        return not self._run and self.closed is None
+        return self._run is None and self.closed is None
 
-    def write(self, told: Sequence[Frame]) -> None:
+    def write(self, told: Run) -> None:
         self._run = told
         self._wanted.set()
 
     async def drained(self) -> None:
-        while self._run and self.closed is None:
+        while self._run is not None and self.closed is None:
             self._taken = anyio.Event()
             await self._taken.wait()
 
@@ -223,18 +222,18 @@ class _Pumped:
     async def pump(
         self,
         subscriber: Subscriber,
-        send: Callable[[Sequence[Frame]], Awaitable[None]],
+        send: Callable[[Run], Awaitable[None]],
         scope: anyio.CancelScope,
     ) -> None:
         """Runs until the outlet is closed, and cancels `scope` then."""
         self._scope = scope
-        while self._run or self.closed is None:
-            if not self._run:
+        while self._run is not None or self.closed is None:
+            if self._run is None:
                 self._wanted = anyio.Event()
                 await self._wanted.wait()
                 continue
             await send(self._run)
-            self._run = ()
+            self._run = None
             self._taken.set()
             subscriber.flush()
         scope.cancel()
@@ -243,8 +242,8 @@ class _Pumped:
 async def _serve_plain(hub: Hub, principal: Principal, scope: Scope, receive: Receive, send: Send) -> None:
     outlet = _Pumped()
 
-    async def write(told: Sequence[Frame]) -> None:
-        for frame in told:
+    async def write(told: Run) -> None:
+        for frame in told.frames:
             await send({"type": "websocket.send", "text": frame.json.decode()})
 
     with hub.opened(outlet, principal) as subscriber:

@@ -3,7 +3,8 @@
 Rule of this file: who asks too often is refused (429, with the time to try again), who sends or fetches too much is
 slowed down, and refused only when what it owes would take longer than a second. Both are buckets that fill up with
 time; a client that has been quiet may do at once what it left undone in the last `BURST` seconds. Nothing is kept of
-clients whose buckets are full.
+clients whose buckets are full. All worker processes draw from the same buckets, where they have a board to tell each
+other on; only what two of them take within the same microsecond may count once.
 """
 
 import math
@@ -18,6 +19,7 @@ from holdfast_protocol.problem import ProblemError
 from holdfast_server.http.answers import ARRIVED
 from holdfast_server.http.doors import client_of
 from holdfast_server.http.pace import CHARGE
+from holdfast_server.storage.board import BYTES, REQUESTS, Board
 
 BURST: Final = 2.0
 """Seconds: so much of its rate a client may take at once."""
@@ -28,9 +30,12 @@ SWEEP: Final = 4096
 
 
 class Buckets:
-    """One number for each client: the moment at which its bucket is full again. `rate` is a second."""
+    """One number for each client: the moment at which its bucket is full again. `rate` is a second. What `board` tells
+    of this kind counts too: the clock has to be that of all processes."""
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, kind: int = REQUESTS, board: Board | None = None) -> None:
+        self._kind = kind
+        self._board = board
         self._rate = rate
         self._burst = max(BURST, 1 / rate)
         self._full: dict[str, float] = {}
@@ -41,13 +46,18 @@ class Buckets:
         if len(self._full) >= self._sweep:
             self._full = {each: full for each, full in self._full.items() if full > now}
             self._sweep = max(SWEEP, 2 * len(self._full))
-        full = max(self._full.get(client, 0.0), now) + amount / self._rate
-        self._full[client] = full
+        full = self._full[client] = self._when_full(client, now) + amount / self._rate
+        if self._board is not None:
+            self._board.tell(self._kind, client, full)
         return max(0.0, full - now - self._burst)
 
     def wait(self, client: str, amount: float, now: float) -> float:
         """The seconds until so much is there."""
-        return max(0.0, max(self._full.get(client, 0.0), now) + amount / self._rate - now - self._burst)
+        return max(0.0, self._when_full(client, now) + amount / self._rate - now - self._burst)
+
+    def _when_full(self, client: str, now: float) -> float:
+        full = max(self._full.get(client, 0.0), now)
+        return full if self._board is None else max((full, *self._board.others(self._kind, client)))
 
 
 class Rationing:
@@ -59,10 +69,11 @@ class Rationing:
         requests: float | None,
         rate: float | None,
         clock: Callable[[], float] = time.monotonic,
+        board: Board | None = None,
     ) -> None:
         self._app = app
-        self._requests = None if requests is None else Buckets(requests)
-        self._bytes = None if rate is None else Buckets(rate)
+        self._requests = None if requests is None else Buckets(requests, REQUESTS, board)
+        self._bytes = None if rate is None else Buckets(rate, BYTES, board)
         self._clock = clock
 
     @property

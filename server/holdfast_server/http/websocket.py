@@ -13,7 +13,7 @@ import asyncio
 import http
 import logging
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final, Protocol, cast
 
 import anyio
@@ -297,8 +297,3 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._transport.is_closing():
             self._loop.call_soon(self._end)
         return self
-
-
-def join(framed: Sequence[bytes]) -> bytes:
-    """Several frames, to be written at once."""
-    return framed[0] if len(framed) == 1 else b"".join(framed)

@@ -5,7 +5,7 @@ its movement, and the same for frames and for JSON.
 """
 
 import struct
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -58,6 +58,29 @@ class Frame:
         if self._event is None:
             number = b"" if self._place is None else b"id: %s\n" % str(self._place).encode()
             self._event = b"event: %s\n%sdata: %s\n\n" % (self._type.encode(), number, self.json)
+        return self._event
+
+
+class Run:
+    """Frames that go out together, joined once for all who get the same."""
+
+    __slots__ = ("_event", "_message", "frames")
+
+    def __init__(self, told: Sequence[Frame]) -> None:
+        self.frames = told
+        self._message: bytes | None = None
+        self._event: bytes | None = None
+
+    @property
+    def message(self) -> bytes:
+        if self._message is None:
+            self._message = b"".join([frame.message for frame in self.frames])
+        return self._message
+
+    @property
+    def event(self) -> bytes:
+        if self._event is None:
+            self._event = b"".join([frame.event for frame in self.frames])
         return self._event
 
 

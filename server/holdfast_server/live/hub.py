@@ -11,7 +11,7 @@ import logging
 import math
 import secrets
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final
@@ -28,7 +28,7 @@ from holdfast_server.catalog.base import Catalog, CatalogError, Tally, Watched
 from holdfast_server.live import frames, moving
 from holdfast_server.live.frames import Frame, Motion
 from holdfast_server.live.moving import Course, Moving
-from holdfast_server.live.subscriber import MOST_STATES, Outlet, Subscriber, topics_of
+from holdfast_server.live.subscriber import MOST_STATES, Outlet, Round, Subscriber, topics_of
 from holdfast_server.settings import Settings
 from holdfast_server.storage.neighbours import Neighbours
 from holdfast_server.uploads.service import Uploads
@@ -44,6 +44,9 @@ PAGE: Final = 100
 """Events that are told before anybody else has a turn."""
 TELL_INTERVAL: Final = 0.05
 """Other processes are told of moves at most so often, in seconds."""
+LONGEST_REST: Final = 0.002
+"""After progress was told nothing is told of it for as long as that took, and at most for so many seconds. What comes
+meanwhile goes out in one write for each subscriber, which is what telling costs most."""
 LONGEST_PING: Final = 3600.0
 SUM_INTERVAL: Final = 1.0
 STATS_INTERVAL: Final = 2.0
@@ -270,19 +273,15 @@ class Hub:
             events = await self.catalog.events(after, PAGE)
             if self.offset != after:
                 continue  # it was skipped meanwhile
-            told: set[Subscriber] = set()
+            told = Round()
             for event in events:
                 if event.data["state"] not in UNFINISHED:
                     self.moving.end(event.upload)
                 targets = self._targets(event.upload, event.owner, event.project)
                 if targets:
-                    frame = frames.status(self.epoch, event)
-                    for subscriber in targets:
-                        subscriber.put(frame)
-                    told |= targets
+                    told.add(frames.status(self.epoch, event), targets)
                 self.offset = event.seq
-            for subscriber in told:
-                subscriber.flush()
+            told.tell()
             if len(events) < PAGE:
                 return
             await anyio.lowlevel.checkpoint()  # those that have a task of their own write what they got
@@ -334,40 +333,50 @@ class Hub:
             except (OSError, CatalogError) as error:
                 logger.warning("progress cannot be told for now: %s", error)
                 await anyio.sleep(1)
+            if due:
+                await anyio.lowlevel.checkpoint()  # what was told is written
+                await anyio.sleep(min(self._monotonic() - now, LONGEST_REST))
+                now = self._monotonic()
             wait = TELL_INTERVAL if self._untold else math.inf
             for each in self._dirty:
                 wait = min(wait, self._told_at.get(each, 0.0) + self._interval - now)
             with anyio.move_on_after(max(wait, 0.001)):
                 await self._moved.wait()
 
-    async def _tell_progress(self, due: Iterable[str], now: float) -> None:
-        told: set[Subscriber] = set()
-        for upload_id in due:
-            self._told_at[upload_id] = now
-            if not self._by_topic:
-                continue
-            course = self.moving.get(upload_id)
+    async def _tell_progress(self, due: Sequence[str], now: float) -> None:
+        self._told_at.update(dict.fromkeys(due, now))
+        if not self._by_topic:
+            return
+        uploads = await self._as_stored(due)
+        told = Round()
+        for upload in uploads:
+            course = self.moving.get(upload.id)
             if course is None:
                 continue  # it came to its end
-            if course.upload is None:
-                course.upload = await self.catalog.get(upload_id)
-            if course.upload is None:
+            targets = self._targets(upload.id, upload.owner, upload.project)
+            if targets:
+                told.add(frames.progress(upload, course.motion(now), self.now()), targets)
+        told.tell()
+
+    async def _as_stored(self, due: Iterable[str]) -> Sequence[Upload]:
+        """Those that somebody watches and that are not at their end, as the catalog has them: the snapshot of whoever
+        moved bytes may be older than an event that was told."""
+        found: list[Upload] = []
+        for upload_id in due:
+            course = self.moving.get(upload_id)
+            if course is None:
                 continue
-            targets = self._targets(upload_id, course.upload.owner, course.upload.project)
-            if not targets:
+            known = course.upload
+            if known is not None and not self._targets(upload_id, known.owner, known.project):
                 continue
-            # As the catalog has it: the snapshot of whoever moved bytes may be older than an event that was told.
             upload = await self.catalog.get(upload_id)
-            if upload is None or upload.state not in UNFINISHED:
+            if upload is None:
                 continue
             course.upload = upload
             course.received = max(course.received, upload.received)
-            frame = frames.progress(upload, course.motion(now), self.now())
-            for subscriber in targets:
-                subscriber.put(frame)
-            told |= targets
-        for subscriber in told:
-            subscriber.flush()
+            if upload.state in UNFINISHED:
+                found.append(upload)
+        return found
 
     # Other processes
 
@@ -386,18 +395,20 @@ class Hub:
 
     async def _follow_neighbours(self) -> None:
         while True:
-            datagram = await self._neighbours.heard()
-            try:
-                told = json.loads(datagram)
-                now = self._monotonic()
-                source = str(told["from"])
-                for upload_id, received, arriving, step in told.get("moves", ()):
-                    self.moving.course(upload_id).move(source, received, arriving, step, now)
-                    self._mark(upload_id)
-                if "watchers" in told:
-                    self._elsewhere[source] = (now, told["watchers"])
-            except (ValueError, LookupError, TypeError):
-                logger.warning("another process of this folder speaks another version")
+            for datagram in await self._neighbours.heard():
+                try:
+                    self._hear(json.loads(datagram))
+                except (ValueError, LookupError, TypeError):
+                    logger.warning("another process of this folder speaks another version")
+
+    def _hear(self, told: Mapping[str, Any]) -> None:
+        now = self._monotonic()
+        source = str(told["from"])
+        for upload_id, received, arriving, step in told.get("moves", ()):
+            self.moving.course(upload_id).move(source, received, arriving, step, now)
+            self._mark(upload_id)
+        if "watchers" in told:
+            self._elsewhere[source] = (now, told["watchers"])
 
     # Once a second, and now and then
 
@@ -434,16 +445,16 @@ class Hub:
             if course.upload is not None:
                 for topic in topics_of(course.id, course.upload.owner, course.upload.project)[1:]:
                     members.setdefault(topic, []).append((course, course.upload))
+        told = Round()
         for topic in groups:
             mine = members.get(topic, [])
             if not mine and topic not in self._summed:
                 continue
-            told = {**moving.total(mine, now), "timestamp": frames.time_text(self.now())}
-            frame = Frame(live.envelope("sum", told, topic=str(topic)), ("sum", topic))
-            for subscriber in list(self._by_topic[topic]):
-                subscriber.put(frame)
-                subscriber.flush()
+            total = {**moving.total(mine, now), "timestamp": frames.time_text(self.now())}
+            frame = Frame(live.envelope("sum", total, topic=str(topic)), ("sum", topic))
+            told.add(frame, self._by_topic[topic])
             (self._summed.add if mine else self._summed.discard)(topic)
+        told.tell()
 
     async def _ping(self, now: float) -> None:
         """L-PING-1. Those that came at once are pinged at once; others have their turn in between."""

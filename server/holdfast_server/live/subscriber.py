@@ -17,7 +17,7 @@ from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import Principal
 from holdfast_server.catalog.base import Catalog, Event, Watched
 from holdfast_server.live import frames
-from holdfast_server.live.frames import Frame
+from holdfast_server.live.frames import Frame, Run
 from holdfast_server.uploads.upload import Upload
 
 MOST_FRAMES: Final = 256
@@ -41,7 +41,7 @@ class Outlet(Protocol):
         """Would `write` take something now?"""
         ...
 
-    def write(self, told: Sequence[Frame]) -> None:
+    def write(self, told: Run) -> None:
         """Does not block. Only while `writable`."""
         ...
 
@@ -104,6 +104,15 @@ class Subscriber:
     def topics(self) -> Collection[Topic]:
         return self._topics.keys()
 
+    def tell(self, told: Run) -> None:
+        """Tells frames now, or as soon as they can be written. Does not block."""
+        if not self._waiting and not self._closed and self._outlet.writable():
+            self._outlet.write(told)
+            return
+        for frame in told.frames:
+            self.put(frame)
+        self.flush()
+
     def put(self, frame: Frame) -> None:
         """Tells a frame, when `flush` is called or earlier. Does not block."""
         if self._closed:
@@ -125,7 +134,7 @@ class Subscriber:
     def flush(self) -> None:
         """Writes what waits, if it can be written now."""
         if self._waiting and not self._closed and self._outlet.writable():
-            self._outlet.write(list(self._waiting.values()))
+            self._outlet.write(Run(list(self._waiting.values())))
             self._waiting.clear()
             self._size = 0
 
@@ -295,6 +304,35 @@ class Subscriber:
         payload = {"code": problem.code, "detail": problem.detail, **problem.members}
         self.put(Frame(live.envelope("error", payload, **beside)))
         self.flush()
+
+
+class Round:
+    """What everybody is told in one go: of each subscriber all of it in one write, in the order in which it was added.
+
+    Nothing may be waited for between the first `add` and `tell`, so that whoever is told something else has it before
+    or after.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[Subscriber, list[Frame]] = {}
+
+    def add(self, frame: Frame, targets: Iterable[Subscriber]) -> None:
+        for subscriber in targets:
+            mine = self._told.get(subscriber)
+            if mine is None:
+                self._told[subscriber] = [frame]
+            else:
+                mine.append(frame)
+
+    def tell(self) -> None:
+        runs: dict[tuple[Frame, ...], list[Run]] = {}
+        for subscriber, told in self._told.items():
+            key = tuple(told)
+            same = runs.get(key)
+            if same is None:
+                same = runs[key] = [Run(told[start : start + RUN]) for start in range(0, len(told), RUN)]
+            for run in same:
+                subscriber.tell(run)
 
 
 def topics_of(upload_id: str, owner: str | None, project: str | None) -> list[Topic]:

@@ -37,6 +37,7 @@ const MESSAGES = {
   cancelled: 'The upload was cancelled.',
   unreachable: 'The server cannot be reached.',
   stalled: 'Nothing moved on the connection.',
+  'no-worker': 'The part of this page that computes digests could not be loaded.',
   unreadable: 'The file cannot be read any more: it was moved, changed or removed. Choose it again.',
   'other-file': 'This file has another size than the one that was begun. Choose the one that was.',
   'no-location': 'The server took the upload and did not say where it is: something in between may have removed that.',
@@ -66,6 +67,7 @@ const FOR_PEOPLE = { unauthenticated: STATUSES[401][1] }
 const PASSING = new Set([
   'unreachable',
   'stalled',
+  'no-worker',
   'not-understood',
   'fenced',
   'digest-mismatch',

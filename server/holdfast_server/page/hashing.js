@@ -1,16 +1,18 @@
 // Digests, computed beside the page: what asks the worker of hasher.js.
 //
-// Rule of this file: chunks share one worker; a large file has one of its own for its digest, which can be ended.
+// Rule of this file: chunks share one worker; a large file has one of its own for its digest, which can be ended. A worker
+// is loaded when it is first asked, and anew after it could not be: its script comes over the same bad network.
 
 import { mistake } from './errors.js'
 
 export class Hasher {
-  #worker = new Worker(new URL('hasher.js', import.meta.url), { type: 'module' })
+  #worker = null
   #asked = new Map()
   #last = 0
 
-  constructor() {
-    this.#worker.onmessage = ({ data: { id, digest, error, read } }) => {
+  #load() {
+    const worker = new Worker(new URL('hasher.js', import.meta.url), { type: 'module' })
+    worker.onmessage = ({ data: { id, digest, error, read } }) => {
       const asked = this.#asked.get(id)
       if (read !== undefined) {
         asked?.tell?.(read)
@@ -20,10 +22,14 @@ export class Hasher {
       if (digest) asked?.resolve(digest)
       else asked?.reject(mistake('unreadable'))
     }
-    this.#worker.onerror = (event) => {
-      for (const { reject } of this.#asked.values()) reject(new Error(event.message || 'The worker did not start.'))
+    worker.onerror = (event) => {
+      worker.terminate()
+      this.#worker = null
+      // One that was not loaded has no words.
+      for (const { reject } of this.#asked.values()) reject(event.message ? new Error(event.message) : mistake('no-worker'))
       this.#asked.clear()
     }
+    return worker
   }
 
   /** The SHA-256 of `blob`, as bytes. `tell` hears how many bytes of a large one were read. */
@@ -31,12 +37,14 @@ export class Hasher {
     return new Promise((resolve, reject) => {
       const id = ++this.#last
       this.#asked.set(id, { resolve, reject, tell })
+      this.#worker ??= this.#load()
       this.#worker.postMessage({ id, blob })
     })
   }
 
   end() {
-    this.#worker.terminate()
+    this.#worker?.terminate()
+    this.#worker = null
   }
 }
 

@@ -163,8 +163,7 @@ export class Upload extends EventTarget {
     if (this.url !== null) await this.#again(signal, () => this.#ask(signal))
     if (this.url === null) await this.#again(signal, () => this.#create(signal))
     if (this.#offer === null) return this.#sendAll(signal, 1) // the last byte completes it
-    this.#whole ??= this.#hashWhole()
-    this.#whole.catch(() => {}) // it is waited for at the end
+    this.#digestOfWhole().catch(() => {}) // it is waited for at the end
     do {
       await this.#sendAll(signal, this.#connections.throttle.most)
       this.#become('verifying')
@@ -300,7 +299,7 @@ export class Upload extends EventTarget {
 
   /** Asks the server to verify and publish (P-COMPLETE-1). True when it has. */
   async #complete(signal) {
-    const digest = await this.#whole
+    const digest = await this.#digestOfWhole()
     this.digest = fields.hex(digest)
     signal.throwIfAborted()
     const headers = {
@@ -365,6 +364,15 @@ export class Upload extends EventTarget {
     } catch {
       signal.throwIfAborted()
     }
+  }
+
+  /** The digest of the whole file: begun once, and anew if it has failed. */
+  #digestOfWhole() {
+    this.#whole ??= this.#hashWhole().catch((error) => {
+      this.#whole = null
+      throw error
+    })
+    return this.#whole
   }
 
   #hashWhole() {

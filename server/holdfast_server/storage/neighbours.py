@@ -7,7 +7,7 @@ slow or gone, is not sent; whoever tells something tells it again when it has ch
 import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,8 @@ import anyio
 
 LONGEST: Final = 128 * 1024
 """Bytes of one datagram."""
+MOST_AT_ONCE: Final = 64
+"""Datagrams that are read before anybody else has a turn."""
 LOOK_INTERVAL: Final = 0.5
 """Seconds for which a look into the folder counts."""
 _SUFFIX: Final = ".sock"
@@ -74,9 +76,12 @@ class Neighbours:
             except OSError:
                 continue  # its queue is full, or this is too long
 
-    async def heard(self) -> bytes:
-        """The next datagram."""
-        while True:
+    async def heard(self) -> Sequence[bytes]:
+        """The next datagrams: all that are there, one at least."""
+        found: list[bytes] = []
+        while not found:
             await anyio.wait_readable(self._socket)
             with suppress(BlockingIOError):
-                return self._socket.recv(LONGEST + 1)
+                while len(found) < MOST_AT_ONCE:
+                    found.append(self._socket.recv(LONGEST + 1))
+        return found
