@@ -20,7 +20,7 @@ from holdfast.discovery import DISCOVERIES
 
 SMALL, MIDDLE, LARGE = 10_000, 200_000, 3_000_000
 """One that is stored in one piece, one that goes with its creation all the same, and one that does not."""
-POINTS = 14
+POINTS = 12
 
 KILLED = """
 import os, signal, sys
@@ -73,35 +73,37 @@ def is_there_once(server: ServerProcess, path: Path, url: str) -> bool:
 async def test_a_connection_that_breaks_anywhere_makes_no_second_upload(
     two_workers: ServerProcess, tmp_path: Path, rng: random.Random, size: int, reset: bool
 ) -> None:
-    """Before the first byte, in the head, in the body, behind the last byte when only the answer is missing."""
+    """Before the first byte, in the head, in the body, and when all was stored and only the answer is missing."""
     name = rng.randbytes(6).hex()
     path = tmp_path / f"{name}.bin"
     path.write_bytes(rng.randbytes(size))
     with Proxy(two_workers.url) as whole:
         async with holdfast.AsyncClient(state=tmp_path / "whole") as client:
             result = await client.upload(path, f"{whole.url}/files")
-        total = whole.up
+        total, told = whole.up, whole.down
         assert whole.connections == 1
         assert (result.chunks, result.bytes_sent, result.retries) == (1, size, 0)
         assert is_there_once(two_workers, path, result.url)
     head = total - size
-    points = [0, head, head + 1, total - 1, total]
+    points = [0, head, head + 1, total - 1]
     points += [rng.randrange(head) for _ in range(3)]
     points += [rng.randrange(head, total) for _ in range(POINTS - len(points))]
+    faults = [Fault(cut_after=point, reset=reset) for point in points]
+    faults += [Fault(cut_answer_after=told - left) for left in (10, 200)]
 
-    async def broken(point: int, number: int) -> None:
+    async def broken(fault: Fault, number: int) -> None:
         path = tmp_path / f"{name}-{number}.bin"
         path.write_bytes(rng.randbytes(size))
         with Proxy(two_workers.url) as proxy:
-            proxy.once = Fault(cut_after=point, reset=reset)
+            proxy.once = fault
             async with holdfast.AsyncClient(state=tmp_path / str(number)) as client:
                 result = await client.upload(path, f"{proxy.url}/files")
             assert proxy.connections > 1
-        assert is_there_once(two_workers, path, result.url), point
+        assert is_there_once(two_workers, path, result.url), fault
 
     async with anyio.create_task_group() as group:
-        for number, point in enumerate(points):
-            group.start_soon(broken, point, number)
+        for number, fault in enumerate(faults):
+            group.start_soon(broken, fault, number)
 
 
 @pytest.mark.rule("G-KEY-1", "K-KEY-1")

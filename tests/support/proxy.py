@@ -34,6 +34,8 @@ class Fault:
     """Cut with a TCP reset and not with an orderly end."""
     stall_after: int | None = None
     """Pass on exactly so many bytes, then nothing more, and leave both sides open."""
+    cut_answer_after: int | None = None
+    """Close both sides after exactly so many bytes were passed on to the client."""
     half_close_after: int | None = None
     """After so many bytes tell the server that nothing more comes, and still bring the client its answer."""
     delay: float = 0.0
@@ -184,6 +186,7 @@ class Proxy:
             server.shutdown(socket.SHUT_WR)
 
     def _pass_down(self, server: socket.socket, client: socket.socket, ended: socket.socket, fault: Fault) -> None:
+        told = 0
         try:
             while ended not in select.select([server, ended], [], [])[0]:
                 piece = server.recv(65536)
@@ -192,9 +195,14 @@ class Proxy:
                     return
                 if fault.delay and self._closing.wait(fault.delay):
                     return
-                client.sendall(piece)
+                left = len(piece) if fault.cut_answer_after is None else fault.cut_answer_after - told
+                client.sendall(piece[:left])
+                told += len(piece)
                 with self._lock:
-                    self.down += len(piece)
+                    self.down += len(piece[:left])
+                if left < len(piece):
+                    _end(server, client)
+                    return
         except OSError:
             _end(server, client)
 
