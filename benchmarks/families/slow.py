@@ -1,8 +1,9 @@
 """What thousands of slow connections cost others: one stream and small files, alone and beside them, on one server.
 
-Rule of this file: both measurements of a round are of the same server, one after the other, and the load of the slow
-ones is a process of its own. They are measured once their first seconds are over, and before the server lets them go;
-as many as were there at the beginning have to be there at the end.
+Rule of this file: all rounds of a row are of the same server, those alone and then those beside, and the load of the
+slow ones is a process of its own; they come once, since to wait for them takes most of the time. They are measured once
+their first seconds are over, and before the server lets them go; as many as were there at the beginning have to be
+there at the end.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -88,6 +89,13 @@ def measure(bench: Bench, server: Running, case: str) -> Sample:
     return replace(sample, work=result["files"])
 
 
+def measured(bench: Bench, server: Running, samples: Mapping[str, list[Sample]]) -> None:
+    """All rounds, for each case."""
+    for _ in range(bench.rounds):
+        for case, found in samples.items():
+            found.append(measure(bench, server, case))
+
+
 def _tables(report: Report) -> dict[str, Table]:
     stream: tuple[Measure, ...] = (rate(), cpu(), MEMORY)
     small: tuple[Measure, ...] = (rate("files/s", 1), cpu("s/1,000 files", 1000), MEMORY)
@@ -107,7 +115,9 @@ def run(bench: Bench) -> Report:
     tables = _tables(report)
     for table in tables.values():
         table.say(list(there.values()))
-    for _, row in bench.turns(list(there)):
+    bench.expect(len(there))
+    for row in there:
+        bench.advance(row)
         with contextlib.ExitStack() as attempts:
             samples = {
                 (case, state): attempts.enter_context(bench.attempt(table, row, state))
@@ -115,9 +125,7 @@ def run(bench: Bench) -> Report:
                 for state in (ALONE, BESIDE)
             }
             server = attempts.enter_context(running(there[row], bench.folder))
-            for case in tables:
-                samples[case, ALONE].append(measure(bench, server, case))
+            measured(bench, server, {case: samples[case, ALONE] for case in tables})
             with slow_clients(server):
-                for case in tables:
-                    samples[case, BESIDE].append(measure(bench, server, case))
+                measured(bench, server, {case: samples[case, BESIDE] for case in tables})
     return report

@@ -160,7 +160,7 @@ class JournalFile:
         path.chmod(0o600)
         try:
             return _checked(path)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter is a message with damaged bytes in it
             if isinstance(error, sqlite3.OperationalError):
                 raise
             aside = path.with_suffix(".db.corrupt")

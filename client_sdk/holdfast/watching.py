@@ -194,7 +194,7 @@ class Watch:
                     if not isinstance(frame, dict):
                         raise ValueError("this is no object")
                     yield frame
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise BrokenProtocol(f"{self._session.endpoint}: {error}") from None
 
     def _read(self, frame: Mapping[str, Any]) -> list[News]:

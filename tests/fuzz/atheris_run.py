@@ -8,7 +8,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["holdfast_protocol", "holdfast_server", "tests.fuzz", "http_sf"]):
+with atheris.instrument_imports(include=["holdfast", "holdfast_protocol", "holdfast_server", "tests.fuzz", "http_sf"]):
     from tests.fuzz.targets import TARGETS
 
 atheris.enabled_hooks.add("RegEx")

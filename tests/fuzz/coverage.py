@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tests.fuzz.targets import TARGETS
 
-_OURS: Final = ("/holdfast_protocol/", "/holdfast_server/")
+_OURS: Final = ("/holdfast_protocol/", "/holdfast_server/", "/client_sdk/holdfast/")
 
 Step = tuple[str, int, int]
 

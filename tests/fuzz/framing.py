@@ -32,7 +32,7 @@ async def _app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body"})
 
 
-class _Transport(asyncio.Transport):
+class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
@@ -59,6 +59,9 @@ class _Transport(asyncio.Transport):
 
     def get_write_buffer_size(self) -> int:
         return 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
 
     def pause_reading(self) -> None:
         self.paused = True
@@ -91,7 +94,7 @@ def play(data: bytes) -> None:
 async def _play(here: _Loop, data: bytes) -> None:
     _asked.clear()
     split = data[0] if data else 0
-    transport = _Transport()
+    transport = Transport()
     protocol = HoldfastProtocol(here.config, ServerState(), {}, here.loop, limits=Limits(max_head=2048))
     protocol.connection_made(transport)
     for piece in (data[1 : 1 + split], data[1 + split :]):

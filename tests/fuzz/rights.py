@@ -3,13 +3,21 @@
 Rule of this file: as in `targets`. No input is good but those that were made with the key, to the last character.
 """
 
+import asyncio
+import inspect
+import json
+from base64 import urlsafe_b64encode
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
+
+from joserfc import jwt
+from joserfc.jwk import KeySet, OctKey
 
 from holdfast_protocol.live import EventStream, MessageError, Place, Topic, parse_message
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.authority import Request
+from holdfast_server.auth.jwt import Jwt
 from holdfast_server.auth.signing import PARAMETER, Signatures
 from holdfast_server.auth.tokens import TokenFile, hashed
 
@@ -58,6 +66,49 @@ def credential(data: bytes) -> None:
     except ProblemError:
         return
     assert found is None or SIGNATURE in query
+
+
+class _Jwks:
+    """In the place of keys that may be new."""
+
+    def known(self) -> KeySet:
+        return KeySet([_OCT])
+
+    async def newer(self, known: object) -> None:
+        return None
+
+
+_OCT: Final = OctKey.import_key({"kty": "oct", "k": "a" * 64, "kid": "one"})
+CLAIMS: Final = {"iss": "id", "aud": "files", "sub": "alice", "exp": int(NOW) + 60, "scope": "read"}
+HEADER: Final = {"alg": "HS256", "kid": "one"}
+GOOD_JWT: Final = jwt.encode(HEADER, CLAIMS, _OCT)
+JWT: Final = Jwt("id", "files", _Jwks(), ("HS256",), now=lambda: NOW)  # type: ignore[arg-type]
+
+
+def web_token(data: bytes) -> None:
+    """A token as it comes; a line of its own with header, claims and signature, not encoded yet; and claims that the
+    issuer has signed, whatever they are."""
+    text = data.decode("latin-1")
+    found = _asked(text)
+    assert found is None or text.strip().rpartition(".")[0] == GOOD_JWT.rpartition(".")[0]
+    parts = data.split(b"\n", 2)
+    made = ".".join(urlsafe_b64encode(each).rstrip(b"=").decode() for each in parts)
+    found = _asked(made)
+    assert found is None or made.rpartition(".")[0] == GOOD_JWT.rpartition(".")[0]
+    with suppress(ValueError, RecursionError):
+        claims = json.loads(data)
+        if isinstance(claims, dict):
+            found = _asked(jwt.encode(HEADER, CLAIMS | claims, _OCT))
+            assert found is None or found.expires > NOW
+
+
+def _asked(token: str) -> Any:
+    request = Request("POST", "/files", "", Headers([("Authorization", f"Bearer {token}")]), None)
+    try:
+        found = JWT(request)
+        return asyncio.run(found) if inspect.iscoroutine(found) else found
+    except ProblemError:
+        return None
 
 
 def watching(data: bytes) -> None:

@@ -3,10 +3,11 @@
 Rule of this file: from these an input can be found by few changes that a random search would never find.
 """
 
+import json
 from typing import Final
 
 from holdfast_protocol import headers
-from tests.fuzz.rights import SIGNED, TOKEN
+from tests.fuzz.rights import CLAIMS, GOOD_JWT, HEADER, SIGNED, TOKEN
 
 WORDS: Final[list[str]] = sorted(
     {value for key, value in vars(headers).items() if key.isupper() and isinstance(value, str)}
@@ -77,6 +78,43 @@ SEEDS: Final[dict[str, list[bytes]]] = {
         b"signature=a.b&signature=c.d\nBasic YTpi",
         b"project=a\nbearer  hft_x",
         b"&" * 150,
+    ],
+    "jobs": [
+        b"http://a/b -o 'my copy' --checksum sha-256="
+        + b"0" * 64
+        + b" --priority 2\n# comment\n\nftp://u:p@a:21/b%20c",
+        b"-u http://a/b -o copy -n 4 --mirror http://c/d\nhttp://a/b c",
+        b"--overwrite\n-i list\n'open\n-n 0 http://a/b",
+    ],
+    "journal": [b"\0\0SQLite", b"\0\x3c\0\0\0\x09", b"\x1f\xf0http", b"%020d %020d\n" % (0, 65536), b"\0\x18\xff\xff"],
+    "jwt": [
+        GOOD_JWT.encode(),
+        json.dumps(HEADER).encode() + b"\n" + json.dumps(CLAIMS).encode() + b"\nsignature",
+        b'{"alg":"none"}\n{"sub":"alice"}\n',
+        b'{"exp": 1e400, "nbf": "x", "aud": [5], "projects": ["a"], "project": "b", "scope": 7}',
+        b"[" * 500,
+        b'{"a":' * 100,
+    ],
+    "proxied": [
+        b"X-Forwarded-For: 6.6.6.6, [2001:db8::5]:80, 10.0.0.2\nX-Forwarded-Proto: https",
+        b"X-Forwarded-For: 203.0.113.5\nX-Forwarded-Host: a, nas.example:80",
+        b"X-Forwarded-For: 203.0.113.5:1234\nX-Forwarded-Host: [::1]:8000",
+        b"127.0.0.1.evil.example:80",
+        b"app.localhost.:1",
+    ],
+    "sums": [
+        b"0" * 64 + b"  film.mkv\n" + b"1" * 64 + b" *dir/a.bin\n",
+        b"SHA256 (film.mkv) = " + b"a" * 64,
+        b"# comment\n" + b"F" * 64,
+    ],
+    "websocket": [
+        b"\x03\x81\x85\0\0\0\0hello\x88\x82\0\0\0\0\x03\xe8",
+        b"\x20\x01\x83\0\0\0\0abc\x89\x81\0\0\0\0x\x00\x80\0\0\0\0\x80\x82\0\0\0\0de",
+        b"\0\x82\x81\0\0\0\0x",
+        b"\0\x81\xfe\x00\x7e\0\0\0\0" + b"a" * 126,
+        b"\0\x81\xff\0\0\0\0\0\1\0\1\0\0\0\0",
+        b"\0\x81\x82\0\0\0\0\xff\xfe",
+        b"\0\x8a\x80\0\0\0\0\xc1\x80\0\0\0\0",
     ],
     "watching": [
         b'{"action": "subscribe", "topics": ["upload:' + b"0" * 32 + b'", "all"], "id": 1}',

@@ -5,6 +5,8 @@ ProblemError, ViolationError) is an outcome; everything else is a fault. What it
 read again. A target is a row of `TARGETS`, and the corpus of the same name runs as a test.
 """
 
+import ipaddress
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,10 +23,13 @@ from holdfast_protocol.problem import KINDS, FieldError, ProblemError
 from holdfast_server.http.api import _Query
 from holdfast_server.http.cors import Cors
 from holdfast_server.http.doors import client_of
+from holdfast_server.http.hosts import Hosts
+from holdfast_server.http.proxies import Proxies, forwarded_host
 from holdfast_server.uploads import types
 from holdfast_server.uploads.upload import State, Upload
-from tests.fuzz import rights
+from tests.fuzz import ours, rights
 from tests.fuzz.framing import play
+from tests.fuzz.sockets import converse
 
 Parser = Callable[[str], Any]
 LENGTH: Final = 100_000
@@ -226,6 +231,13 @@ def answer(data: bytes) -> None:
             continue
 
 
+_seen: Final[list[Any]] = []
+
+
+async def _answered(scope: Any, receive: Any, send: Any) -> None:
+    _seen.append(scope)
+
+
 def query(data: bytes) -> None:
     """The query of the JSON API."""
     try:
@@ -244,14 +256,44 @@ def query(data: bytes) -> None:
             _check(problem)
 
 
+NEAR: Final = Proxies(_answered, ["10.0.0.0/8", "unix"])
+KNOWN: Final = Hosts(("nas.example",))
+
+
+def proxied(data: bytes) -> None:
+    """The lines of a head that came from a trusted proxy: who has asked, and by what name."""
+    lines = [each.strip().partition(b":") for each in data.split(b"\n")]
+    head = [(name.strip().lower(), value.strip()) for name, _, value in lines if name.strip()]
+    scope: dict[str, Any] = {"type": "http", "client": ("10.0.0.1", 1), "scheme": "http", "headers": head}
+    try:
+        NEAR(scope, None, None).send(None)  # type: ignore[arg-type]
+    except StopIteration:
+        seen = _seen.pop()
+    ipaddress.ip_address(seen["client"][0])
+    assert seen["scheme"] in ("http", "https")
+    for host in (forwarded_host(seen), data.decode("latin-1")):
+        try:
+            KNOWN.check(host)
+        except ProblemError as problem:
+            _check(problem)
+        else:
+            assert host is None or re.search(r"(?i)localhost|nas\.example|[0-9a-f:]", host)
+
+
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "answer": answer,
     "credential": rights.credential,
     "decision": decision,
     "field": field,
     "framing": play,
+    "jobs": ours.jobs,
+    "journal": ours.journal,
+    "jwt": rights.web_token,
     "name": name,
+    "proxied": proxied,
     "query": query,
+    "sums": ours.sums,
     "type": type_of_file,
     "watching": rights.watching,
+    "websocket": converse,
 }

@@ -112,7 +112,7 @@ class Jwt:
             return jwt.decode(token, keys, algorithms=self._algorithms).claims
         except InvalidKeyIdError:
             raise
-        except (JoseError, ValueError, TypeError, KeyError) as error:
+        except (JoseError, ValueError, TypeError, KeyError, RecursionError) as error:
             raise _invalid("its signature does not hold, or it is not of an algorithm that is taken here") from error
 
     def _decoded_again(self, token: str, keys: KeySet) -> dict[str, Any]:

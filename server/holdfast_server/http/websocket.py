@@ -82,7 +82,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._taker: Taker | None = None
         self._drained: anyio.Event | None = None
         self._gone: anyio.Event | None = None
-        self._partial: list[bytes] | None = None
+        self._partial: bytearray | None = None  # of a message in pieces, which may be very many or empty
         self._accepted = self._paused = False
         self._alive = True
 
@@ -173,9 +173,11 @@ class WebSocketProtocol(asyncio.Protocol):
             if frame.opcode is Opcode.TEXT and frame.fin:
                 self._hear(bytes(frame.data))
                 return
-            self._partial = [*(self._partial or ()), bytes(frame.data)]
+            if self._partial is None:
+                self._partial = bytearray()
+            self._partial += frame.data
             if frame.fin:
-                whole, self._partial = b"".join(self._partial), None
+                whole, self._partial = bytes(self._partial), None
                 self._hear(whole)
 
     def _hear(self, data: bytes) -> None:
