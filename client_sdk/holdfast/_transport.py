@@ -332,28 +332,42 @@ class Session:
         content: Content | None = None,
         *,
         stream: bool = False,
+        endless: bool = False,
         patience: float = 0.0,
     ) -> AsyncIterator[Incoming]:
         """Send a request and give its answer as it comes.
 
+        An `endless` one may pause for as long as it likes when its head is there: whoever reads it has a limit.
         A token that is refused is renewed once, and the request is sent again. Raises NotAuthorized if that is no help,
         ConnectionFailed, Stalled or BrokenProtocol.
         """
-        key = self._key if _origin(request.url) == self._origin else None
-        read = self._timeouts.stall if stream else self._timeouts.response + patience
-        shown = await key.shown() if key is not None else None
-        response = await self._send(request, shown, content, read)
+        times = self._timeouts
+        if endless:
+            try:
+                with anyio.fail_after(times.connect + times.response):
+                    response = await self._opened(request, content, None)
+            except TimeoutError:
+                raise Stalled(f"{self.endpoint} did not answer for {times.response:.0f} seconds") from None
+        else:
+            response = await self._opened(request, content, times.stall if stream else times.response + patience)
         try:
-            if response.status_code in (401, 403) and key is not None and key.renewable:
-                await response.aclose()
-                response = await self._renewed(request, key, shown, content, read)
-            yield Incoming(response, self._timeouts.stall)
+            yield Incoming(response, times.stall)
         finally:
             with anyio.CancelScope(shield=True):
                 await response.aclose()
 
+    async def _opened(self, request: Request, content: Content | None, read: float | None) -> httpx.Response:
+        key = self._key if _origin(request.url) == self._origin else None
+        shown = await key.shown() if key is not None else None
+        response = await self._send(request, shown, content, read)
+        if response.status_code in (401, 403) and key is not None and key.renewable:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+            response = await self._renewed(request, key, shown, content, read)
+        return response
+
     async def _renewed(
-        self, request: Request, key: Key, refused: str | None, content: Content | None, read: float
+        self, request: Request, key: Key, refused: str | None, content: Content | None, read: float | None
     ) -> httpx.Response:
         """The same request with another token. Raises NotAuthorized if that is refused, too."""
         await key.renew(refused)
@@ -369,7 +383,7 @@ class Session:
         raise error
 
     async def _send(
-        self, request: Request, authorization: str | None, content: Content | None, read: float
+        self, request: Request, authorization: str | None, content: Content | None, read: float | None
     ) -> httpx.Response:
         ours = _origin(request.url) == self._origin
         sent = {**(self._extra if ours else {}), **request.headers}

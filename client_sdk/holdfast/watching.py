@@ -148,10 +148,11 @@ class Watch:
         """What is told, until all uploads have ended if only uploads are watched. Raises HoldfastError."""
         while True:
             self._synced = False
+            self._silence = MOST_SILENCE
             try:
-                async with self._session.open(self._request(), patience=MOST_SILENCE) as incoming:
+                async with self._session.open(self._request(), endless=True) as incoming:
                     if incoming.status != 200:
-                        raise from_refusal(refused(await incoming.answer(), self._clock.time()), self._session.endpoint)
+                        raise await self._refusal(incoming)
                     async for frame in self._frames(incoming):
                         for news in self._read(frame):
                             yield news
@@ -169,6 +170,11 @@ class Watch:
             if self._lost is not None:
                 self._lost(error, wait)
             await self._clock.sleep(wait)
+
+    async def _refusal(self, incoming: Incoming) -> HoldfastError:
+        with anyio.move_on_after(MOST_SILENCE):
+            return from_refusal(refused(await incoming.answer(), self._clock.time()), self._session.endpoint)
+        return Stalled(f"{self._session.endpoint} has not finished its answer for {MOST_SILENCE:.0f} seconds")
 
     def _request(self) -> Request:
         query = urlencode([("topic", str(topic)) for topic in self._topics], quote_via=quote)

@@ -207,6 +207,7 @@ def _digest(field: str, algorithm: str, raw: bytes) -> Digest:
     return Digest(algorithm, raw)
 
 
+@lru_cache(maxsize=64)  # a client says the same with each of its files
 def parse_wants(field: str, value: str) -> tuple[str, ...]:
     """`Want-Content-Digest` or `Want-Repr-Digest` (RFC 9530, section 4): the most wanted algorithm first.
 

@@ -88,10 +88,10 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
                     finally:
                         site.uploads = site.hub = None
 
-    files = Files(site.get, settings)
     page = Page()
     api = Api(site.get, site.get_hub)
     live = Live(site.get_hub)
+    files = Files(site.get, settings)
     app = _Application(
         routes=[
             Route("/files/{id}", _Endpoint(files.upload)),
@@ -114,6 +114,7 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
     )
     app.settings = settings
     app.authority = asked
+    app.files = files
     app.router.redirect_slashes = False
 
     async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,17 +145,31 @@ class _Application(Starlette):
 
     settings: Settings
     authority: Authority | None = None
+    files: Files
 
     def build_middleware_stack(self) -> ASGIApp:
         limits = self.settings.limits
         hosts = Hosts(self.settings.allowed_hosts, self.settings.public_url)
-        inner: ASGIApp = Guard(self.router, self.authority, self.settings.cors_origins, hosts)
+        inner: ASGIApp = Guard(self._route, self.authority, self.settings.cors_origins, hosts)
         rationing = Rationing(inner, limits.client_requests, limits.client_rate, board=self.state.board)
         if rationing.bounds:
             inner = rationing
         if self.settings.trusted_proxies:
             inner = Proxies(inner, self.settings.trusted_proxies)
         return Envelope(inner, limits.max_head, self.settings.cors_origins)
+
+    async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As the router, which looks through its list for every request: what is asked for most is found at once."""
+        if scope["type"] == "http" and not scope.get("root_path"):
+            folder, _, name = scope["path"][1:].partition("/")
+            if folder == "files" and not name:
+                await self.files.collection(scope, receive, send)
+                return
+            if folder == "files" and "/" not in name:
+                scope["path_params"] = {"id": name}
+                await self.files.upload(scope, receive, send)
+                return
+        await self.router(scope, receive, send)
 
 
 class _Endpoint:

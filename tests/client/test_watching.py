@@ -4,16 +4,20 @@ import json
 import random
 import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
 import holdfast
+from holdfast import Timeouts, watching
 from holdfast.watching import News, place, topics_for
+from holdfast_protocol import live
 from tests.conftest import StartServer
 from tests.support.process import CommandLine, ServerProcess
 from tests.support.proxy import Proxy
+from tests.support.scripted import Asked, Scripted, head
 from tests.support.speaker import Speaker
 from tests.support.waiting import eventually, scaled
 
@@ -119,6 +123,60 @@ async def test_after_a_long_absence_the_gap_is_said_and_the_present_told(
 def _told_by(command: CommandLine) -> str:
     output = command.home / "output.txt"
     return output.read_text() if output.exists() else ""
+
+
+@pytest.mark.rule("L-PING-1")
+async def test_silence_is_measured_by_how_often_the_server_pings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit, pause = 1.0, 3.0
+    monkeypatch.setattr(watching, "MOST_SILENCE", limit)
+    over = threading.Event()
+
+    def event(kind: str, offset: int, **payload: object) -> bytes:
+        told = live.envelope(kind, {"epoch": "e0", "offset": offset, **payload}, epoch="e0", offset=offset)
+        return b"data: %s\n\n" % live.encode(told)
+
+    def script(asked: Asked) -> Iterator[bytes]:
+        yield head(200, "Content-Type: text/event-stream")
+        yield event("connected", 0, ping_interval=600.0) + event("synced", 0)
+        over.wait(pause)
+        yield event("status", asked.number + 1)
+        over.wait(scaled(60))
+
+    with Scripted(script) as server:
+        try:
+            times = Timeouts(response=limit)
+            async with holdfast.AsyncClient(state=tmp_path / "state", timeouts=times) as client:
+                with anyio.fail_after(scaled(60)):
+                    async for news in client.watch(server.url):
+                        if news.kind == "status":
+                            break
+        finally:
+            over.set()
+
+
+async def test_who_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watching, "MOST_SILENCE", 0.3)
+    over = threading.Event()
+
+    def script(asked: Asked) -> Iterator[bytes]:
+        yield head(*((200, "Content-Type: text/event-stream") if asked.number else (404, "Content-Length: 9")))
+        over.wait(scaled(60))
+
+    with Scripted(script) as server:
+        try:
+            async with holdfast.AsyncClient(state=tmp_path / "state") as client:
+                lost: list[holdfast.HoldfastError] = []
+                with anyio.fail_after(scaled(60)), pytest.raises(holdfast.Stalled, match="has said nothing for"):
+                    async for _ in client.watch(
+                        server.url, max_attempts=2, lost=lambda error, wait: lost.append(error)
+                    ):
+                        pass
+                assert len(lost) == 1
+                assert "has not finished its answer" in str(lost[0])
+        finally:
+            over.set()
 
 
 async def test_what_cannot_be_watched_is_an_error_at_once(server: ServerProcess, tmp_path: Path) -> None:

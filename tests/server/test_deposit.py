@@ -138,7 +138,7 @@ async def test_a_system_that_cannot_leaves_it_to_the_ordinary_way(
 
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(arrived), base_url="http://holdfast") as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(arrived), base_url="http://localhost") as client,
     ):
         length = {"Upload-Length": str(len(DATA))}
         both = await client.post("/files", headers={**TUS_BODY, **length}, content=DATA)

@@ -145,7 +145,7 @@ async def running(settings: Settings, recorder: Recorder) -> AsyncIterator[httpx
 
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(telling), base_url="http://holdfast") as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(telling), base_url="http://localhost") as client,
     ):
         yield client
 

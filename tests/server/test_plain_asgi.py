@@ -17,7 +17,7 @@ async def test_the_draft_without_interim_answers(tmp_path: Path) -> None:
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://holdfast") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
     ):
         created = await client.post("/files", headers={**version, "Upload-Complete": "?0", "Upload-Length": "10"})
         assert (created.status_code, created.headers["upload-complete"]) == (201, "?0")

@@ -118,7 +118,6 @@ class SqliteCatalog:
         use: Use | None = None,
         asked: str | None = None,
     ) -> None:
-        places = list(enumerate(parts))
         complete = upload.state is State.COMPLETE
         if upload.prefix != upload.received or upload.received != (upload.length if complete else 0):
             raise ValueError("a new upload has no bytes stored, or all of them if it is complete")
@@ -132,14 +131,16 @@ class SqliteCatalog:
                 grants.use(connection, use, upload.id)
             quotas.check(connection, self._quota, upload.owner, 0 if complete else 1, upload.length or 0)
             key = rows.insert(connection, upload, asked)
-            connection.executemany(
-                "INSERT INTO part (final, place, part) VALUES (?, ?, ?)", [(key, *each) for each in places]
-            )
+            if parts:
+                connection.executemany(
+                    "INSERT INTO part (final, place, part) VALUES (?, ?, ?)",
+                    [(key, place, part) for place, part in enumerate(parts)],
+                )
             begun = replace(upload, state=State.RECEIVING, prefix=0, received=0) if complete else upload
             rows.append(connection, begun, "created", upload.created, None)
             if complete:
                 if upload.received:
-                    stored.add(connection, key, 0, upload.received)
+                    stored.put(connection, key, 0, upload.received)
                 rows.append(connection, upload, "complete", upload.created, State.RECEIVING)
 
         await self._committer.submit(operation, final=complete)
@@ -335,7 +336,7 @@ class SqliteCatalog:
             same = (old.length, old.expected, old.wanted) == (length, upload.expected, upload.wanted)
             if old.state is not State.RECEIVING or old.received or not same:
                 raise NotReceiving(old)
-            stored.add(connection, key, 0, length)
+            stored.put(connection, key, 0, length)
             new = replace(
                 old,
                 state=State.COMPLETE,

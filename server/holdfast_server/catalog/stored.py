@@ -29,11 +29,17 @@ def add(connection: sqlite3.Connection, upload: int, start: int, end: int) -> tu
         return 0, first, last
     if merged > 1 or (merged == 1 and first == start):
         connection.execute("DELETE FROM stored WHERE upload = ? AND start > ? AND start <= ?", (upload, first, end))
-    connection.execute(
-        "INSERT INTO stored VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET stop = excluded.stop",
-        (upload, first, last),
-    )
+    put(connection, upload, first, last)
     return new, first, last
+
+
+def put(connection: sqlite3.Connection, upload: int, start: int, end: int) -> None:
+    """As `add`, where it is known that none of the other ranges overlaps this one or touches it, but for one that
+    begins where it does and ends before it.
+    """
+    connection.execute(
+        "INSERT INTO stored VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET stop = excluded.stop", (upload, start, end)
+    )
 
 
 def between(connection: sqlite3.Connection, upload: int, start: int, end: int, limit: int) -> Iterator[tuple[int, int]]:

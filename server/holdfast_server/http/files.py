@@ -180,8 +180,14 @@ class Files:
         await answer(send, 200, fields)
 
     async def _patch(self, upload_id: str, scope: Scope, receive: Receive, send: Send) -> None:
-        uploads = self._uploads()
-        upload = await uploads.find(principal_of(scope), upload_id)
+        uploads, who = self._uploads(), principal_of(scope)
+        made = uploads.made(who, upload_id) if arrived(scope) else None
+        if made is not None:
+            done = await self._append_whole(uploads, made, scope)
+            if done is not None:
+                await answer(send, 204, rules.progress_fields(done))
+                return
+        upload = await uploads.find(who, upload_id)
         try:
             status, fields = await self._carry_out(uploads, upload, scope, receive)
         except Cut:
@@ -193,6 +199,18 @@ class Files:
                 problem.code, problem.detail, problem.members, {**expires, **problem.headers}
             ) from problem
         await answer(send, status, fields)
+
+    async def _append_whole(self, uploads: Uploads, made: Upload, scope: Scope) -> Upload | None:
+        """All of a small file, for the upload that was made for it just now, without asking what has become of that.
+        None if it is something else, or cannot be: that is to be told by what the upload is now.
+        """
+        try:
+            wanted = dialects.decide_patch(head_of(scope), made, self._limits(scope))
+            if isinstance(wanted, rules.Append):
+                return await uploads.append_whole(made, wanted, arrived(scope))
+        except ProblemError:
+            pass
+        return None
 
     async def _carry_out(
         self, uploads: Uploads, upload: Upload, scope: Scope, receive: Receive

@@ -59,30 +59,45 @@ def _extending(app: ASGIApp, protocol: LendingProtocol) -> ASGIApp:
         if not isinstance(cycle, RequestResponseCycle):
             await app(scope, receive, send)
             return
-
-        def send_all(message: Message) -> Awaitable[None]:
-            return _inform(cycle, message) if message["type"] == _INFORMATIONAL else send(message)
-
-        def arrived() -> bytes | None:
-            return None if cycle.more_body or cycle.waiting_for_100_continue else bytes(cycle.body)
-
-        def lend() -> Loan:
-            return protocol.lend(cycle)
-
-        async def send_through(size: int, transmit: Callable[[socket.socket], Awaitable[None]]) -> None:
-            await protocol.send(cycle, size, transmit)
-
+        request = _Request(protocol, cycle, send)
         extensions = scope.setdefault("extensions", {})
-        extensions[ARRIVED] = {"body": arrived}
+        extensions[ARRIVED] = {"body": request.arrived}
         if scope["http_version"] == "1.1":  # RFC 9110, section 15.2: never to a client of HTTP/1.0
             extensions[_INFORMATIONAL] = {}
         if protocol.lends():
-            extensions[SENDING] = {"send": send_through}
+            extensions[SENDING] = {"send": request.send_through}
             if length_of(scope["headers"]):
-                extensions[LENDING] = {"lend": lend}
-        await app(scope, receive, send_all)
+                extensions[LENDING] = {"lend": request.lend}
+        try:
+            await app(scope, receive, request.send)
+        finally:
+            extensions.clear()  # they lead back to the scope: without them nothing is left that has to be searched for
 
     return extending
+
+
+class _Request:
+    """What the application can do with a request beyond ASGI."""
+
+    __slots__ = ("_cycle", "_protocol", "_send")
+
+    def __init__(self, protocol: LendingProtocol, cycle: RequestResponseCycle, send: Send) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self._send = send
+
+    def send(self, message: Message) -> Awaitable[None]:
+        return _inform(self._cycle, message) if message["type"] == _INFORMATIONAL else self._send(message)
+
+    def arrived(self) -> bytes | None:
+        cycle = self._cycle
+        return None if cycle.more_body or cycle.waiting_for_100_continue else bytes(cycle.body)
+
+    def lend(self) -> Loan:
+        return self._protocol.lend(self._cycle)
+
+    async def send_through(self, size: int, transmit: Callable[[socket.socket], Awaitable[None]]) -> None:
+        await self._protocol.send(self._cycle, size, transmit)
 
 
 async def _inform(cycle: RequestResponseCycle, message: Message) -> None:

@@ -52,6 +52,8 @@ _FAILURES: Final = frozenset(
     }
 )
 """Problems of requests whose body had begun."""
+_MOST_MADE: Final = 128
+"""Uploads that are remembered for `Uploads.made`; each may have some KiB of metadata."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Uploads:
         self._concatenation = Concatenation(
             self._core, self._writers, self._frontier, self._completion, self.limits.max_size
         )
+        self._made: dict[str, Upload] = {}  # in the order in which they were made
         self._upkeep = upkeep.Upkeep(self._core, self._writers, self._completion, self._concatenation)
 
     @asynccontextmanager
@@ -187,7 +190,18 @@ class Uploads:
                 raise
         if upload.length == 0 and not upload.parallel and not upload.partial:
             return await self._completion.complete(upload)
+        if upload.length and not upload.partial:
+            self._made[upload.id] = upload
+            if len(self._made) > _MOST_MADE:
+                del self._made[next(iter(self._made))]
         return upload
+
+    def made(self, who: Principal, upload_id: str) -> Upload | None:
+        """An upload as it was made here a short while ago, where that is known; to be asked once. To be given to
+        `append_whole` and to nobody else: the transaction that finishes it finds out whether it is still so.
+        """
+        upload = self._made.pop(upload_id, None)
+        return upload if upload is not None and who.sees(upload) else None
 
     async def _goes_on(self, upload_id: str, error: ProblemError | Cut) -> bool:
         """K-KEY-2: the body of a creation was cut off, or another request has taken over, and the upload is there."""

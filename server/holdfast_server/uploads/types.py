@@ -77,8 +77,10 @@ def check_name(settings: Settings, name: str) -> None:
     """Raises ProblemError 422 if no file of this name is taken (F-TYPE-1)."""
     if settings.allow_extensions and extension(name) not in settings.allow_extensions:
         raise _refused(f"This server takes files that end in {_names(f'.{e}' for e in settings.allow_extensions)}.")
+    if not settings.allow_types:
+        return
     media = media_type(name)
-    if settings.allow_types and media != UNKNOWN and not matches(media, settings.allow_types):
+    if media != UNKNOWN and not matches(media, settings.allow_types):
         raise _refused(f"{name} is {media} by its name; this server takes {_names(settings.allow_types)}.")
 
 
