@@ -32,15 +32,18 @@ from holdfast.errors import BrokenProtocol, ConnectionFailed, ServerUntrusted, S
 from holdfast.limiter import Crowd, Direction, Limiter, Limiters, Origin
 from holdfast.outcome import from_refusal
 from holdfast.planner import Share
+from holdfast.sources import Source
 from holdfast_protocol import client as protocol
 from holdfast_protocol import headers as names
-from holdfast_protocol.messages import Headers, Request, Response
+from holdfast_protocol.messages import Headers, Request, Response, Span
 
 PIECE: Final = 256 * 1024
-LARGEST_PIECE: Final = 4 * 1024 * 1024
+LARGEST_PIECE: Final = 8 * 1024 * 1024
 """Bytes handed to the connection at once, and what that grows to where a piece is gone in no time."""
-NO_TIME: Final = 0.01
+NO_TIME: Final = 0.02
 """Seconds; four times as many are too much."""
+FILE_PIECE: Final = 1024 * 1024
+"""Bytes that are read of a file at once where the kernel cannot send from it: TLS, a proxy."""
 READ_PIECE: Final = 1024 * 1024
 """Bytes of an answer that are handed on at once, if so many are there."""
 LEND: Final = 4 * 1024 * 1024
@@ -64,11 +67,23 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """Bytes of a body that are still in a file: `span` of `source`, which has this `descriptor`."""
+
+    source: Source
+    descriptor: int
+    span: Span
+
+    def __len__(self) -> int:
+        return self.span.length
+
+
+@dataclass(frozen=True, slots=True)
 class Body:
     """The bytes of a request: `pieces()` gives them anew for each sending, `length` bytes in all."""
 
     length: int
-    pieces: Callable[[], AsyncIterator[bytes | bytearray | memoryview]]
+    pieces: Callable[[], AsyncIterator[bytes | bytearray | memoryview | Stored]]
 
 
 Content: TypeAlias = Callable[[], AsyncIterator[bytes]]
@@ -455,27 +470,46 @@ class _Direct(httpx.AsyncHTTPTransport):
 async def _outgoing(
     body: Body, sent: Callable[[int], None] | None, share: Share | None, limiter: Limiter, stall: float
 ) -> AsyncIterator[bytes]:
-    async for whole in body.pieces():
-        view = memoryview(whole)
+    wire = WRITTEN.get()
+    async for part in _parts(body, by_kernel=wire is not None and wire.plain):
         start = 0
-        while start < len(view):
-            piece = view[start : start + ((share and share.slice) or limiter.piece or PIECE)]
-            start += len(piece)
+        while start < len(part):
+            size = min(len(part) - start, (share and share.slice) or limiter.piece or PIECE)
             if share is not None:
-                await limiter.held_to(share, len(piece))
+                await limiter.held_to(share, size)
             # Counted before it goes: a failure in the middle must not make bytes on the wire look unsent.
             if sent is not None:
-                sent(len(piece))
+                sent(size)
             began = limiter.clock.monotonic()
-            if (wire := WRITTEN.get()) is not None:
-                await wire.send(piece, stall)
-                yield Sent(len(piece))
+            if wire is None:
+                assert isinstance(part, memoryview)
+                yield part[start : start + size]  # type: ignore[misc]  # h11 takes a view, and copies it once
             else:
-                yield piece  # type: ignore[misc]  # h11 takes a view as it takes bytes, and copies it once
+                if isinstance(part, Stored):
+                    await wire.send_file(part.descriptor, part.span.start + start, size, stall)
+                else:
+                    await wire.send(part[start : start + size], stall)
+                yield Sent(size)
+            start += size
             if (took := limiter.clock.monotonic() - began) < NO_TIME:
-                limiter.piece = min(2 * len(piece), LARGEST_PIECE)
+                limiter.piece = min(2 * size, LARGEST_PIECE)
             elif took > 4 * NO_TIME:
                 limiter.piece = PIECE
+
+
+async def _parts(body: Body, *, by_kernel: bool) -> AsyncIterator[memoryview | Stored]:
+    """What a body consists of. What is in a file is read, piece by piece, if the kernel cannot send it from there."""
+    async for part in body.pieces():
+        if not isinstance(part, Stored):
+            yield memoryview(part)
+        elif by_kernel:
+            yield part
+        else:
+            memory = memoryview(bytearray(min(FILE_PIECE, len(part))))
+            for at in range(part.span.start, part.span.end, FILE_PIECE):
+                piece = memory[: part.span.end - at]
+                await to_thread.run_sync(part.source.read_into, at, piece)
+                yield piece
 
 
 def _split(url: str) -> tuple[str, Login | None]:

@@ -10,6 +10,7 @@ backend, bodies go through the library.
 """
 
 import contextlib
+import errno
 import os
 import re
 import select
@@ -18,6 +19,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -35,7 +37,8 @@ SENDERS: Final = 4
 MANY: Final = 512 * 1024
 """from so many bytes on,"""
 BLINK: Final = 2
-"""as long as the socket takes some each time in so many milliseconds."""
+"""as long as the socket takes some each time in so many milliseconds, for each time that many: more is handed over at
+once where it goes fast, and there a pause is that of a processor that is busy."""
 WAKE: Final = 0.1
 """Where bytes come slowly, a thread is woken for what comes in so many seconds and not for each packet."""
 PATIENCE: Final = 0.3
@@ -130,7 +133,7 @@ class Wire(httpcore.AsyncNetworkStream):
         """Put all of it into the socket. Raises httpcore.WriteError, httpcore.WriteTimeout."""
         with _translated(httpcore.WriteError):
             while view:
-                if len(view) >= MANY and (sent := await self._push(view)):
+                if len(view) >= MANY and (sent := await self._push(partial(self._send_part, view), len(view))):
                     view = view[sent:]
                     continue
                 try:
@@ -140,20 +143,48 @@ class Wire(httpcore.AsyncNetworkStream):
                 except ssl.SSLWantReadError:
                     await self._wait(anyio.wait_readable, timeout, httpcore.WriteTimeout)
 
-    async def _push(self, view: memoryview) -> int:
-        """Send in a thread, as long as the socket takes bytes without a break; how many it were."""
-        return await to_thread.run_sync(self._send_on, view, limiter=self._threads.senders)
+    def _send_part(self, view: memoryview, at: int) -> int:
+        return self._socket.send(view[at:])
 
-    def _send_on(self, view: memoryview) -> int:
+    @property
+    def plain(self) -> bool:
+        """What is put into the socket is what goes over the wire: the kernel may take it from a file."""
+        return not isinstance(self._socket, ssl.SSLSocket)
+
+    async def send_file(self, file: int, offset: int, size: int, timeout: float | None) -> None:
+        """As `send`, with bytes of an open file that need not pass through here; for a `plain` connection.
+
+        Always in a thread: the file may be slow. Raises httpcore.WriteError also if the file ends before its time.
+        """
+
+        def send_some(at: int) -> int:
+            if count := os.sendfile(self._socket.fileno(), file, offset + done + at, size - done - at):
+                return count
+            raise OSError(errno.ENODATA, "the file has ended")
+
+        done = 0
+        with _translated(httpcore.WriteError):
+            while done < size:
+                if sent := await self._push(send_some, size - done):
+                    done += sent
+                else:
+                    await self._wait(anyio.wait_writable, timeout, httpcore.WriteTimeout)
+
+    async def _push(self, send_some: Callable[[int], int], size: int) -> int:
+        """Send in a thread, as long as the socket takes bytes without a break; how many it were."""
+        return await to_thread.run_sync(self._send_on, send_some, size, limiter=self._threads.senders)
+
+    def _send_on(self, send_some: Callable[[int], int], size: int) -> int:
         poll = select.poll()
         poll.register(self._socket, select.POLLOUT)
+        blink = BLINK * (size // MANY)
         until = time.monotonic() + TURN
         sent = 0
-        while sent < len(view) and time.monotonic() < until:
+        while sent < size and time.monotonic() < until:
             try:
-                sent += self._socket.send(view[sent:])
+                sent += send_some(sent)
             except (BlockingIOError, ssl.SSLWantWriteError):
-                if not poll.poll(BLINK):
+                if not blink or not poll.poll(blink):
                     break
             except ssl.SSLWantReadError:
                 break

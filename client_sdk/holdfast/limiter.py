@@ -172,7 +172,7 @@ class Limiter:
     def moved(self, size: int) -> None:
         """See `Controller.moved`."""
         self.controller.moved(size, self.clock.monotonic())
-        if self._waiting:
+        if self._waiting and self._used < self.controller.connections:
             self._crowd.admit()
 
     def accepted(self, size: int, seconds: float, overhead: float) -> None:

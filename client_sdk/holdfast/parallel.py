@@ -1,10 +1,12 @@
 """Sends a file as parallel chunks: one reader, N senders (protocol.md, section 3).
 
-Rule of this file: the file is read once, in order, by one reader, which also hashes it; N senders put chunks on the
-wire, and a chunk stays in its buffer until the server has it. So memory is at most the chunk size times (N + 1), and
-what buffers.py allows, whatever the file's size and whatever fails. A chunk is sent again only after the server was
-asked (P-RETRY-1), and only as far as it is missing there. A hole of the file goes its way among the chunks where the
-server takes holes (P-HOLE-1): it has no buffer, and is told of in one request, whatever its length.
+Rule of this file: the source is read in order, by one reader, which hashes it; N senders put chunks on the wire. What
+is in a file that is open goes from there, past this process: the kernel has it in memory since it was hashed, and if
+somebody has written to it in between, the server finds another digest than that of the chunk and stores nothing. What
+cannot be read again so stays in a buffer until the server has it: memory is at most the chunk size times (N + 1), and
+what buffers.py allows, whatever the size and whatever fails. A chunk is sent again only after the server was asked
+(P-RETRY-1), and only as far as it is missing there. A hole of the file goes its way among the chunks where the server
+takes holes (P-HOLE-1): it is told of in one request, whatever its length.
 """
 
 import contextlib
@@ -18,7 +20,7 @@ import anyio
 from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from holdfast._transport import Body
+from holdfast._transport import Body, Stored
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.planner import (
     LARGEST_CHUNK,
@@ -58,14 +60,15 @@ class Hole:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Bytes of the file in their buffer, until the server has them."""
+    """Bytes of the source, in their buffer until the server has them; or in the file, if there is none."""
 
     span: Span
-    buffer: mmap.mmap
+    buffer: mmap.mmap | None
     digest: Digest
 
     def view(self, span: Span) -> memoryview:
-        """The bytes of a part of it."""
+        """The bytes of a part of it, if there is a buffer."""
+        assert self.buffer is not None
         return memoryview(self.buffer)[span.start - self.span.start : span.end - self.span.start]
 
 
@@ -97,6 +100,7 @@ class ParallelRoad:
             max_chunk=state.offer.max_chunk,
             chunk_size=upload.job.chunk_size,
             concurrency=upload.job.concurrency,
+            kept=upload.source.descriptor is None,
         )
         self._algorithm = protocol.chunk_algorithm(state.wants)
         self._buffers = self._limiter.buffers
@@ -173,20 +177,27 @@ class ParallelRoad:
                     self._advance(at)
                     part = Span(at, min(at + self.plan.chunk_size(left), hole.start))
                     upload.tracker.chunk_size = part.length
-                    if self._flights:
-                        await self._buffers.room(part.length, self.plan.memory)
-                    buffer = self._buffers.take(part.length)
-                    found = await upload.read(part.start, memoryview(buffer)[: part.length], self._algorithm)
-                    assert found is not None
+                    chunk = await self._chunk(part)
                     at = part.end
                     left -= part.length
                     self._advance(at)
-                    await into.send(Chunk(part, buffer, found))
+                    await into.send(chunk)
                 if hole.length:
                     at = hole.end
                     left -= hole.length
                     self._advance(at)
                     await into.send(Hole(hole))
+
+    async def _chunk(self, part: Span) -> Chunk:
+        """Read and hash it."""
+        if self._upload.source.descriptor is not None:
+            return Chunk(part, None, await self._upload.scan(part, self._algorithm))
+        if self._flights:
+            await self._buffers.room(part.length, self.plan.memory)
+        buffer = self._buffers.take(part.length)
+        found = await self._upload.read(part.start, memoryview(buffer)[: part.length], self._algorithm)
+        assert found is not None
+        return Chunk(part, buffer, found)
 
     def _next_hole(self, start: int, end: int) -> Span:
         """The first hole in `[start, end)` that is worth a request, in whole granules; else an empty span at `end`."""
@@ -244,7 +255,7 @@ class ParallelRoad:
         finally:
             self._flights.discard(flight)
             self._changed()
-            if isinstance(flight.chunk, Chunk):
+            if isinstance(flight.chunk, Chunk) and flight.chunk.buffer is not None:
                 # A copy may still be reading from it.
                 self._buffers.give_back(flight.chunk.buffer, again=flight.landed and not flight.helped)
         if isinstance(flight.chunk, Hole):
@@ -315,6 +326,7 @@ class ParallelRoad:
                 self._has(part)
                 continue
             except ConnectionFailed as error:
+                await self._check(chunk)
                 self._limiter.controller.broken()
                 await self._upload.recover(error, attempts, connected=True)
             except Refusal as error:
@@ -322,11 +334,14 @@ class ParallelRoad:
                 if error.reaction is Reaction.SMALLER and self.plan.too_large(sent):
                     todo[:1] = pieces(part, self.plan.chunk_size(part.length))
                     continue
-                damaged += error.reaction is Reaction.REPEAT
+                if error.reaction is Reaction.REPEAT:
+                    await self._check(chunk)
+                    damaged += 1
                 if damaged > 1:
                     raise VerificationFailed(
                         f"bytes {part.start} to {part.end} of {self._upload.source.name} arrived damaged twice;"
-                        " something between here and the server changes them, or this machine's memory is bad"
+                        " something writes to the file, or changes them between here and the server, or this machine's"
+                        " memory is bad"
                     ) from error
                 await self._upload.recover(error, attempts, connected=True)
             todo = await self._still_missing(todo, attempts)
@@ -338,15 +353,12 @@ class ParallelRoad:
             heard = await self._upload.exchange(protocol.hole(self._upload.url, part, now=time.time()))
             await self._upload.lives_until(heard.expires)
             return
-        view = chunk.view(part)
-        whole = part == chunk.span
-        proof = chunk.digest if whole else await to_thread.run_sync(digest, self._algorithm, view)
-
+        proof, bytes_of = await self._proven(chunk, part)
         began = gone = self._clock()
 
-        async def content() -> AsyncIterator[memoryview]:
+        async def content() -> AsyncIterator[memoryview | Stored]:
             nonlocal gone
-            yield view
+            yield bytes_of
             gone = self._clock()
 
         async with self._limiter.sending():
@@ -357,6 +369,20 @@ class ParallelRoad:
         self._limiter.accepted(part.length, now - began, now - gone)
         await self._upload.lives_until(stored.expires)
         self._upload.chunks += 1
+
+    async def _proven(self, chunk: Chunk, part: Span) -> tuple[Digest, memoryview | Stored]:
+        """A part of a chunk, and its digest."""
+        source, whole = self._upload.source, part == chunk.span
+        if source.descriptor is not None:
+            proof = chunk.digest if whole else await self._upload.scan(part, self._algorithm)
+            return proof, Stored(source, source.descriptor, part)
+        view = chunk.view(part)
+        return chunk.digest if whole else await to_thread.run_sync(digest, self._algorithm, view), view
+
+    async def _check(self, chunk: Chunk | Hole) -> None:
+        """After a failure: bytes that went from the file may not be those any more that were hashed."""
+        if isinstance(chunk, Chunk) and chunk.buffer is None:
+            await to_thread.run_sync(self._upload.source.check)
 
     async def _still_missing(self, todo: list[Span], attempts: Attempts) -> list[Span]:
         """What the server lacks of these parts of one chunk."""

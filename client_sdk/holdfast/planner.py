@@ -41,7 +41,11 @@ TUS_GRANULE: Final = 256 * 1024
 BETWEEN_BREAKS: Final = 24
 """Chunks that go through between two breaks, at least."""
 OF_WHAT_IS_LEFT: Final = 64
-"""Chunks that are still to come, where a break is possible though there was none."""
+"""Chunks that are still to come, where a break is possible though there was none,"""
+OF_WHAT_IS_THROUGH: Final = 12
+"""or chunks of this size that have gone through without one."""
+UNBROKEN: Final = float(BETWEEN_BREAKS * START_CHUNK)
+"""Bytes that count as gone through before the first, where it is near: as if there had been a break after them."""
 RETRY_AFTER_CAP: Final = 600.0
 SETTLE: Final = 0.25
 WINDOW: Final = 0.5
@@ -144,8 +148,8 @@ class Controller:
     Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 0.2 to 10
     seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 24th of the bytes that go
     through between two breaks, so that no more than some percent are sent twice. Where it is near they grow so fast
-    that the first break would cost a lot: as long as there was none, a chunk has at most 2 MiB, or a 24th of what has
-    gone through, or a 64th of what is left.
+    that the first break would cost a lot: as long as there was none, a chunk has at most 2 MiB, or an 8th of what has
+    gone through, or a 64th of what is left. Those that are not kept in memory may be larger there than `memory` allows.
     """
 
     def __init__(self, now: float, *, memory: int = MEMORY, ceiling: int | None = None) -> None:
@@ -159,6 +163,7 @@ class Controller:
         self._bytes = 0.0
         self._breaks = 0.0
         self._broken = False
+        self._near = False
         self._connections = START_CONNECTIONS
         self._good = START_CONNECTIONS
         self._good_speed: float | None = None
@@ -191,14 +196,16 @@ class Controller:
         """Bytes of the next chunk; whoever cuts rounds it to what the server takes."""
         return self.size_of(0)
 
-    def size_of(self, left: int) -> int:
-        """The same, for a transfer of which `left` bytes are still to be cut."""
-        held = self._connections + max(self._readers, 1)
-        size = min(self._size, max(SMALLEST_CHUNK, self._memory // held))
+    def size_of(self, left: int, *, kept: bool = True) -> int:
+        """The same, for a transfer of which `left` bytes are still to be cut; `kept`: in memory until they are sent."""
+        size = self._size
+        if kept or not self._near:
+            held = self._connections + max(self._readers, 1)
+            size = min(size, max(SMALLEST_CHUNK, self._memory // held))
         if self._breaks:
             safe = self._bytes / self._breaks / BETWEEN_BREAKS
             if not self._broken:
-                safe = max(safe, left / OF_WHAT_IS_LEFT)
+                safe = max(safe, (self._bytes - UNBROKEN) / OF_WHAT_IS_THROUGH, left / OF_WHAT_IS_LEFT)
             size = min(size, max(SMALLEST_CHUNK, int(safe)))
         return size if self._ceiling is None else min(size, self._ceiling)
 
@@ -226,8 +233,8 @@ class Controller:
         """A request without a body was answered after so many seconds. Counts until the first chunk was accepted."""
         if self._rate is None and seconds < NEAR and self._good > NEAR_CONNECTIONS:
             self._connections = self._good = NEAR_CONNECTIONS
-            # As if there had been a break.
-            self._breaks, self._bytes = 1.0, float(BETWEEN_BREAKS * START_CHUNK)
+            self._near = True
+            self._breaks, self._bytes = 1.0, UNBROKEN
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -407,7 +414,8 @@ class Plan:
     """How one upload is cut up: what the controller has learnt, within what the server and the caller have said.
 
     `granule` and `max_chunk` are what the server announced, in bytes. `chunk_size` and `concurrency` are what the
-    caller fixed, or None to leave them to the controller. Raises UsageError if a fixed value makes no sense.
+    caller fixed, or None to leave them to the controller. `kept`: chunks are in memory until they are sent. Raises
+    UsageError if a fixed value makes no sense.
     """
 
     def __init__(
@@ -418,6 +426,7 @@ class Plan:
         max_chunk: int | None = None,
         chunk_size: int | None = None,
         concurrency: int | None = None,
+        kept: bool = True,
     ) -> None:
         if chunk_size is not None and chunk_size < 1:
             raise UsageError(f"a chunk size of {chunk_size} bytes makes no sense; give at least 1")
@@ -428,6 +437,7 @@ class Plan:
         self._max_chunk = max_chunk
         self._chunk_size = chunk_size
         self._concurrency = concurrency
+        self._kept = kept
 
     @property
     def concurrency(self) -> int:
@@ -450,7 +460,7 @@ class Plan:
         share = max(SMALLEST_CHUNK, -(-left // (2 * self.concurrency)))
         if self._concurrency is not None:
             share = min(share, max(SMALLEST_CHUNK, MEMORY // (self._concurrency + 1)))
-        return self._fit(min(self._controller.size_of(left), share))
+        return self._fit(min(self._controller.size_of(left, kept=self._kept), share))
 
     def half(self, size: int) -> int:
         """About half of so many bytes, as the server takes it."""

@@ -244,6 +244,20 @@ class Upload:
         """
         return await to_thread.run_sync(self._read, offset, view, algorithm)
 
+    async def scan(self, span: Span, algorithm: str) -> Digest:
+        """As `read`, for bytes that are sent from where they are and need not be kept: the digest of a part."""
+        return await to_thread.run_sync(self._scan, span, algorithm)
+
+    def _scan(self, span: Span, algorithm: str) -> Digest:
+        own = hasher(algorithm)
+        memory = memoryview(bytearray(HASH_PIECE))
+        for start in range(span.start, span.end, HASH_PIECE):
+            piece = memory[: span.end - start]
+            self.source.read_into(start, piece)
+            self._hash(start, piece)
+            own.update(piece)
+        return Digest(algorithm, own.digest())
+
     def _read(self, offset: int, view: memoryview, algorithm: str | None) -> Digest | None:
         own = hasher(algorithm) if algorithm is not None else None
         # By the piece, so that it is hashed while the processor still has it.

@@ -80,6 +80,11 @@ class Source(Protocol):
         """What the source was when it was opened."""
         ...
 
+    @property
+    def descriptor(self) -> int | None:
+        """An open file that has these bytes at these offsets, so that the kernel can send them; None: there is none."""
+        return None
+
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill all of `buffer` from `offset`. Raises SourceChanged or SourceUnreadable."""
         ...
@@ -162,6 +167,10 @@ class FileSource(Source):
     @property
     def fingerprint(self) -> Fingerprint:
         return self._fingerprint
+
+    @property
+    def descriptor(self) -> int | None:
+        return self._descriptor
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         self.check()

@@ -311,6 +311,18 @@ def test_each_transfer_that_reads_has_its_part_of_the_memory() -> None:
         assert controller.chunk_size <= MEMORY // (NEAR_CONNECTIONS + 4)
 
 
+def test_where_it_is_near_chunks_that_are_not_kept_grow_beyond_the_memory() -> None:
+    """Elsewhere, and of what is kept until it is sent, they do not."""
+    for near, kept, most in ((0.001, False, 64 * MIB), (0.001, True, 48 * MIB // 3), (0.1, False, 48 * MIB // 9)):
+        controller = Controller(0.0)
+        controller.met(near)
+        for turn in range(200):
+            controller.accepted(controller.chunk_size, 0.02, 0.02, float(turn))
+        for turn in range(50):
+            controller.accepted(64 * MIB, 0.3, 0.02, float(200 + turn))
+        assert controller.size_of(1 << 40, kept=kept) == most
+
+
 def test_where_it_is_near_the_first_break_does_not_cost_much() -> None:
     """Chunks grow with what has gone through, not at once."""
     size = 256 * MIB

@@ -1,5 +1,7 @@
 """How a file is cut up, how long is waited, how a rate is held: by values."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,7 +52,7 @@ def test_what_one_upload_learns_of_the_largest_chunk_holds_for_the_next() -> Non
 
 
 @pytest.mark.parametrize("bad", [{"chunk_size": 0}, {"concurrency": 0}, {"concurrency": 65}])
-def test_what_makes_no_sense_is_refused(bad: dict[str, int]) -> None:
+def test_what_makes_no_sense_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Plan(Controller(0.0), granule=GRANULE, **bad)
 

@@ -1,14 +1,22 @@
-"""Connections as they are made: whoever stops waiting for one leaves none open."""
+"""Connections: whoever stops waiting for one leaves none open, and files go through them."""
 
 import gc
+import random
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
 
 import anyio
+import httpcore
 import pytest
+from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
-from holdfast._wire import Network
+from holdfast._wire import Network, Wire
 
+MIB: Final = 1 << 20
 pytestmark = pytest.mark.anyio
 
 
@@ -27,3 +35,36 @@ async def test_a_connection_that_is_there_as_its_caller_goes_is_closed() -> None
 async def connect(port: int) -> None:
     wire = await Network().connect_tcp("127.0.0.1", port)
     await wire.aclose()
+
+
+async def test_a_file_goes_past_this_process(tmp_path: Path) -> None:
+    """A part of it that is larger than any buffer of the kernel, to somebody who is slow to read it."""
+    content = random.Random(1).randbytes(12 * MIB)
+    (tmp_path / "file").write_bytes(content)
+    async with connected() as (wire, peer):
+        with (tmp_path / "file").open("rb") as file:
+            async with anyio.create_task_group() as group:
+                group.start_soon(wire.send_file, file.fileno(), 1000, 10 * MIB, 30)
+                came = b""
+                while len(came) < 10 * MIB:
+                    came += await to_thread.run_sync(peer.recv, 10 * MIB - len(came))
+        assert came == content[1000 : 1000 + 10 * MIB]
+
+
+async def test_a_file_that_ends_before_its_time_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(1000))
+    async with connected() as (wire, _):
+        with (tmp_path / "file").open("rb") as file, pytest.raises(httpcore.WriteError, match="ended"):
+            await wire.send_file(file.fileno(), 0, 1001, 30)
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[Wire, socket.socket]]:
+    """A connection, and the socket at its other end."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        wire = await Network().connect_tcp("127.0.0.1", listener.getsockname()[1])
+        try:
+            with listener.accept()[0] as peer:
+                yield wire, peer
+        finally:
+            await wire.aclose()

@@ -16,7 +16,9 @@ from tests.support.process import ServerProcess
 from tests.support.speaker import Speaker
 
 import holdfast
-from holdfast.sending import Dialect
+from holdfast.sending import Dialect, Upload
+from holdfast_protocol.digest import Digest
+from holdfast_protocol.messages import Span
 
 MIB: Final = 1 << 20
 SIZE: Final = 3 * MIB
@@ -48,6 +50,17 @@ def write(path: Path, rng: random.Random) -> None:
 def touch(path: Path, rng: random.Random) -> None:
     facts = path.stat()
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1_000_000_000))
+
+
+def change_last(path: Path, *, seen: bool) -> None:
+    """The last byte, so that it is seen by the time of the change or not at all."""
+    facts = path.stat()
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read()[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 1]))
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns + seen))
 
 
 def replace(path: Path, rng: random.Random) -> None:
@@ -137,3 +150,23 @@ def test_one_that_is_replaced_goes_on_to_its_end(
     second = client.upload(file, url, protocol=dialect).result()
     assert (published(first.url), published(second.url)) == (old, file.read_bytes())
     assert old != file.read_bytes()
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_what_is_written_between_the_hashing_and_the_sending_is_not_stored(
+    server: ServerProcess, client: holdfast.Client, file: Path, monkeypatch: pytest.MonkeyPatch, *, seen: bool
+) -> None:
+    """The kernel sends what is in the file by then: the server finds another digest, also where nobody else can."""
+    scan = Upload.scan
+
+    async def scan_and_write(self: Upload, span: Span, algorithm: str) -> Digest:
+        found = await scan(self, span, algorithm)
+        change_last(file, seen=seen)
+        return found
+
+    monkeypatch.setattr(Upload, "scan", scan_and_write)
+    transfer = client.upload(file, f"{server.url}/files", protocol="parallel", chunk_size=SIZE, concurrency=1)
+    error = holdfast.SourceChanged if seen else holdfast.VerificationFailed
+    with pytest.raises(error, match="written to" if seen else "damaged twice"):
+        transfer.result()
+    assert published(transfer.url) is None

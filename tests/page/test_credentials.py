@@ -170,6 +170,32 @@ def test_a_signed_url_for_a_creation(window: Window, guarded: Guarded, film: Pat
     is_stored(guarded, film.read_bytes())
 
 
+def test_a_dialog_that_the_user_has_opened_stays_open(window: Window, guarded: Guarded) -> None:
+    """The server says yes to a link, late, while the user is about to paste something; one that the server has opened
+    goes by itself as soon as another one is taken."""
+    with Proxy(guarded.url) as proxy:
+
+        def follow(who: str) -> None:
+            address = guarded.signed(owner=who).replace(guarded.url, proxy.url)
+            window.look(f"location.hash = {json.dumps(address)}")
+
+        window.open(proxy.url)
+        window.opens("#ask")
+        follow("bob")
+        window.closes("#ask")
+        window.sees("This link takes", "#drop-note")
+        window.click("#credential")
+        window.give(guarded.token["alice"])
+        window.sees("Credential of alice", "#credential")
+        proxy.cut()
+        follow("bob")
+        window.click("#credential")
+        window.opens("#ask")
+        proxy.mend()
+        window.sees("This link takes", "#drop-note")
+        assert window.look("document.querySelector('#ask').open")
+
+
 @pytest.mark.rule("A-SIGN-1", "A-SCOPE-1")
 def test_a_signed_url_for_an_upload(window: Window, guarded: Guarded, film: Path, tmp_path: Path) -> None:
     """Begun elsewhere; it is over in the middle, and goes on with a token of its owner."""

@@ -7,6 +7,7 @@ Rule of this file: whoever refuses is real: quotas and limits of the server, a d
 
 import hashlib
 import secrets
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,40 @@ def test_nginx_that_takes_little(windows: Windows, window: Window, server: Serve
         window.sees("Complete", "#over", within=120)
         assert "status of 413" in windows.read_log()
     assert stored(server) == {"film.mkv": sha256(film)}
+
+
+def test_a_server_that_asks_for_time(window: Window, server: ServerProcess, tmp_path: Path) -> None:
+    """503 with Retry-After for chunks: it says so, sends none for so long, also over its other connections, and goes
+    on by itself."""
+    busy, log = tmp_path / "busy", tmp_path / "requests.log"
+    busy.touch()
+    before = BEFORE.format(url=server.url)
+    here = f"""
+    set $turn $request_method;
+    if (-f {busy}) {{ set $turn "busy $request_method"; }}
+    if ($turn = "busy PATCH") {{ add_header Retry-After 6 always; return 503; }}
+    """
+    film = make(tmp_path, "film.mkv", 3 * MIB + 1)
+    with Nginx(tmp_path / "nginx", f"{before} location /files {{ {here} {before} access_log {log}; }}") as nginx:
+        window.open(nginx.url)
+        window.sees("Live", "#link")
+        window.drop(film)
+        window.sees("The server is busy or being looked after (503).", "#now")
+        window.sees("Trying again in", "#now")
+        busy.unlink()
+        window.sees("Complete", "#over", within=60)
+    chunks = [line.split() for line in log.read_text().splitlines() if '"PATCH ' in line]
+    refused = [time_of(line) for line in chunks if line[8] == "503"]
+    taken = [time_of(line) for line in chunks if line[8] == "204"]
+    soonest = min(refused) + timedelta(seconds=5)  # they are told in whole seconds
+    assert min(taken) >= soonest
+    assert len([at for at in refused if at < soonest]) <= 4  # one over each connection, which left together
+    assert stored(server) == {"film.mkv": sha256(film)}
+
+
+def time_of(line: list[str]) -> datetime:
+    """When a request was answered, by a log of nginx."""
+    return datetime.strptime(f"{line[3]} {line[4]}", "[%d/%b/%Y:%H:%M:%S %z]")
 
 
 def test_nginx_without_a_server_behind_it(window: Window, server: ServerProcess, tmp_path: Path) -> None:

@@ -30,6 +30,8 @@ export class Access extends EventTarget {
 
   #credential
   #run = null
+  /** The dialog is open because the server has refused; where it did not, the user has opened it. */
+  #refused = false
 
   /** To be called once, when others listen. */
   begin() {
@@ -44,6 +46,7 @@ export class Access extends EventTarget {
   async find() {
     this.#run?.abort()
     const { signal } = (this.#run = new AbortController())
+    const refused = this.#refused // a yes to what was asked before a refusal does not end that
     for (let failures = 1; ; failures++) {
       try {
         const answer = await fetch(this.#credential.address('api/credential'), this.#request(signal))
@@ -53,8 +56,8 @@ export class Access extends EventTarget {
           this.who = answer.ok ? said : null
           this.#show()
           this.dispatchEvent(new Event('change'))
-          if (answer.ok) at('ask').close()
-          else this.ask(this.#credential.exists ? said.message : undefined)
+          if (!answer.ok) this.refuse(this.#credential.exists ? said.message : undefined)
+          else if (refused) at('ask').close()
           return
         }
       } catch {
@@ -73,6 +76,12 @@ export class Access extends EventTarget {
     return answer.json()
   }
 
+  /** The server has refused: asks for another credential, until one is given or the server takes one after all. */
+  refuse(why) {
+    this.#refused = true
+    this.ask(why)
+  }
+
   /** Asks the user for another credential. `why`: what is wrong with the one that there is. */
   ask(why = 'Paste a token that this server has given out, or a signed URL.') {
     at('credential').hidden = false
@@ -87,6 +96,7 @@ export class Access extends EventTarget {
   #answered() {
     const given = at('token').value
     at('token').value = ''
+    this.#refused = false
     if (at('ask').returnValue === 'forget') this.#become({ token: null, signed: null })
     else if (at('ask').returnValue === 'use') this.#take(given)
   }

@@ -53,7 +53,7 @@ transfers.addEventListener('change', ({ detail: upload }) => {
   } else if (upload.state === 'failed' && upload.told !== upload.error) {
     upload.told = upload.error
     screen.tell(`${item.name}: ${upload.error.message}`)
-    if (upload.error.status === 401) access.ask(upload.error.message)
+    if (upload.error.status === 401) access.refuse(upload.error.message)
   } else if (upload.state === 'complete' && upload.told !== 'complete') {
     upload.told = 'complete'
     screen.tell(`${item.name} is complete`)
