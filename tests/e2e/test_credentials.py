@@ -363,6 +363,24 @@ def test_a_lost_answer_costs_no_use(guarded: Guarded) -> None:
         assert page.patch(second, 1, b"b").status == 204
 
 
+@pytest.mark.rule("K-KEY-3")
+def test_a_key_is_nobody_elses(guarded: Guarded) -> None:
+    """Another owner, or another signed URL, gets another upload; the same signed URL the same one, for one use."""
+    fields = {**TUS, "Upload-Length": "2", "Idempotency-Key": '"the same for everybody"'}
+    signed = [guarded.signed(max_size=1000 + each).removeprefix(guarded.url) for each in range(2)]
+    with As(guarded, "alice") as alice, As(guarded, "bob") as bob, Speaker(guarded.url) as page:
+
+        def ask(who: Speaker, path: str = "/files") -> str:
+            answer = who.request("POST", path, fields, b"")
+            assert answer.status == 201, answer
+            return answer["location"].partition("?")[0]
+
+        asking: list[tuple[Speaker, str]] = [(alice, "/files"), (bob, "/files"), *((page, path) for path in signed)]
+        first, second = ([ask(*each) for each in asking] for _ in range(2))
+        assert first == second
+        assert len(set(first)) == 4
+
+
 @pytest.mark.rule("A-TOKEN-1", "A-AGAIN-1")
 def test_revoked_while_it_uploads(tmp_path: Path) -> None:
     """In every worker nobody gets in any more; what the running request brings is stored, and not published."""
