@@ -200,7 +200,9 @@ GOALS: Final = (
     Goal("the same: share of the link, where it is the limit", _of_the_link, 0.9, unit=""),
     Goal("cuts every 32 MiB: bytes sent, of the file", _sent_with_cuts, 1.05, at_most=True, unit=""),
     Goal("memory of the server, one connection", lambda r: r.peak("memory-servers"), 104, at_most=True, unit="MiB"),
-    Goal("memory of the server, eight connections", lambda r: r.peak("ingest"), 132, at_most=True, unit="MiB"),
+    Goal(
+        "memory of the server, eight connections", lambda r: r.peak("memory-connections"), 132, at_most=True, unit="MiB"
+    ),
     Goal("memory of the client", lambda r: r.peak("memory-clients"), 120, at_most=True, unit="MiB"),
 )
 

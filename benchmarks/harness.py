@@ -24,6 +24,8 @@ from benchmarks.units import MIB
 
 LOAD_LIMIT: Final = 300.0
 """Seconds that one job of the load may take."""
+STORED_LIMIT: Final = 30.0
+"""Seconds that a server may take to put parts together after it has answered."""
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 
@@ -149,23 +151,48 @@ def load(server: Running, kind: str, *, writes: int = 0, **job: Any) -> tuple[di
 
 
 def check_stored(data: Path, count: int, length: int) -> None:
-    """Raises FailedError unless there are `count` files or more of `length` bytes in `data`, none of them with "
-    "holes."""
+    """Raises FailedError unless there are `count` files or more of `length` bytes in `data`, none of them with
+    holes."""
+    if (found := _stored(data, length)) < count:
+        raise FailedError(f"{found} files of {length} bytes are stored, not {count}")
+
+
+def wait_stored(data: Path, length: int) -> float:
+    """The seconds until a file of `length` bytes is there: a server may answer before it has put all parts together.
+
+    Raises FailedError if it does not come within `STORED_LIMIT`.
+    """
+    began = time.perf_counter()
+    while not _stored(data, length) and time.perf_counter() - began < STORED_LIMIT:
+        time.sleep(0.01)
+    check_stored(data, 1, length)
+    return time.perf_counter() - began
+
+
+def _stored(data: Path, length: int) -> int:
+    """How many files of `length` bytes are there."""
     found = 0
     for path in data.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
             status = path.stat()
             found += path.is_file() and status.st_size == length and status.st_blocks * 512 >= length
-    if found < count:
-        raise FailedError(f"{found} files of {length} bytes are stored, not {count}")
+    return found
 
 
 def command(
-    server: Running, words: Sequence[str], folder: Path, *, writes: int = 0, **more: Any
+    server: Running,
+    words: Sequence[str],
+    folder: Path,
+    *,
+    writes: int = 0,
+    then: Callable[[], float] = lambda: 0.0,
+    **more: Any,
 ) -> tuple[Spent, Sample]:
     """Run a command against a server, with which about so many bytes are written; what it used, and a sample that has
-    its costs, those of the server as `load`.
+    its costs, those of the server as `load`. `then` waits for what the server does after its answer: the seconds that
+    it gives count, too.
     """
     with server.metered(writes) as meter:
         spent = spend(words, folder, **more)
-    return spent, Sample(spent.seconds, cpu=spent.cpu, memory=spent.memory, load=meter.cpu)
+        seconds = spent.seconds + then()
+    return spent, Sample(seconds, cpu=spent.cpu, memory=spent.memory, load=meter.cpu)

@@ -1,14 +1,16 @@
 """Clients from end to end: one file, from the start of the command to its end.
 
 Rule of this file: the command is what is measured, its start and its end included; the server's CPU stands beside it. A
-measurement counts only if the file has been found on the server's disk.
+measurement counts only if the file is found on the server's disk, and until it is there: who puts parts together may do
+so after its answer.
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from benchmarks.clients import HOLDFAST, SEQUENTIAL, TUS_JS_PARALLEL, Client
-from benchmarks.harness import Bench, check_stored, command, taking_part
+from benchmarks.harness import Bench, command, taking_part, wait_stored
 from benchmarks.peers import TUSD_PEER, Peer, holdfast
 from benchmarks.processes import running
 from benchmarks.report import MEMORY, Report, Table, cpu, load, rate
@@ -58,7 +60,7 @@ def run(bench: Bench) -> Report:
             continue
         with bench.attempt(table, "", row) as samples, running(peer, bench.folder) as server, bench.emptied(home):
             words = client.command(source, server.url)
-            _, sample = command(server, words, home, writes=bench.size, environment={"HOME": str(home)})
-            check_stored(server.data, 1, bench.size)
+            stored = partial(wait_stored, server.data, bench.size)
+            _, sample = command(server, words, home, writes=bench.size, then=stored, environment={"HOME": str(home)})
             samples.append(replace(sample, work=bench.size))
     return report

@@ -62,7 +62,7 @@ class UploadRecord:
     path: str
     endpoint: str
     url: str
-    """Empty as long as it is sent in parts (`Journal.find_parts`)."""
+    """Empty as long as it is sent in parts (`Journal.find_parts`), and until the server has said it."""
     size: int
     done: bool = False
     digest: Digest | None = None
@@ -70,6 +70,8 @@ class UploadRecord:
     """Bytes of content that were put on the wire for it, in all processes, when it was last recorded."""
     expires: float | None = None
     """When the server will have removed it, seconds since the epoch; None if it did not say so."""
+    asked: str | None = None
+    """The key that it was asked for by (K-KEY-1): where there is no URL yet, the same is asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,15 +222,15 @@ class Journal:
 
     def find_upload(self, key: str) -> UploadRecord | None:
         row = self._file.row(
-            "SELECT key, path, endpoint, url, size, state, digest_algorithm, digest_value, wire, expires"
+            "SELECT key, path, endpoint, url, size, state, digest_algorithm, digest_value, wire, expires, asked"
             " FROM upload WHERE key = ?",
             key,
         )
         if row is None:
             return None
-        key, path, endpoint, url, size, state, algorithm, value, wire, expires = row
+        key, path, endpoint, url, size, state, algorithm, value, wire, expires, asked = row
         digest = Digest(algorithm, value) if algorithm is not None else None
-        return UploadRecord(key, path, endpoint, url, size, state == "done", digest, wire, expires)
+        return UploadRecord(key, path, endpoint, url, size, state == "done", digest, wire, expires, asked)
 
     def begin_upload(
         self,
@@ -239,13 +241,17 @@ class Journal:
         url: str,
         expires: float | None = None,
         parts: Iterable[Part] = (),
+        asked: str | None = None,
     ) -> None:
-        """Remember the URL of a new upload, or how a file is cut up, with no URL yet. On the disk when this returns."""
+        """Remember the URL of a new upload, or, with no URL yet, how a file is cut up, or by which key the upload is
+        asked for. On the disk when this returns.
+        """
         now = self._clock()
         with self._file.transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO upload (key, state, path, endpoint, url, size, mtime_ns, inode, device, edge,"
-                " wire, created, updated, expires) VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)",
+                " wire, created, updated, expires, asked)"
+                " VALUES (?, 'running', ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?)",
                 (
                     key,
                     fingerprint.path.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
@@ -259,12 +265,20 @@ class Journal:
                     now,
                     now,
                     expires,
+                    asked,
                 ),
             )
             db.executemany(
                 "INSERT INTO part VALUES (?, ?, ?, ?, ?)",
                 [(key, part.span.start, part.span.end, part.url, part.expires) for part in parts],
             )
+
+    def place_upload(self, key: str, url: str, expires: float | None) -> None:
+        """The server has said where an upload is that it was asked for. A loss of power undoes it; then the same is
+        asked for again.
+        """
+        with self._file.transaction(durable=False) as db:
+            db.execute("UPDATE upload SET url = ?, expires = ? WHERE key = ?", (url, expires, key))
 
     def keep_upload_until(self, key: str, expires: float) -> None:
         """The server said until when it keeps this upload: seconds since the epoch."""
@@ -279,18 +293,15 @@ class Journal:
             key,
         )
 
-    def finish_upload(self, key: str, *, digest: Digest | None, wire: int) -> None:
-        """The upload is complete on the server."""
+    def finish_upload(self, key: str, *, url: str, digest: Digest | None, wire: int) -> None:
+        """The upload is complete on the server. A loss of power undoes it; then the server is asked again."""
         algorithm, value = (digest.algorithm, digest.value) if digest is not None else (None, None)
-        self._file.write(
-            "UPDATE upload SET state = 'done', digest_algorithm = ?, digest_value = ?, wire = ?, updated = ?,"
-            " expires = NULL WHERE key = ?",
-            algorithm,
-            value,
-            wire,
-            self._clock(),
-            key,
-        )
+        with self._file.transaction(durable=False) as db:
+            db.execute(
+                "UPDATE upload SET state = 'done', url = ?, digest_algorithm = ?, digest_value = ?, wire = ?,"
+                " updated = ?, expires = NULL WHERE key = ?",
+                (url, algorithm, value, wire, self._clock(), key),
+            )
 
     def forget_upload(self, key: str) -> None:
         """The URL is of no use any more."""

@@ -62,6 +62,7 @@ MIGRATIONS: Final = (
     CREATE TABLE ceiling (origin TEXT PRIMARY KEY, size INTEGER NOT NULL, learnt REAL NOT NULL) STRICT, WITHOUT ROWID;
     """,
     "ALTER TABLE download ADD COLUMN digest TEXT",
+    "ALTER TABLE upload ADD COLUMN asked TEXT",
 )
 
 _log = logging.getLogger("holdfast")

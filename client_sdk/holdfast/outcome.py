@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from holdfast.errors import (
     BrokenProtocol,
@@ -20,6 +21,7 @@ from holdfast.errors import (
 )
 from holdfast_protocol.client import Reaction, Refusal, ViolationError
 from holdfast_protocol.digest import Digest
+from holdfast_protocol.problem import KINDS
 
 AnyError = TypeVar("AnyError", bound=HoldfastError)
 
@@ -79,14 +81,13 @@ def from_refusal(refusal: Refusal, url: str) -> ServerRefused:
     match refusal.status:
         case 401 | 403:
             return NotAuthorized(
-                f"{url} refuses us ({refusal.status}: {said}); give a token in HOLDFAST_TOKEN, a name and a password in"
-                " ~/.netrc, or the header Authorization",
+                f"{url} refuses us ({refusal.status}: {said}){_credential_to_give(refusal, url)}",
                 status=refusal.status,
                 code=code,
             )
         case 404 | 410:
             return UploadGone(
-                f"there is nothing at {url} ({refusal.status}: {said}); check the URL",
+                f"there is nothing at {url} ({refusal.status}: {said}); check the URL{_of_whom(refusal)}",
                 status=refusal.status,
                 code=code or "not-found",
             )
@@ -103,6 +104,20 @@ def from_refusal(refusal: Refusal, url: str) -> ServerRefused:
             code=code,
         )
     return ServerRefused(f"{url} refused ({refusal.status}): {said}", status=refusal.status, code=code)
+
+
+def _credential_to_give(refusal: Refusal, url: str) -> str:
+    """What to do about it, where the server's own words do not say it."""
+    if refusal.status == 403 and refusal.code in KINDS:
+        return ""  # who it is is known, and what he may not do is said
+    if "signature=" in urlsplit(url).query:
+        return "" if refusal.code == "unauthenticated" else "; ask for a new URL where this one is from"
+    return "; give a token in HOLDFAST_TOKEN, a name and a password in ~/.netrc, or the header Authorization"
+
+
+def _of_whom(refusal: Refusal) -> str:
+    """A server of ours says the same of what is another owner's."""
+    return ", and that it is of the owner of the credential" if refusal.code == "not-found" else ""
 
 
 def from_violation(error: ViolationError, url: str) -> BrokenProtocol:

@@ -14,6 +14,7 @@ that somebody else began (`resume`) is gone on with and nothing else: it is neit
 import contextlib
 import math
 import mimetypes
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -133,8 +134,8 @@ class Uploader:
                 self._tracker.enter(Stage.STARTING, f"what was begun has expired at {record.url}; it is begun anew")
                 record = None
             try:
-                if record is None:
-                    return await self._fresh(source, key, lock, metadata)
+                if record is None or (record.asked is not None and not record.url):
+                    return await self._fresh(source, key, lock, metadata, record.asked if record else None)
                 upload = self._upload(source, lock, record.url, key)
                 upload.expires = record.expires
                 if not record.url:
@@ -185,7 +186,15 @@ class Uploader:
         speech = self._guest or protocol
         return Upload(self._job, self._session, self._tracker, lock, source, url, self._share, keep, speech)
 
-    async def _fresh(self, source: Source, key: str, lock: TransferLock, metadata: Mapping[str, bytes]) -> UploadResult:
+    async def _fresh(
+        self,
+        source: Source,
+        key: str,
+        lock: TransferLock,
+        metadata: Mapping[str, bytes],
+        asked: str | None = None,
+    ) -> UploadResult:
+        """Begin an upload; with `asked` it may be there already, from an earlier call that did not hear of it."""
         upload = self._upload(source, lock, self._endpoint, key)
         self._tracker.size = source.size
         services = await self._offered()
@@ -204,23 +213,38 @@ class Uploader:
             return await self._in_parts(upload, key, metadata, parts)
         if services.parallel and not as_tus:
             upload.agree(services.wants)
-        whole = as_tus and services.offers(WITH_UPLOAD) and 0 < source.size <= SMALL
+        again = services.keys and asked is not None
+        if not services.keys:
+            asked = None
+        elif asked is None:
+            asked = secrets.token_hex(16)
+            await to_thread.run_sync(
+                lambda: self._journal.begin_upload(
+                    key, source.fingerprint, endpoint=self._endpoint, url="", asked=asked
+                )
+            )
+        in_one = as_tus or (services.keys and self._job.dialect == "auto")
+        small = 0 < source.size <= min(SMALL, self._job.chunk_size or SMALL)
+        tried = in_one and small and not again and services.offers(WITH_UPLOAD)
         async with upload.connection():
-            created = await self._create(upload, metadata, services, whole=whole)
+            created, whole = await self._create(upload, metadata, services, whole=tried, asked=asked)
         upload.url = created.url
         upload.expires = created.expires
-        await to_thread.run_sync(
-            lambda: self._journal.begin_upload(
-                key, source.fingerprint, endpoint=self._endpoint, url=created.url, expires=created.expires
+        if asked is None:
+            await to_thread.run_sync(
+                lambda: self._journal.begin_upload(
+                    key, source.fingerprint, endpoint=self._endpoint, url=created.url, expires=created.expires
+                )
             )
-        )
-        if whole:
-            upload.chunks += 1
-            if created.said_offset:
+        elif not whole:
+            await to_thread.run_sync(self._journal.place_upload, key, created.url, created.expires)
+        if tried or again:
+            upload.chunks += whole
+            if whole and created.said_offset:
                 state = protocol.State(created.offset, source.size, complete=created.offset == source.size)
             else:
                 state = await upload.state()
-            return await self._send(upload, key, state, begun=True)
+            return await self._send(upload, key, state, begun=not again)
         state = protocol.State(
             offset=created.offset,
             length=source.size,
@@ -266,18 +290,31 @@ class Uploader:
         )
 
     async def _create(
-        self, upload: Upload, metadata: Mapping[str, bytes], services: Services, *, whole: bool
-    ) -> Created:
-        """Begin the upload, with `whole` together with all its bytes. Raises HoldfastError."""
+        self,
+        upload: Upload,
+        metadata: Mapping[str, bytes],
+        services: Services,
+        *,
+        whole: bool,
+        asked: str | None,
+    ) -> tuple[Created, bool]:
+        """Begin the upload, with `whole` together with all its bytes; whether they went with it. Raises HoldfastError.
+
+        With `asked` one that was begun already is found, and no other one begun.
+        """
         attempts = upload.attempts()
         damaged = 0
-        content, proof, body = None, None, None
         while True:
+            content, checksum, body = None, None, None
             if whole:
                 content = Span(0, upload.size)
-                proof, body = await read_whole(
-                    upload, content, memoryview(bytearray(content.length)), services.checksum
+                checksum, body = await read_whole(
+                    upload,
+                    content,
+                    memoryview(bytearray(content.length)),
+                    services.checksum if asked is None else None,
                 )
+                await to_thread.run_sync(upload.source.check)
             steps = protocol.create(
                 self._endpoint,
                 upload.size,
@@ -285,16 +322,21 @@ class Uploader:
                 parallel=self._job.dialect != "tus" and not whole,
                 want=upload.algorithm,
                 content=content,
-                checksum=proof,
+                checksum=checksum,
+                digest=upload.digest() if whole and asked is not None else None,
+                key=asked,
                 now=time.time(),
             )
             try:
-                return await upload.exchange(steps, body)
+                return await upload.exchange(steps, body), whole
             except (Refusal, ConnectionFailed) as error:
                 damaged += isinstance(error, Refusal) and error.reaction is Reaction.REPEAT
                 if damaged > 1:
                     raise arrived_damaged(upload.source.name) from error
                 await upload.recover(error, attempts)
+                if asked is not None and isinstance(error, ConnectionFailed):
+                    # It may have come, or a part of it. Whoever asks for the same again is told what is there.
+                    whole = False
 
     async def _resumed(self, upload: Upload, key: str, record: UploadRecord) -> UploadResult:
         self._tracker.size = upload.size
@@ -373,7 +415,7 @@ class Uploader:
         wire: int = 0,
     ) -> UploadResult:
         wire = max(upload.lock.wire, wire)
-        await to_thread.run_sync(lambda: self._journal.finish_upload(key, digest=digest, wire=wire))
+        await to_thread.run_sync(lambda: self._journal.finish_upload(key, url=upload.url, digest=digest, wire=wire))
         return UploadResult(
             url=upload.url,
             path=self._job.given.path,

@@ -244,6 +244,8 @@ def create(
     checksum: Digest | None = None,
     partial: bool = False,
     final_of: Sequence[str] = (),
+    digest: Digest | None = None,
+    key: str | None = None,
     now: float = 0.0,
 ) -> Exchange[Created]:
     """Begin an upload of `length` bytes (T-CREATE-1, P-CREATE-1); None if that is not known yet (tus,
@@ -251,7 +253,8 @@ def create(
 
     `want` is the algorithm of the digest that will be asked for at the end (P-DIGEST-2). `content` goes with the
     creation (tus, creation-with-upload), `checksum` is that of its bytes. `partial` begins a part, and `final_of`
-    puts parts, by their URLs, together (tus, concatenation). `now` is the wall clock (seconds since the epoch),
+    puts parts, by their URLs, together (tus, concatenation). `digest` is that of the whole file (P-DIGEST-1), and by
+    `key` a creation that comes twice is known again (K-KEY-1). `now` is the wall clock (seconds since the epoch),
     against which a date in Retry-After is read, here and below.
     """
     sent = _common() | {headers.CONTENT_LENGTH: str(content.length if content is not None else 0)}
@@ -270,6 +273,10 @@ def create(
         sent[headers.UPLOAD_CHECKSUM] = fields.format_checksum(checksum)
     if metadata:
         sent[headers.UPLOAD_METADATA] = fields.format_metadata(metadata)
+    if digest is not None:
+        sent[headers.UPLOAD_DIGEST] = fields.format_digests([digest])
+    if key is not None:
+        sent[headers.IDEMPOTENCY_KEY] = fields.format_key(key)
     if parallel:
         sent[headers.UPLOAD_PARALLEL] = fields.format_boolean(True)
         if want is not None:
@@ -277,6 +284,8 @@ def create(
     answer = yield Request("POST", endpoint, sent, content)
     if answer.status not in (200, 201):
         refusal = refused(answer, now)
+        if content is not None and refusal.code == "upload-digest-mismatch":
+            refusal.reaction = Reaction.REPEAT  # nothing of it has stayed (T-CREATE-4)
         if content is not None and refusal.reaction is Reaction.REPEAT:
             raise refusal
         if refusal.reaction is Reaction.RETRY and refusal.status not in (501, 505, 507):

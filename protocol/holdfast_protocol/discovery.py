@@ -44,6 +44,8 @@ class Services:
     """Algorithms for Content-Digest that it wants, the most wanted first."""
     parallel: bool = False
     """It speaks the parallel dialect (P-OFFER-1)."""
+    keys: bool = False
+    """It knows a creation again by its key (K-KEY-1)."""
     lasting: bool = True
     """The answer is worth remembering. One that asks for patience or for credentials is not."""
 
@@ -71,6 +73,7 @@ def discover(endpoint: str) -> Generator[Request, Response, Services]:
         return Services()
     extensions = frozenset(_names(answer, headers.TUS_EXTENSION)) | {CREATION}
     theirs = {from_tus_name(name.lower()) for name in _names(answer, headers.TUS_CHECKSUM_ALGORITHM)}
+    offer = _offer(answer)
     return Services(
         extensions=extensions,
         max_size=_max_size(answer),
@@ -79,7 +82,8 @@ def discover(endpoint: str) -> Generator[Request, Response, Services]:
         draft=hinted(answer),
         limits=size_limits(answer) or SizeLimits(),
         wants=_wants(answer),
-        parallel=_parallel(answer),
+        parallel=offer is not None,
+        keys=offer is not None and offer.keys,
     )
 
 
@@ -104,9 +108,9 @@ def _wants(answer: Response) -> tuple[str, ...]:
         return ()
 
 
-def _parallel(answer: Response) -> bool:
+def _offer(answer: Response) -> fields.ParallelOffer | None:
     value = answer.headers.get(headers.UPLOAD_PARALLEL)
     try:
-        return value is not None and fields.parse_offer(value) is not None
+        return None if value is None else fields.parse_offer(value)
     except FieldError:
-        return False
+        return None

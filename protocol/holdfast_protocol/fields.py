@@ -24,6 +24,7 @@ from holdfast_protocol import headers
 from holdfast_protocol.digest import Digest, UnknownAlgorithm, available, from_tus_name, size, tus_name
 from holdfast_protocol.problem import FieldError
 
+LONGEST_KEY: Final = 128
 _BLANKS: Final = " \t"
 _TCHARS: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _INTEGER: Final = re.compile(r"[0-9]{1,18}")
@@ -274,6 +275,8 @@ class ParallelOffer:
     max_chunk: int
     holes: bool = False
     """Holes are taken, too (P-HOLE-1)."""
+    keys: bool = False
+    """A creation may have a key by which it is known again (K-KEY-1)."""
 
 
 def parse_offer(value: str) -> ParallelOffer | None:
@@ -288,12 +291,26 @@ def parse_offer(value: str) -> ParallelOffer | None:
         return None
     if granule < 1 or max_chunk < 1 or max_chunk % granule:
         return None
-    return ParallelOffer(granule, max_chunk, parameters.get("holes") is True)
+    return ParallelOffer(granule, max_chunk, parameters.get("holes") is True, parameters.get("keys") is True)
 
 
 def format_offer(offer: ParallelOffer) -> str:
-    """`Upload-Parallel: ?1;granule=G;max-chunk=M`, with `;holes` where they are taken (P-OFFER-1)."""
-    return f"?1;granule={offer.granule};max-chunk={offer.max_chunk}{';holes' if offer.holes else ''}"
+    """`Upload-Parallel: ?1;granule=G;max-chunk=M`, with `;holes` and `;keys` where they are taken (P-OFFER-1)."""
+    extras = f"{';holes' if offer.holes else ''}{';keys' if offer.keys else ''}"
+    return f"?1;granule={offer.granule};max-chunk={offer.max_chunk}{extras}"
+
+
+def parse_key(value: str) -> str:
+    """`Idempotency-Key`: a string of 1 to 128 characters (K-KEY-1). Raises FieldError."""
+    bare, _ = _structured(headers.IDEMPOTENCY_KEY, value, "item")
+    if type(bare) is not str or not 1 <= len(bare) <= LONGEST_KEY:
+        raise FieldError(headers.IDEMPOTENCY_KEY, f'not a string of 1 to {LONGEST_KEY} characters; send "KEY", quoted')
+    return bare
+
+
+def format_key(key: str) -> str:
+    """As `parse_key` reads it. Raises ValueError for what is no visible ASCII."""
+    return http_sf.ser(key)
 
 
 _MEDIA_TYPE: Final = re.compile(f"{_TCHARS}/{_TCHARS}")

@@ -24,6 +24,9 @@ UPLOAD_OFFSET: Final = "Upload-Offset"
 UPLOAD_LENGTH: Final = "Upload-Length"
 UPLOAD_COMPLETE: Final = "Upload-Complete"
 
+# the IETF draft "The Idempotency-Key HTTP Header Field"
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+
 # the IETF draft
 UPLOAD_DRAFT_INTEROP_VERSION: Final = "Upload-Draft-Interop-Version"
 UPLOAD_INCOMPLETE: Final = "Upload-Incomplete"

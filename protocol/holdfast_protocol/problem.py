@@ -76,6 +76,7 @@ KINDS: Final[Mapping[str, Kind]] = _kinds(
     ("unsupported-media-type", 415, "The Content-Type is not one that this upload takes"),
     ("range-not-satisfiable", 416, "None of the ranges lies within the file"),
     ("host-not-allowed", 421, "This server does not answer to this name"),
+    ("key-reused", 422, "This key was used for another creation"),
     ("type-not-allowed", 422, "Files of this type are not taken here"),
     ("upload-digest-mismatch", 422, "The whole file does not have the digest that was given for it"),
     ("too-many-connections", 429, "This client has too many connections"),

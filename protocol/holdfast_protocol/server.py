@@ -143,6 +143,8 @@ class Create:
     body: Append | None
     concat: Concat | None = None
     """A part, or a final over parts (T-CONCAT-1, T-CONCAT-3)."""
+    key: str | None = None
+    """By which this creation is known again if it comes twice (K-KEY-1)."""
 
     def without_body(self) -> "Create":
         """The same, for whoever appends the body in a second step."""
@@ -334,6 +336,21 @@ def length_unknown() -> ProblemError:
     )
 
 
+def read_key(fields_: Headers) -> str | None:
+    """`Idempotency-Key` (K-KEY-1). Raises FieldError."""
+    raw = fields_.one(headers.IDEMPOTENCY_KEY)
+    return None if raw is None else fields.parse_key(raw)
+
+
+def key_reused() -> ProblemError:
+    """K-KEY-4."""
+    return ProblemError(
+        "key-reused",
+        "Another creation, with another length or other metadata, has had this Idempotency-Key. "
+        "Take a new key for each upload.",
+    )
+
+
 def read_content_length(fields_: Headers) -> int | None:
     raw = fields_.one(headers.CONTENT_LENGTH)
     return None if raw is None else fields.parse_integer(headers.CONTENT_LENGTH, raw)
@@ -363,7 +380,9 @@ def offer_fields(limits: Limits, granule_: int = SMALLEST_GRANULE) -> dict[str, 
     """What says that parallel chunks are spoken here (P-OFFER-1, P-OFFER-2)."""
     return {
         headers.UPLOAD_PARALLEL: fields.format_offer(
-            fields.ParallelOffer(granule_, max(granule_, limits.max_chunk // granule_ * granule_), holes=True)
+            fields.ParallelOffer(
+                granule_, max(granule_, limits.max_chunk // granule_ * granule_), holes=True, keys=True
+            )
         ),
         headers.WANT_CONTENT_DIGEST: fields.format_wants(available()),
     }

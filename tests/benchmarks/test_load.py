@@ -1,12 +1,14 @@
 """The load does what it says, against a real server."""
 
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.harness import Bench, check_stored, load
+from benchmarks.harness import Bench, check_stored, load, wait_stored
 from benchmarks.load.watchers import Reader, Stream
 from benchmarks.load.wire import Connection
 from benchmarks.peers import holdfast
@@ -50,6 +52,15 @@ def test_every_byte_is_stored(
     check_stored(subject.data, files, length)
     with pytest.raises(FailedError, match="are stored, not"):
         check_stored(subject.data, files, length + 1)
+
+
+def test_a_file_that_is_late_is_waited_for(tmp_path: Path) -> None:
+    """As where a server has answered before it has put the parts together."""
+    late = threading.Timer(0.2, (tmp_path / "file").write_bytes, [b"0" * 5000])
+    began = time.perf_counter()
+    late.start()
+    assert 0.1 < wait_stored(tmp_path, 5000) <= time.perf_counter() - began
+    late.join()
 
 
 @pytest.mark.parametrize("connections", [1, 8])

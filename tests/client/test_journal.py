@@ -37,7 +37,7 @@ def test_an_upload_is_remembered_until_it_is_forgotten(tmp_path: Path) -> None:
     found = journal.find_upload(KEY)
     assert found is not None
     assert (found.url, found.wire, found.done) == (record.url, 7, False)
-    journal.finish_upload(KEY, digest=DONE, wire=9)
+    journal.finish_upload(KEY, url="http://host/files/1", digest=DONE, wire=9)
     found = journal.find_upload(KEY)
     assert found is not None
     assert (found.done, found.digest, found.wire) == (True, DONE, 9)
@@ -132,7 +132,7 @@ def test_finished_uploads_are_forgotten_after_a_while(tmp_path: Path) -> None:
     now = 1000.0
     journal = Journal(tmp_path, clock=lambda: now)
     journal.begin_upload(KEY, PRINT, endpoint="e", url="u")
-    journal.finish_upload(KEY, digest=None, wire=0)
+    journal.finish_upload(KEY, url="u", digest=None, wire=0)
     journal.close()
     for later, there in ((KEEP_DONE - 1, True), (KEEP_DONE + 1, False)):
         journal = Journal(tmp_path, clock=lambda later=later: 1000.0 + later)  # type: ignore[misc]

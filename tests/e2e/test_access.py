@@ -1,7 +1,7 @@
 """Uploads of others are not there: every method, dialect and path, for every kind of stranger.
 
-The application runs under a plain uvicorn in a thread, with a callable for its authority; what the other authorities
-do, their own tests show.
+The application runs under a plain uvicorn in a thread, and as `holdfast serve` with two workers, where connections to
+both of them take turns; a callable is its authority. What the other authorities do, their own tests show.
 """
 
 import base64
@@ -17,29 +17,20 @@ import pytest
 from starlette.types import Receive, Send
 from starlette.types import Scope as ASGIScope
 from tests.e2e.test_embedding import served
+from tests.support.people import ALL, PEOPLE, authority
+from tests.support.process import ServerProcess
 from tests.support.speaker import CHUNK, TUS, TUS_BODY, Speaker, chunk_fields
 from tests.support.wire import Answer, Connection, Fields
 
 from holdfast_server import Settings, create_app
-from holdfast_server.auth import SCOPES, Principal, Request, Scope
+from holdfast_server.auth import SCOPES, Principal, Scope
 from holdfast_server.catalog.sqlite import SqliteCatalog
 from holdfast_server.storage.local import LocalStorage
 
-ALL: frozenset[Scope] = SCOPES - {"operate"}
-PEOPLE = {
-    "alice": Principal("alice", ALL, frozenset({"films"})),
-    "bob": Principal("bob", ALL, frozenset({"books"})),
-    "carol": Principal("carol", ALL, frozenset({"films"}), project="films"),
-    "root": Principal("root", SCOPES),
-}
 DRAFT = {"Upload-Draft-Interop-Version": "8"}
 IN_A_REQUEST: ContextVar[bool] = ContextVar("IN_A_REQUEST", default=False)
 """Not so in what the server does by itself, beside requests."""
 NEVER = "0123456789abcdef" * 2
-
-
-def authority(request: Request) -> Principal | None:
-    return PEOPLE.get(request.token or "")
 
 
 class Caller(Speaker):
@@ -53,8 +44,19 @@ class Caller(Speaker):
         return super().request(method, target, [*dict(fields).items(), *self.fields.items()], body)
 
 
+@pytest.fixture(scope="module", params=["in a thread", "two workers"])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if request.param == "in a thread":
+        yield request.getfixturevalue("url_here")
+        return
+    options = ("--authority", "tests.support.people:authority")
+    with ServerProcess(tmp_path_factory.mktemp("access") / "data", *options, workers=2) as process:
+        yield process.url
+
+
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of an application in this process, so that what it does can be seen."""
     app = create_app(Settings(tmp_path_factory.mktemp("access") / "data"), authority)
 
     async def marked(scope: ASGIScope, receive: Receive, send: Send) -> None:
@@ -250,9 +252,11 @@ def test_what_a_scope_is_needed_for(tmp_path: Path, rng: random.Random) -> None:
 
 @pytest.mark.rule("A-OWNER-1")
 @pytest.mark.parametrize("state", ["begun", "complete"])
-def test_no_more_work_is_done_for_anothers_than_for_none(url: str, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_work_is_done_for_anothers_than_for_none(
+    url_here: str, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """So there is nothing to be told by time: the same questions to the catalog, and none to the storage."""
-    with callers(url, "alice", "bob") as (alice, bob):
+    with callers(url_here, "alice", "bob") as (alice, bob):
         upload = alice.create(10, parallel=False)
         assert alice.patch(upload, 0, b"012" if state == "begun" else b"0123456789").status == 204
         known = upload.rsplit("/", 1)[1]

@@ -32,10 +32,12 @@ MAX_SIZE = 1 << 30
 Pairs = list[tuple[str, str]]
 
 
-@pytest.fixture(scope="module")
-def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+@pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
+def small_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that takes uploads of up to 1 GiB."""
-    with ServerProcess(tmp_path_factory.mktemp("bad-input") / "data", "--max-size", str(MAX_SIZE)) as process:
+    with ServerProcess(
+        tmp_path_factory.mktemp("bad-input") / "data", "--max-size", str(MAX_SIZE), workers=request.param
+    ) as process:
         yield process
 
 

@@ -58,11 +58,11 @@ SENT_BY_CLIENTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+@pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
+def open_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that allows two origins."""
     data = tmp_path_factory.mktemp("cors") / "data"
-    with ServerProcess(data, "--cors-origin", HOME, "--cors-origin", OTHER + "/") as process:
+    with ServerProcess(data, "--cors-origin", HOME, "--cors-origin", OTHER + "/", workers=request.param) as process:
         yield process
 
 

@@ -195,9 +195,55 @@ def test_the_command_with_each_kind_of_credential(
         refused = upload(to, header, kind)
         assert (refused.returncode, refused.stdout) == (4, ""), (kind, refused.stderr)
         assert words in re.sub(r"\s+", " ", refused.stderr), (kind, refused.stderr)
+    listed = holdfast_command.run("transfers", "list").stdout
+    assert "/files/" in listed
+    assert "signature=" not in listed
     log = guarded.read_log()
     assert not any(token in log for token in guarded.token.values())
     assert "signature=" not in log
+
+
+GIVE = "give a token in HOLDFAST_TOKEN"
+ASK = "ask for a new URL where this one is from"
+WHOSE = "check the URL, and that it is of the owner of the credential"
+
+
+@pytest.mark.rule("A-HEAD-2", "A-SCOPE-1", "A-OWNER-1", "A-SIGN-1")
+def test_what_the_command_says_to_do(guarded: Guarded, tmp_path: Path, holdfast_command: CommandLine) -> None:
+    """Which upload, what was the matter, and what helps: another token does not where the URL is signed, or where it
+    is known who asks."""
+    (tmp_path / "film.bin").write_bytes(b"film")
+    with As(guarded, "alice") as alice, As(guarded, "bob") as bob:
+        mine, his = (each.create(4, parallel=False) for each in (alice, bob))
+        for each, url in ((alice, mine), (bob, his)):
+            assert each.patch(url, 0, b"film").status == 204
+    path, narrow = mine.removeprefix(guarded.url), jwt_of(scope="create")
+    reading = guarded.signed(path, scopes=["read"]).partition("?")[2]
+    late = {"scopes": ["read"], "now": lambda: time.time() - 9999}
+    send, files = ("upload", str(tmp_path / "film.bin"), "--to"), f"{guarded.url}/files"
+    fetch = ("download", "-o", str(tmp_path / "copy"))
+    cases: list[tuple[tuple[str, ...], str | None, str, str, str]] = [
+        ((*send, files), None, files, "401: Say who you are", GIVE),
+        ((*send, files), guarded.token["late"], files, "401: The credential was good once", GIVE),
+        ((*send, files), guarded.token["reader"], files, "403: This credential may not do that", ""),
+        ((*send, guarded.signed(now=late["now"])), None, files, "401: The credential was good once", ASK),
+        ((*send, guarded.signed(types=["image/*"])), None, files, "403: This URL takes files of the types image/*", ""),
+        ((*fetch, mine), None, mine, "401: Say who you are", GIVE),
+        ((*fetch, mine), narrow, mine, "403: This credential may not do that: it needs the scope read", ""),
+        ((*fetch, his), guarded.token["alice"], his, "404: There is no upload with this id", WHOSE),
+        ((*fetch, f"{his}?{reading}"), None, his, "404: There is no upload with this id", WHOSE),
+        ((*fetch, guarded.signed(path, **late)), None, mine, "401: The credential was good once", ASK),
+        (("watch", guarded.url), None, guarded.url, "401: Say who you are", GIVE),
+        (("watch", guarded.url), narrow, guarded.url, "403: This credential may not do that: it needs the scope", ""),
+        (("watch", guarded.url, his.rsplit("/")[-1]), guarded.token["alice"], guarded.url, "404: There is no", WHOSE),
+    ]
+    for words, token, place, what, helps in cases:
+        refused = holdfast_command.run(*words, variables=None if token is None else {"HOLDFAST_TOKEN": token})
+        said = " ".join(refused.stderr.split())
+        assert (refused.returncode, refused.stdout) == (4, ""), (words, said)
+        assert place in said, (words, said)
+        assert what in said, (words, said)
+        assert [each for each in (GIVE, ASK, WHOSE) if each in said] == ([helps] if helps else []), (words, said)
 
 
 @pytest.mark.rule("A-SIGN-1", "A-SIGN-2")
@@ -315,6 +361,24 @@ def test_a_lost_answer_costs_no_use(guarded: Guarded) -> None:
         assert page.patch(second, 0, b"a").status == 204
         assert page.request("POST", creation, {**TUS, "Upload-Length": "2"}, b"").status == 403
         assert page.patch(second, 1, b"b").status == 204
+
+
+@pytest.mark.rule("K-KEY-3")
+def test_a_key_is_nobody_elses(guarded: Guarded) -> None:
+    """Another owner, or another signed URL, gets another upload; the same signed URL the same one, for one use."""
+    fields = {**TUS, "Upload-Length": "2", "Idempotency-Key": '"the same for everybody"'}
+    signed = [guarded.signed(max_size=1000 + each).removeprefix(guarded.url) for each in range(2)]
+    with As(guarded, "alice") as alice, As(guarded, "bob") as bob, Speaker(guarded.url) as page:
+
+        def ask(who: Speaker, path: str = "/files") -> str:
+            answer = who.request("POST", path, fields, b"")
+            assert answer.status == 201, answer
+            return answer["location"].partition("?")[0]
+
+        asking: list[tuple[Speaker, str]] = [(alice, "/files"), (bob, "/files"), *((page, path) for path in signed)]
+        first, second = ([ask(*each) for each in asking] for _ in range(2))
+        assert first == second
+        assert len(set(first)) == 4
 
 
 @pytest.mark.rule("A-TOKEN-1", "A-AGAIN-1")

@@ -35,9 +35,15 @@ EVIL_NAMES = (
 )
 
 
-@pytest.fixture
-def pictures(start_server: StartServer) -> ServerProcess:
-    return start_server("--allow-type", "image/*", "--allow-type", "text/plain", "--inline-type", "image/*")
+@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
+def server(request: pytest.FixtureRequest, server: ServerProcess, two_workers: ServerProcess) -> ServerProcess:
+    return server if request.param == 1 else two_workers
+
+
+@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
+def pictures(request: pytest.FixtureRequest, start_server: StartServer) -> ServerProcess:
+    options = ("--allow-type", "image/*", "--allow-type", "text/plain", "--inline-type", "image/*")
+    return start_server(*options, workers=request.param)
 
 
 def post(speaker: Speaker, name: str, data: bytes | None = None) -> Answer:

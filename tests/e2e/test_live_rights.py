@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 import uvicorn
 from starlette.types import ASGIApp
+from tests.support.process import ServerProcess
 from tests.support.speaker import TUS, Speaker
 from tests.support.waiting import eventually, scaled
 from tests.support.watching import events, is_event, is_type, watching
@@ -61,15 +62,27 @@ def authority(request: Request) -> Principal | None:
     return Principal(name, frozenset(cast(Any, scopes[name])), projects)
 
 
+@contextmanager
+def asking(folder: Path, road: str) -> Iterator[str]:
+    """A server that asks who it is."""
+    if road == "two workers":
+        options = ("--authority", "tests.e2e.test_live_rights:authority")
+        with ServerProcess(folder / "data", *options, workers=2) as process:
+            yield process.url
+    else:
+        with served(create_app(Settings(data=folder), authority), road) as url:
+            yield url
+
+
 def bearer(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {name}"}
 
 
 @pytest.mark.rule("L-RIGHT-1", "L-SSE-1", "L-STATS-1")
-@pytest.mark.parametrize("road", ROADS)
+@pytest.mark.parametrize("road", [*ROADS, "two workers"])
 def test_who_may_not_watch_learns_nothing(tmp_path: Path, road: str) -> None:
     """What is not there and what is not to be known of are answered by the same bytes."""
-    with served(create_app(Settings(data=tmp_path), authority), road) as url, Connection(url) as http:
+    with asking(tmp_path, road) as url, Connection(url) as http:
         made = http.request("POST", "/files?project=films", {**TUS, **bearer("ada"), "Upload-Length": "10"})
         assert made.status == 201
         upload = made["location"].rpartition("/")[2]

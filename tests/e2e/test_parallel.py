@@ -33,7 +33,7 @@ ALGORITHMS = ["xxh3-64", "xxh3-128", "xxh64", "sha-256", "sha-512", "sha", "md5"
 
 def offer(answer: Answer) -> tuple[int, int]:
     """Granule and largest chunk of P-OFFER-1."""
-    match = re.fullmatch(r"\?1;granule=(\d+);max-chunk=(\d+);holes", answer["upload-parallel"])
+    match = re.fullmatch(r"\?1;granule=(\d+);max-chunk=(\d+);holes;keys", answer["upload-parallel"])
     assert match, answer["upload-parallel"]
     return int(match[1]), int(match[2])
 

@@ -31,11 +31,18 @@ PNG = base64.b64decode(
 NAMES = ("a.html", "a.svg", f'<img src=x onerror="{SCRIPT}">.html', "a.png")
 
 
-@pytest.fixture(scope="module")
-def showing(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
+def server(request: pytest.FixtureRequest, server: ServerProcess, two_workers: ServerProcess) -> ServerProcess:
+    return server if request.param == 1 else two_workers
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
+def showing(
+    request: pytest.FixtureRequest, site: Site, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
     """A server that shows more than anybody should have it show."""
     shown = [f"--inline-type={media}" for media in ("text/*", "image/*")]
-    with ServerProcess(tmp_path_factory.mktemp("showing") / "data", *shown) as process:
+    with ServerProcess(tmp_path_factory.mktemp("showing") / "data", *shown, workers=request.param) as process:
         yield process
 
 

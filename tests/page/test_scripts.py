@@ -38,6 +38,11 @@ MODULES = (
 )
 
 
+@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
+def server(request: pytest.FixtureRequest, start_server: StartServer) -> ServerProcess:
+    return start_server(workers=request.param)
+
+
 def is_clean(window: Window) -> None:
     assert window.look("window.ran") is None
     assert window.look(f"document.querySelectorAll({FOREIGN!r}).length") == 0

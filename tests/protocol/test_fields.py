@@ -46,6 +46,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "wants": lambda text: fields.parse_wants(FIELD, text),
     "missing": fields.parse_missing,
     "offer": fields.parse_offer,
+    "key": fields.parse_key,
     "media": fields.media_type,
     "byte ranges": lambda text: fields.parse_byte_ranges(text, 1000),
     "content range": fields.parse_content_range,
@@ -493,6 +494,26 @@ def test_an_offer_on_the_wire() -> None:
 def test_offers_that_make_no_sense(text: str) -> None:
     """The client goes on as a tus client."""
     assert fields.parse_offer(text) is None
+
+
+@pytest.mark.rule("P-OFFER-1", "K-KEY-1")
+@pytest.mark.parametrize(("said", "keys"), [(";keys", True), (";keys=?0", False), (";keys=1", False), ("", False)])
+def test_keys_are_offered(said: str, keys: bool) -> None:
+    offer = fields.parse_offer(f"?1;granule=1;max-chunk=2{said}")
+    assert offer == ParallelOffer(1, 2, keys=keys)
+    assert fields.parse_offer(fields.format_offer(offer)) == offer
+
+
+@pytest.mark.rule("K-KEY-1")
+@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=128))
+def test_keys_round_trip(key: str) -> None:
+    assert fields.parse_key(fields.format_key(key)) == key
+
+
+@pytest.mark.rule("K-KEY-1")
+@pytest.mark.parametrize("text", ["", '""', "8e03978e", ":YQ==:", "?1", '"a', '"\u00e4"', '"a", "b"', f'"{"x" * 129}"'])
+def test_malformed_keys(text: str) -> None:
+    refused(fields.parse_key, text, field="Idempotency-Key")
 
 
 @pytest.mark.rule("P-OFFER-1")

@@ -34,6 +34,8 @@ class Fault:
     """Cut with a TCP reset and not with an orderly end."""
     stall_after: int | None = None
     """Pass on exactly so many bytes, then nothing more, and leave both sides open."""
+    cut_answer_after: int | None = None
+    """Close both sides after exactly so many bytes were passed on to the client."""
     half_close_after: int | None = None
     """After so many bytes tell the server that nothing more comes, and still bring the client its answer."""
     delay: float = 0.0
@@ -50,6 +52,8 @@ class Proxy:
         assert parts.port is not None
         self._target = ("127.0.0.1", parts.port)
         self.fault = fault or Fault()
+        self.once: Fault | None = None
+        """What is done to the next connection, and to no other one, in the place of `fault`."""
         self.up = 0
         """Bytes passed on to the server, over all connections."""
         self.down = 0
@@ -124,7 +128,8 @@ class Proxy:
             with self._lock:
                 self._sockets += [client, server]
                 self.connections += 1
-            self._start(self._serve, client, server, self.fault)
+            fault, self.once = self.once or self.fault, None
+            self._start(self._serve, client, server, fault)
 
     def _serve(self, client: socket.socket, server: socket.socket, fault: Fault) -> None:
         """One connection: this thread passes bytes up, another one passes them down; both sockets end
@@ -181,6 +186,7 @@ class Proxy:
             server.shutdown(socket.SHUT_WR)
 
     def _pass_down(self, server: socket.socket, client: socket.socket, ended: socket.socket, fault: Fault) -> None:
+        told = 0
         try:
             while ended not in select.select([server, ended], [], [])[0]:
                 piece = server.recv(65536)
@@ -189,9 +195,14 @@ class Proxy:
                     return
                 if fault.delay and self._closing.wait(fault.delay):
                     return
-                client.sendall(piece)
+                left = len(piece) if fault.cut_answer_after is None else fault.cut_answer_after - told
+                client.sendall(piece[:left])
+                told += len(piece)
                 with self._lock:
-                    self.down += len(piece)
+                    self.down += len(piece[:left])
+                if left < len(piece):
+                    _end(server, client)
+                    return
         except OSError:
             _end(server, client)
 

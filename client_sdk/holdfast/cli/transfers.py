@@ -28,7 +28,7 @@ from holdfast.cli.running import Batch, exit_status
 from holdfast.cli.screen import human, printable, show_warnings
 from holdfast.cli.upload import event_of as upload_event
 from holdfast.cli.upload import note_of
-from holdfast.errors import HoldfastError, UsageError
+from holdfast.errors import HoldfastError, UsageError, without_secrets
 from holdfast.journal import Journal
 from holdfast.ledger import INTERRUPTED, Row, Wanted
 from holdfast.outcome import DownloadResult, UploadResult
@@ -96,7 +96,7 @@ def list_(as_json: bool = False) -> None:
     click.echo(f"{'ID':10}  {'STATE':11}  {'DONE':>4}  {'SIZE':>10}  WHAT")
     for row in rows:
         size = "?" if row.size is None else human(row.size)
-        what = _what(printable(row.source), printable(_place(row)))
+        what = _what(printable(row.source), printable(without_secrets(_place(row))))
         click.echo(f"{row.id:10}  {row.condition:11}  {_percent(row):>4}  {size:>10}  {what}")
 
 

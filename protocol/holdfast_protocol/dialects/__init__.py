@@ -4,6 +4,8 @@
 Rule of this file: it finds out from the head which dialect a request speaks, and nothing else.
 """
 
+from dataclasses import replace
+
 from holdfast_protocol import fields, headers
 from holdfast_protocol.dialects import ietf, parallel, tus1
 from holdfast_protocol.digest import Digest
@@ -20,6 +22,7 @@ from holdfast_protocol.server import (
     View,
     check_takes_bytes,
     offer_fields,
+    read_key,
 )
 
 _DRAFT_FIELDS = (headers.UPLOAD_COMPLETE, headers.UPLOAD_INCOMPLETE)
@@ -41,9 +44,8 @@ def draft_spoken(method: str, fields_: Headers) -> ietf.Spoken | None:
 def decide_create(fields_: Headers, limits: Limits) -> Create:
     """What a POST on the collection asks for."""
     try:
-        if parallel.speaks_create(fields_):
-            return parallel.create(fields_, limits)
-        return tus1.create(fields_, limits)
+        create = parallel.create if parallel.speaks_create(fields_) else tus1.create
+        return replace(create(fields_, limits), key=read_key(fields_))
     except FieldError as error:
         raise error.as_problem() from None
 

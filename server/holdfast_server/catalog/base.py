@@ -66,6 +66,14 @@ class NoRoom(CatalogError):  # noqa: N818
         self.free = free
 
 
+class Asked(CatalogError):  # noqa: N818
+    """There is an upload already that was asked for by the same key: `upload`."""
+
+    def __init__(self, upload: Upload) -> None:
+        super().__init__(f"upload {upload.id} was asked for by that key")
+        self.upload = upload
+
+
 class Spent(CatalogError):  # noqa: N818
     """The grant has made as many uploads as it may. `empty` is the oldest of them that has received nothing yet and
     still may; None if there is none."""
@@ -240,7 +248,13 @@ class Catalog(Protocol):
     """
 
     async def create(
-        self, upload: Upload, *, room: int | None, parts: Sequence[str] = (), use: Use | None = None
+        self,
+        upload: Upload,
+        *,
+        room: int | None,
+        parts: Sequence[str] = (),
+        use: Use | None = None,
+        asked: str | None = None,
     ) -> None:
         """Add an upload (with nothing stored yet: `prefix` and `received` are 0) and the event `created`.
 
@@ -255,6 +269,9 @@ class Catalog(Protocol):
 
         `use` is the grant that it is made by; the uploads that it has made are counted in the same transaction, but for
         those that were removed without having received a byte. Raises Spent if it is one too many.
+
+        `asked` is the key that it is asked for by. Raises Asked, and adds nothing, if there is an upload that was asked
+        for by it, and that has not failed, expired or been removed (K-KEY-1).
 
         Raises NoRoom, OverQuota, Duplicate; ValueError if the upload claims to have bytes and is not complete.
         """

@@ -42,13 +42,21 @@ def select(connection: sqlite3.Connection, clause: str, values: Mapping[str, obj
     return [_upload(row) for row in connection.execute(_SNAPSHOT + clause, values)]
 
 
-def insert(connection: sqlite3.Connection, upload: Upload) -> int:
-    """Add an upload; its key. Raises Duplicate."""
+def find_asked(connection: sqlite3.Connection, asked: str) -> Upload | None:
+    """The upload that was asked for by that key, if it has not failed, expired or been removed."""
+    row = connection.execute(
+        _SNAPSHOT + "WHERE asked = ? AND state IN ('receiving', 'verifying', 'complete')", (asked,)
+    ).fetchone()
+    return None if row is None else _upload(row)
+
+
+def insert(connection: sqlite3.Connection, upload: Upload, asked: str | None = None) -> int:
+    """Add an upload, and the key that it was asked for by; its key in the table. Raises Duplicate."""
     try:
         row = connection.execute(
             "INSERT INTO upload (id, state, length, parallel, granule, concat, metadata, name, created, updated,"
-            " expires, expected, wanted, computed, prefix, received, error, error_detail, owner, project)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " expires, expected, wanted, computed, prefix, received, error, error_detail, owner, project, asked)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 upload.id,
                 upload.state,
@@ -70,6 +78,7 @@ def insert(connection: sqlite3.Connection, upload: Upload) -> int:
                 upload.error_detail,
                 upload.owner,
                 upload.project,
+                asked,
             ),
         )
     except sqlite3.IntegrityError as error:

@@ -23,6 +23,7 @@ from holdfast_server.catalog import grants, news, quotas, rows, stored
 from holdfast_server.catalog.base import (
     TOMBSTONES,
     UNBOUNDED,
+    Asked,
     Durability,
     Event,
     Fence,
@@ -109,19 +110,27 @@ class SqliteCatalog:
         self._committer.join()
 
     async def create(
-        self, upload: Upload, *, room: int | None, parts: Sequence[str] = (), use: Use | None = None
+        self,
+        upload: Upload,
+        *,
+        room: int | None,
+        parts: Sequence[str] = (),
+        use: Use | None = None,
+        asked: str | None = None,
     ) -> None:
         complete = upload.state is State.COMPLETE
         if upload.prefix != upload.received or upload.received != (upload.length if complete else 0):
             raise ValueError("a new upload has no bytes stored, or all of them if it is complete")
 
         def operation(connection: sqlite3.Connection) -> None:
+            if asked is not None and (found := rows.find_asked(connection, asked)) is not None:
+                raise Asked(found)
             if room is not None and upload.length:
                 _check_room(connection, upload.length, room)
             if use is not None:
                 grants.use(connection, use, upload.id)
             quotas.check(connection, self._quota, upload.owner, 0 if complete else 1, upload.length or 0)
-            key = rows.insert(connection, upload)
+            key = rows.insert(connection, upload, asked)
             if parts:
                 connection.executemany(
                     "INSERT INTO part (final, place, part) VALUES (?, ?, ?)",

@@ -33,6 +33,7 @@ _ALLOWED: Final = ", ".join(
         headers.UPLOAD_PARALLEL,
         headers.UPLOAD_DIGEST,
         headers.UPLOAD_HOLE,
+        headers.IDEMPOTENCY_KEY,
         headers.CONTENT_DIGEST,
         headers.WANT_REPR_DIGEST,
         headers.RANGE,

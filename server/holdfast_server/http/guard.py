@@ -114,10 +114,8 @@ class Guard:
 
     def _everybody(self, scope: Scope) -> Principal:
         """Raises ProblemError 421 (A-HOST-1)."""
-        asked = forwarded_host(scope)
-        if asked is None and scope.get("client") is not None:  # no browser asks over a Unix socket
-            asked = head_of(scope).get(headers.HOST)
-        self._hosts.check(asked)
+        # Not X-Forwarded-Host, also from where a proxy may be: a page can write that, and this it cannot.
+        self._hosts.check(head_of(scope).get(headers.HOST))
         return EVERYBODY
 
     async def _find(self, scope: Scope) -> Principal:

@@ -25,8 +25,10 @@ from holdfast_server.uploads.incoming import SLICE, Ending, Incoming
 from holdfast_server.uploads.upload import Upload
 from holdfast_server.uploads.writers import Writer, Writers
 
-CHECKPOINT_BYTES = 8 * 1024 * 1024
+CHECKPOINT_BYTES = 32 * 1024 * 1024
+"""Bytes of a stream that come without a pause: its next commit is due..."""
 CHECKPOINT_SECONDS = 1.0
+"""...or after so long, if fewer have come by then."""
 MARGIN = 1024 * 1024
 """Bytes of the room that are left free where nothing was set aside: files take whole blocks, and the catalog grows."""
 IDLE_SECONDS = 0.02

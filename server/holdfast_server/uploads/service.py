@@ -1,5 +1,7 @@
 """What can be asked of uploads. Everything else in this folder stands behind it."""
 
+import hashlib
+import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -14,7 +16,7 @@ from holdfast_protocol import server as rules
 from holdfast_protocol.names import safe_name
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import Principal
-from holdfast_server.catalog.base import Catalog, CatalogError, NoRoom, Spent, Use, WrongState
+from holdfast_server.catalog.base import Asked, Catalog, CatalogError, NoRoom, Spent, Use, WrongState
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Reader, Storage
 from holdfast_server.uploads import append, chunk, hole, types, upkeep, whole
@@ -31,6 +33,9 @@ from holdfast_server.uploads.writers import Writers
 __all__ = ["Cut", "Missing", "Uploads"]
 
 Ranges = Sequence[tuple[int, int]]
+
+_INTERRUPTED: Final = frozenset({"fenced", "request-timeout", "shutting-down"})
+"""Problems that end a request and not its upload."""
 
 _FAILURES: Final = frozenset(
     {
@@ -149,15 +154,18 @@ class Uploads:
             owner=who.owner,
             project=project if project is not None or who.owner is not None else _project_of(wanted.metadata),
         )
-        if wanted.body is not None and who.grant is None and whole.is_whole(upload, wanted.body, data):
-            made = await whole.create(core, upload, wanted.body, data)
-            if made is not None:
-                return made
-        room = None if core.settings.overcommit else core.free()
+        asked = None if wanted.key is None else _asked(who, wanted.key)
         try:
-            await self._add(upload, room, parts, who)
+            if wanted.body is not None and who.grant is None and whole.is_whole(upload, wanted.body, data):
+                made = await whole.create(core, upload, wanted.body, data, asked)
+                if made is not None:
+                    return made
+            room = None if core.settings.overcommit else core.free()
+            await self._add(upload, room, parts, who, asked)
         except NoRoom as error:
             raise no_room(error) from None
+        except Asked as known:
+            return _same(known.upload, upload)
         if upload.final:
             return await self._concatenation.begin(upload)
         if wanted.body is not None:
@@ -165,8 +173,10 @@ class Uploads:
                 async with body() as incoming:
                     return await self._append(who, upload, wanted.body, incoming)
             except (ProblemError, Cut) as error:
-                # Nobody has learnt its URL, so nobody could go on with it (T-CREATE-4).
+                # Nobody has learnt its URL, so nobody could go on with it (T-CREATE-4), but for whoever has the key.
                 with anyio.CancelScope(shield=True):
+                    if asked is not None and await self._goes_on(upload.id, error):
+                        raise
                     try:
                         await self._terminate(upload.id)
                     except ProblemError as problem:
@@ -193,11 +203,20 @@ class Uploads:
         upload = self._made.pop(upload_id, None)
         return upload if upload is not None and who.sees(upload) else None
 
-    async def _add(self, upload: Upload, room: int | None, parts: Sequence[str], who: Principal) -> None:
+    async def _goes_on(self, upload_id: str, error: ProblemError | Cut) -> bool:
+        """K-KEY-2: the body of a creation was cut off, or another request has taken over, and the upload is there."""
+        if isinstance(error, ProblemError) and error.code not in _INTERRUPTED:
+            return False
+        found = await self._core.catalog.get(upload_id)
+        return found is not None and found.state in (State.RECEIVING, State.VERIFYING, State.COMPLETE)
+
+    async def _add(
+        self, upload: Upload, room: int | None, parts: Sequence[str], who: Principal, asked: str | None
+    ) -> None:
         """Writes a new upload down, and that it was made by a grant, if it was (A-SIGN-4)."""
         use = None if who.grant is None else Use(who.grant.id, who.grant.uses, who.grant.expires)
         try:
-            await self._core.catalog.create(upload, room=room, parts=parts, use=use)
+            await self._core.catalog.create(upload, room=room, parts=parts, use=use, asked=asked)
         except Spent as error:
             if error.empty is None:
                 raise spent() from None
@@ -206,7 +225,7 @@ class Uploads:
                 await upkeep.end(self._core, self._writers, error.empty, State.TERMINATED, only_empty=True)
                 await self._concatenation.part_changed(error.empty)
             try:
-                await self._core.catalog.create(upload, room=room, parts=parts, use=use)
+                await self._core.catalog.create(upload, room=room, parts=parts, use=use, asked=asked)
             except Spent:
                 raise spent() from None
 
@@ -402,6 +421,21 @@ async def _confirm(who: Principal) -> None:
 def spent() -> ProblemError:
     """A-SIGN-4."""
     return ProblemError("not-permitted", "This URL has made as many uploads as it may. Ask for a new one.")
+
+
+def _asked(who: Principal, key: str) -> str:
+    """A key counts for whoever has sent it, and for nobody else (K-KEY-3)."""
+    said = [who.owner, None if who.grant is None else who.grant.id, key]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _same(known: Upload, wanted: Upload) -> Upload:
+    """An upload that was asked for again. Raises ProblemError 422 if it is another one that is asked for (K-KEY-4)."""
+    lengths = () if wanted.final or wanted.length is None else (known.length, wanted.length)
+    said = [fields.parse_metadata(each.metadata or "") for each in (known, wanted)]
+    if len(set(lengths)) > 1 or said[0] != said[1] or known.concat != wanted.concat:
+        raise rules.key_reused()
+    return known
 
 
 def _project_of(metadata: str | None) -> str | None:

@@ -38,12 +38,14 @@ def is_whole(upload: Upload, wanted: rules.Append, data: bytes) -> bool:
     )
 
 
-async def create(core: Core, upload: Upload, wanted: rules.Append, data: bytes) -> Upload | None:
+async def create(
+    core: Core, upload: Upload, wanted: rules.Append, data: bytes, asked: str | None = None
+) -> Upload | None:
     """Adds a complete upload; `upload` is what it would be without its bytes. None if this is not the way to do it:
     nothing has changed then.
 
-    Raises ProblemError: `checksum-mismatch`, `digest-mismatch`, `upload-digest-mismatch`, `type-not-allowed`,
-    `insufficient-storage`.
+    Raises Asked (see Catalog.create), and ProblemError: `checksum-mismatch`, `digest-mismatch`,
+    `upload-digest-mismatch`, `type-not-allowed`, `insufficient-storage`.
     """
     _check_body(upload, wanted, data)
     types.check_bytes(core.settings, upload.name, data)
@@ -58,7 +60,7 @@ async def create(core: Core, upload: Upload, wanted: rules.Append, data: bytes) 
         if piece is None:
             return None
         try:
-            await core.catalog.create(made, room=None if core.settings.overcommit else free)
+            await core.catalog.create(made, room=None if core.settings.overcommit else free, asked=asked)
         except NoRoom as error:
             await core.storage.remove(made.id, made.name)
             raise no_room(error) from None
