@@ -20,6 +20,8 @@ STREAMS: Final = 8
 PAUSE: Final = 0.001
 SECONDS: Final = 6.0
 """For so long uploads are begun, as long as there is room; those that have begun are brought to their end."""
+LARGE: Final = 64 * MIB
+"""With fewer bytes it is only tried whether everything runs: they are sent once."""
 PRESS: Final = 16 * MIB
 CASES: Final = {"8 uploads": False, "8 uploads, busy disk": True}
 NOTE: Final = (
@@ -55,6 +57,7 @@ def run(bench: Bench) -> Report:
         if not bench.wanted(table, case, row):
             continue
         with bench.attempt(table, case, row) as samples, running(there[row], bench.folder) as server:
+            enough = SECONDS if size >= LARGE else 0.0
             job = {"collection": server.peer.collection, "fields": server.peer.fields, "source": source}
             target = _upload(server)
             with server.metered(size) as meter, contextlib.ExitStack() as others:
@@ -64,7 +67,7 @@ def run(bench: Bench) -> Report:
                 asking = Load("heads", port=server.port, target=target, pause=PAUSE)
                 seconds, cpu, work = 0.0, 0.0, 0
                 try:
-                    while seconds < SECONDS and (not work or shutil.disk_usage(server.data).free > 2 * size):
+                    while not work or (seconds < enough and shutil.disk_usage(server.data).free > 2 * size):
                         sent = Load("streams", port=server.port, **job, size=size, count=STREAMS, piece=0).result()
                         seconds, cpu, work = seconds + sent["seconds"], cpu + sent["cpu"], work + size
                 finally:

@@ -5,20 +5,21 @@ A client that is left with a silent connection waits for as long as it has patie
 
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from tests.support.proxy import Proxy
+from tests.support.proxy import Fault, Proxy
 from tests.support.waiting import scaled
 
 
 @contextmanager
-def connected() -> Iterator[tuple[socket.socket, socket.socket]]:
+def connected(fault: Fault | None = None) -> Iterator[tuple[socket.socket, socket.socket]]:
     """A client and a server, with the proxy between them, who have heard of each other."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
-        Proxy(f"http://127.0.0.1:{listener.getsockname()[1]}") as proxy,
+        Proxy(f"http://127.0.0.1:{listener.getsockname()[1]}", fault) as proxy,
         socket.create_connection(("127.0.0.1", int(proxy.url.rpartition(":")[2]))) as client,
         listener.accept()[0] as server,
     ):
@@ -49,3 +50,16 @@ def test_what_was_said_before_the_reset_arrives() -> None:
         assert client.recv(7) == b"refused"
         reset(server)
         assert client.recv(1) == b""
+
+
+def test_a_connection_that_was_idle_is_as_slow_as_before() -> None:
+    """It would be done at once with what it did not do before, and a test that wants time to look has none."""
+    rate = 400_000
+    with connected(Fault(rate=rate)) as (client, server):
+        time.sleep(0.5)
+        began = time.monotonic()
+        client.sendall(bytes(rate // 2))
+        left = rate // 2
+        while left:
+            left -= len(server.recv(left))
+        assert time.monotonic() - began >= 0.49

@@ -167,7 +167,7 @@ class Proxy:
         limits = [n for n in (fault.cut_after, fault.stall_after, fault.half_close_after) if n is not None]
         limit = min(limits, default=None)
         sent = 0
-        began = time.monotonic()
+        due = 0.0  # a connection that was idle has no more than its rate afterwards
         while limit is None or sent < limit:
             piece = client.recv(65536 if limit is None else min(65536, limit - sent))
             if not piece:
@@ -175,7 +175,9 @@ class Proxy:
                 return
             pause = fault.delay
             if fault.rate is not None:
-                pause += max(0.0, began + (sent + len(piece)) / fault.rate - time.monotonic())
+                now = time.monotonic()
+                due = max(due, now) + len(piece) / fault.rate
+                pause = max(pause, due - now)
             if pause and self._closing.wait(pause):
                 return
             server.sendall(piece)
