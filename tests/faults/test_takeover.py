@@ -187,13 +187,20 @@ def stalled_patch(speaker: Speaker, upload: str, offset: int, length: int, broug
 def test_head_is_true_and_quick_while_a_patch_is_stalled(
     two_workers: ServerProcess, other_worker: bool, rng: random.Random
 ) -> None:
-    """HEAD counts what a half-open PATCH has brought, and answers in under 100 ms (the median of nine)."""
+    """HEAD counts what a half-open PATCH has brought, and answers in under 100 ms (the median of nine).
+
+    On a machine that has other work, in that and some times as long as a HEAD takes there on an upload that rests.
+    """
     with pair(two_workers, other_worker) as (writer, reader):
         data = rng.randbytes(2_000_000)
+        resting = writer.create(1, parallel=False)
         upload = writer.create(len(data), parallel=False)
         connection = stalled_patch(writer, upload, 0, len(data), data[:100_000])
-        sent, waited = 100_000, []
+        sent, waited, usual = 100_000, [], []
         for _ in range(9):
+            began = time.monotonic()
+            assert reader.head(resting).offset == 0
+            usual.append(time.monotonic() - began)
             connection.send(data[sent : sent + 100_000])
             sent += 100_000
             began = time.monotonic()
@@ -201,7 +208,7 @@ def test_head_is_true_and_quick_while_a_patch_is_stalled(
             began_head = time.monotonic()
             assert reader.head(upload).offset == sent
             waited.append(max(began_head - began, time.monotonic() - began_head))
-        assert median(waited) < scaled(0.1)
+        assert median(waited) < scaled(0.1) + 5 * median(usual)
         connection.send(data[sent:])
         assert connection.read().verdict == (204, None)
         assert reader.get(upload).body == data
