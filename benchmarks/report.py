@@ -72,9 +72,11 @@ def load(unit: str = "s/GiB", scale: float = GIB, of: str = "load") -> Measure:
     return Measure(f"CPU of the {of}", unit, lambda s: _per(s.load, s.work, scale))
 
 
-def more(name: str, title: str, unit: str, *, ratio: bool = False, plotted: bool = False) -> Measure:
+def more(
+    name: str, title: str, unit: str, *, ratio: bool = False, plotted: bool = False, more_is_better: bool = False
+) -> Measure:
     """A further figure."""
-    return Measure(title, unit, lambda s: s.more.get(name), ratio=ratio, plotted=plotted)
+    return Measure(title, unit, lambda s: s.more.get(name), ratio=ratio, plotted=plotted, more_is_better=more_is_better)
 
 
 MEMORY: Final = Measure("peak memory", "MiB", lambda s: None if s.memory is None else s.memory / MIB)

@@ -112,7 +112,7 @@ def run(bench: Bench) -> Report:
 
 def _deliveries(bench: Bench, report: Report, rows: dict[str, Peer]) -> None:
     measures = (
-        more("delivered", "delivered", "1/s", ratio=True, plotted=True),
+        more("delivered", "delivered", "1/s", ratio=True, plotted=True, more_is_better=True),
         more("p50", "delay, median", "ms"),
         more("p99", "p99", "ms", ratio=True, plotted=True),
         more("spread", "spread, p99", "ms"),
@@ -196,7 +196,10 @@ def _beside(bench: Bench, report: Report) -> None:
     table = Table(
         "live-beside",
         f"{STREAMS} uploads at once, watched",
-        (more("speed", "uploads", "MiB/s", ratio=True, plotted=True), more("cpu", "CPU of the server", "s/GiB")),
+        (
+            more("speed", "uploads", "MiB/s", ratio=True, plotted=True, more_is_better=True),
+            more("cpu", "CPU of the server", "s/GiB"),
+        ),
         base="nobody watches",
     )
     report.tables.append(table)
