@@ -209,8 +209,8 @@ async def end(
                 now=core.now(),
                 expires=None,
                 event=state.value,
-                error=reason and reason.code,
-                error_detail=reason and reason.detail,
+                error=None if reason is None else reason.code,
+                error_detail=None if reason is None else reason.detail,
             )
         except WrongState:
             raise ProblemError("not-found", "There is no upload with this id.") from None
