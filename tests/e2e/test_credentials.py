@@ -107,7 +107,7 @@ def test_the_command_with_each_kind_of_credential(
         refused = upload(to, header, kind)
         assert (refused.returncode, refused.stdout) == (4, ""), (kind, refused.stderr)
         assert words in re.sub(r"\s+", " ", refused.stderr), (kind, refused.stderr)
-    listed = holdfast_command.run("transfers", "list").stdout
+    listed = holdfast_command.run("transfers", "list", variables={"COLUMNS": "500"}).stdout
     assert "/files/" in listed
     assert "signature=" not in listed
     log = guarded.read_log()
