@@ -216,6 +216,7 @@ class Transport:
         self._keyring = keyring or Keyring()
         self._clock = clock
         self._override_method = override_method
+        self._proxy = proxy
         self._asking = anyio.Lock()
         self.limiters: Limiters = Limiters(clock, ceilings, crowd)
         """Of all origins; `ceilings` and `crowd` are those of Limiters."""
@@ -245,8 +246,18 @@ class Transport:
         """For connections with TLS and without, as soon as there is one."""
         try:
             self._client("http:" if verify is True else "https:")
+        except UsageError:
+            raise
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             raise UsageError(f"the proxy cannot be used: {error}") from error
+
+    def _proxied(self, url: str) -> bool:
+        """A proxy stands between, of the caller or of the environment."""
+        parts = urlsplit(url)
+        if self._proxy is not None:
+            return True
+        known = urllib.request.getproxies()
+        return bool({parts.scheme, "all"} & known.keys()) and not urllib.request.proxy_bypass(parts.netloc)
 
     def _client(self, url: str) -> httpx.AsyncClient:
         secure = not url.lower().startswith("http:")
@@ -273,6 +284,7 @@ class Transport:
             self._keyring,
             asking=self._asking,
             override_method=self._override_method,
+            proxied=self._proxied,
             clock=self._clock,
         )
 
@@ -294,12 +306,14 @@ class Session:
         *,
         asking: anyio.Lock,
         override_method: bool = False,
+        proxied: Callable[[str], bool],
         clock: Clock = SYSTEM,
     ) -> None:
         self.clock = clock
         self.asking = asking
         """Held by whoever asks what a server offers, so that transfers which start together ask once."""
         self._override_method = override_method
+        self._proxied = proxied
         self._client = client
         self._timeouts = timeouts
         self.endpoint: str
@@ -427,7 +441,10 @@ class Session:
             )
             return await client.send(message, stream=True)
         except httpx.HTTPError as error:
-            raise _connection_error(error, error.request) from error
+            failure = _connection_error(error, error.request)
+            if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError) and self._proxied(url):
+                failure.add(" All of it goes through a proxy; is that one right, and running?")
+            raise failure from error
         except (httpx.InvalidURL, ValueError) as error:
             raise UsageError(f"{request.url} is not a URL that can be asked: {error}") from error
 
