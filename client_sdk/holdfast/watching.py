@@ -183,11 +183,14 @@ class Watch:
             answer = await incoming.answer()
         try:
             who = json.loads(answer.body)
-            owner, projects = who["owner"], who["projects"]
-            everything = owner is None or "operate" in who["scopes"]
+            owner: str | None = who["owner"]
+            projects: list[str] = who["projects"]
+            operator = "operate" in who["scopes"]
         except (ValueError, RecursionError, LookupError, TypeError) as error:
             raise BrokenProtocol(f"{url} does not say who asks: {error}") from None
-        return (Topic(Kind.ALL),) if everything else topics_for((), [owner], projects, everything=False)
+        if owner is None or operator:
+            return (Topic(Kind.ALL),)
+        return topics_for((), [owner], projects, everything=False)
 
     async def _refusal(self, incoming: Incoming) -> HoldfastError:
         with anyio.move_on_after(MOST_SILENCE):
