@@ -45,7 +45,7 @@ def select(connection: sqlite3.Connection, clause: str, values: Mapping[str, obj
 def find_asked(connection: sqlite3.Connection, asked: str) -> Upload | None:
     """The upload that was asked for by that key, if it has not failed, expired or been removed."""
     row = connection.execute(
-        _SNAPSHOT + "WHERE asked = ? AND state IN ('receiving', 'verifying', 'complete')", (asked,)
+        _SNAPSHOT + "WHERE asked = ? AND (state IN ('receiving', 'verifying') OR state = 'complete')", (asked,)
     ).fetchone()
     return None if row is None else _upload(row)
 

@@ -241,7 +241,8 @@ class SqliteCatalog:
     async def expired(self, now: float, limit: int) -> Uploads:
         # CROSS JOIN is how SQLite is told which table to begin with: it would take every receiving upload for each.
         return await self._uploads(
-            "INDEXED BY upload_by_expiry WHERE state IN ('receiving', 'failed', 'complete') AND expires <= :now"
+            "INDEXED BY upload_by_expiry WHERE state NOT IN ('expired', 'terminated') AND state <> 'verifying'"
+            " AND expires <= :now"
             " AND NOT EXISTS (SELECT 1 FROM part CROSS JOIN upload AS final ON final.key = part.final"
             " WHERE part.part = upload.id AND final.state = 'receiving')"
             " AND NOT EXISTS (SELECT 1 FROM part CROSS JOIN upload AS other ON other.id = part.part"

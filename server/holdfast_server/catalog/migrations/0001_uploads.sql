@@ -1,5 +1,7 @@
 -- Uploads, their stored ranges, the event log, fences, and the bytes still to come.
 -- Times are seconds since the epoch, sizes and offsets bytes, ranges half-open [start, stop).
+-- What is looked at for every row that changes, in an index, a generated column or a trigger, has no list of more than
+-- two values: SQLite makes a table of a longer one, each time anew, and that costs more than all the rest of a commit.
 
 CREATE TABLE upload (
     key INTEGER PRIMARY KEY,
@@ -28,7 +30,7 @@ CREATE INDEX upload_by_state ON upload (state, created, id);
 CREATE INDEX upload_by_age ON upload (created, id) WHERE state NOT IN ('expired', 'terminated');
 
 CREATE INDEX upload_by_expiry ON upload (expires)
-    WHERE expires IS NOT NULL AND state IN ('receiving', 'failed', 'complete');
+    WHERE expires IS NOT NULL AND state NOT IN ('expired', 'terminated');
 
 CREATE INDEX tombstone_by_age ON upload (updated) WHERE state IN ('expired', 'terminated');
 

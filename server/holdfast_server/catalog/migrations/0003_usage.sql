@@ -3,12 +3,14 @@
 -- transaction that would go beyond it. Billions and the rest are summed apart, as in `coming`.
 
 ALTER TABLE upload ADD COLUMN counted INTEGER GENERATED ALWAYS AS (
-    CASE WHEN state IN ('receiving', 'verifying', 'complete') THEN ifnull(length, received)
+    CASE WHEN state IN ('expired', 'terminated') THEN 0
          WHEN state = 'failed' THEN received
-         ELSE 0 END
+         ELSE ifnull(length, received) END
 ) VIRTUAL;
 
-ALTER TABLE upload ADD COLUMN open INTEGER GENERATED ALWAYS AS (state IN ('receiving', 'verifying', 'failed')) VIRTUAL;
+ALTER TABLE upload ADD COLUMN open INTEGER GENERATED ALWAYS AS (
+    state IN ('receiving', 'verifying') OR state = 'failed'
+) VIRTUAL;
 
 CREATE TABLE usage (
     owner TEXT NOT NULL PRIMARY KEY,

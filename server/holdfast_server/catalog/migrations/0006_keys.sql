@@ -3,4 +3,4 @@
 ALTER TABLE upload ADD COLUMN asked TEXT;
 
 CREATE UNIQUE INDEX upload_by_asked ON upload (asked)
-    WHERE asked IS NOT NULL AND state IN ('receiving', 'verifying', 'complete');
+    WHERE asked IS NOT NULL AND (state IN ('receiving', 'verifying') OR state = 'complete');
