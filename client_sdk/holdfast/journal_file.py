@@ -160,14 +160,16 @@ class JournalFile:
         path.chmod(0o600)
         try:
             return _checked(path)
-        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter is a message with damaged bytes in it
+        # Also for a message with damaged bytes in it, and for a damaged length: SQLite asks for as much memory.
+        except (sqlite3.DatabaseError, UnicodeDecodeError, MemoryError) as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
             aside = path.with_suffix(".db.corrupt")
             path.replace(aside)
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
-            _log.warning("the journal was damaged (%s); it is set aside as %s and a new one is begun", error, aside)
+            why = str(error) or type(error).__name__
+            _log.warning("the journal was damaged (%s); it is set aside as %s and a new one is begun", why, aside)
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             return _checked(path)
 

@@ -274,7 +274,7 @@ def too_large(most: int) -> ProblemError:
     """T-CREATE-2."""
     return ProblemError(
         "upload-too-large",
-        f"This server takes uploads of up to {most} bytes.",
+        f"Uploads of up to {most} bytes are taken here.",
         {"max-size": most},
         {headers.TUS_MAX_SIZE: str(most)},
     )

@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import http.client
-import json
 import os
 import re
 import secrets
@@ -12,107 +11,20 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from joserfc import jwt
-from joserfc.jwk import ECKey, KeySet
+from tests.conftest import StartServer
+from tests.support.guarded import ALL, KEY, As, Guarded, jwt_of
 from tests.support.process import CommandLine, ServerProcess, environment, kill_group
 from tests.support.speaker import TUS, TUS_BODY, Speaker
 from tests.support.waiting import eventually, scaled
-from tests.support.wire import Answer, Connection, Fields
+from tests.support.wire import Connection
 from tests.support.workers import speakers_by_worker
 
-from holdfast_server import Principal, sign_upload
-from holdfast_server.auth import SCOPES, Scope
-from holdfast_server.auth.tokens import made, without
-
-KEY = secrets.token_hex(32)
-EC = ECKey.generate_key("P-256", {"kid": "one"}, private=True)
-ALL: frozenset[Scope] = SCOPES - {"operate"}
-
-
-class Guarded(ServerProcess):
-    """A server with tokens of `PEOPLE`, JWT and signed URLs."""
-
-    def __init__(self, home: Path, workers: int, people: Mapping[str, Principal] | None = None) -> None:
-        self.tokens = home / "tokens.toml"
-        self.token: dict[str, str] = {}
-        self.id: dict[str, str] = {}
-        self._people = dict(PEOPLE if people is None else people)
-        self._secrets = {name: secrets.token_bytes(36) for name in self._people}
-        self._write_tokens()
-        (home / "key").write_text(KEY)
-        (home / "jwks.json").write_bytes(json.dumps(KeySet([EC]).as_dict(private=False)).encode())
-        options = ["--tokens", str(self.tokens), "--signing-key", str(home / "key")]
-        options += ("--jwt-keys", str(home / "jwks.json"), "--jwt-issuer", "id", "--jwt-audience", "files")
-        super().__init__(home / "data", *options, workers=workers)
-
-    def __enter__(self) -> "Guarded":
-        self.start()
-        return self
-
-    def _write_tokens(self) -> None:
-        tables = []
-        for name, who in self._people.items():
-            self.id[name], self.token[name], table = made(who, self._secrets[name])
-            tables.append(table)
-        new = self.tokens.with_suffix(".new")
-        new.write_text("\n".join(tables))
-        new.replace(self.tokens)
-
-    def expire(self, name: str) -> None:
-        """The time of this token is over, and was for long."""
-        self._people[name] = replace(self._people[name], expires=1_000_000_000.0)
-        self._write_tokens()
-
-    def revoke(self, name: str) -> None:
-        new = self.tokens.with_suffix(".new")
-        new.write_text(without(self.tokens.read_text(), self.id[name]))
-        new.replace(self.tokens)
-
-    def bearer(self, name: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token[name]}"}
-
-    def signed(self, path: str = "/files", **how: Any) -> str:
-        if path == "/files":
-            how = {"owner": "alice", **how}
-        return sign_upload(self.url + path, KEY, **how)
-
-
-PEOPLE = {
-    "alice": Principal("alice", ALL),
-    "bob": Principal("bob", ALL),
-    "reader": Principal("alice", frozenset({"read"})),
-    "late": Principal("alice", ALL, expires=1_000_000_000.0),
-    "leaving": Principal("alice", ALL),
-}
-
-
-@pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])
-def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
-    with Guarded(tmp_path_factory.mktemp("guarded"), workers=request.param) as process:
-        yield process
-
-
-class As(Speaker):
-    """Speaks with the token of somebody."""
-
-    def __init__(self, server: Guarded, name: str) -> None:
-        super().__init__(server.url)
-        self._bearer = server.bearer(name)
-
-    def request(self, method: str, target: str, fields: Fields = (), body: bytes | None = None) -> Answer:
-        return super().request(method, target, {**dict(fields), **self._bearer}, body)
-
-
-def jwt_of(**changes: object) -> str:
-    claims = {"iss": "id", "aud": "files", "sub": "alice", "exp": time.time() + 600, "scope": "create write read"}
-    return jwt.encode({"alg": "ES256", "kid": "one"}, claims | changes, EC)
+from holdfast_server.auth import SCOPES
 
 
 @pytest.mark.rule("D-JSON-3")
@@ -203,6 +115,41 @@ def test_the_command_with_each_kind_of_credential(
     assert "signature=" not in log
 
 
+@pytest.mark.rule("A-HEAD-1", "A-SCOPE-1", "A-OWNER-1")
+@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
+def test_the_command_where_a_callable_is_asked(
+    start_server: StartServer, tmp_path: Path, holdfast_command: CommandLine, workers: int
+) -> None:
+    """It knows whom it likes, by what it likes: here by names that would be no token and no JWT anywhere."""
+    server = start_server("--authority", "tests.support.people:authority", workers=workers)
+    film = tmp_path / "film.bin"
+    film.write_bytes(secrets.token_bytes(3_000_000))
+
+    def run(who: str, *words: str) -> "subprocess.CompletedProcess[str]":
+        return holdfast_command.run(*words, variables={"HOLDFAST_TOKEN": who} if who else None)
+
+    sent = run("alice", "upload", str(film), "--to", f"{server.url}/files?project=films")
+    url = sent.stdout.strip()
+    assert sent.returncode == 0, sent.stderr
+    for number, who in enumerate(("alice", "carol")):  # who is of the same project
+        copy = tmp_path / str(number)
+        fetched = run(who, "download", url, "-o", str(copy))
+        assert (fetched.returncode, copy.read_bytes()) == (0, film.read_bytes()), fetched.stderr
+    for who, words, what in (
+        ("", ("upload", str(film), "--to", f"{server.url}/files"), "401: Say who you are"),
+        ("mallory", ("upload", str(film), "--to", f"{server.url}/files"), "401: Say who you are"),
+        (
+            "bob",
+            ("upload", str(film), "--to", f"{server.url}/files?project=films"),
+            "403: This credential does not belong",
+        ),
+        ("bob", ("download", url, "-o", str(tmp_path / "no")), "404: There is no upload with this id"),
+    ):
+        refused = run(who, *words)
+        assert (refused.returncode, refused.stdout) == (4, ""), (who, refused.stderr)
+        assert what in " ".join(refused.stderr.split()), (who, refused.stderr)
+
+
 GIVE = "give a token in HOLDFAST_TOKEN"
 ASK = "ask for a new URL where this one is from"
 WHOSE = "check the URL, and that it is of the owner of the credential"
@@ -244,123 +191,6 @@ def test_what_the_command_says_to_do(guarded: Guarded, tmp_path: Path, holdfast_
         assert place in said, (words, said)
         assert what in said, (words, said)
         assert [each for each in (GIVE, ASK, WHOSE) if each in said] == ([helps] if helps else []), (words, said)
-
-
-@pytest.mark.rule("A-SIGN-1", "A-SIGN-2")
-def test_curl_with_a_signed_url(guarded: Guarded, tmp_path: Path) -> None:
-    """As a script has it: create, follow Location, send."""
-    (tmp_path / "file").write_bytes(b"0123456789")
-    head = tmp_path / "head"
-    curl = ["curl", "-sS", "-D", str(head), "-o", "/dev/null", "-H", "Tus-Resumable: 1.0.0"]
-    subprocess.run([*curl, "-X", "POST", "-H", "Upload-Length: 10", guarded.signed()], check=True, timeout=scaled(30))
-    (location,) = re.findall(r"(?im)^location: (\S+)", head.read_text())
-    sending = ["-X", "PATCH", "-H", "Upload-Offset: 0", "-H", "Content-Type: application/offset+octet-stream"]
-    sending += ["--data-binary", f"@{tmp_path / 'file'}", guarded.url + location]
-    subprocess.run([*curl, *sending], check=True, timeout=scaled(30))
-    assert head.read_text().startswith("HTTP/1.1 204")
-    with As(guarded, "alice") as alice:
-        assert alice.get(location.partition("?")[0]).body == b"0123456789"
-
-
-@pytest.mark.rule("A-SIGN-1", "A-SIGN-2", "A-SCOPE-1", "A-OWNER-1")
-def test_a_signature_for_an_upload_is_for_that_one(guarded: Guarded) -> None:
-    with As(guarded, "alice") as alice, Speaker(guarded.url) as page:
-        one, other = (alice.create(3, parallel=False).removeprefix(guarded.url) for _ in range(2))
-        assert alice.patch(one, 0, b"abc").status == 204
-        reading = guarded.signed(one, scopes=["read"]).removeprefix(guarded.url)
-        query = reading.partition("?")[2]
-        assert page.get(reading).body == b"abc"
-        assert page.request("GET", f"/api/uploads{one.removeprefix('/files')}?{query}").json()["state"] == "complete"
-        assert page.request("GET", f"/api/uploads?{query}").json() == {"uploads": [], "next": None}
-        assert page.get(f"{other}?{query}").status == 404
-        assert page.patch(reading, 3, b"").json()["code"] == "missing-scope"
-        assert page.delete(reading).json()["scopes"] == ["delete"]
-        created = page.request("POST", f"/files?{query}", {**TUS, "Upload-Length": "1"}, b"")
-        assert created.json()["code"] == "missing-scope"
-        deleting = guarded.signed(one, scopes=["delete"]).removeprefix(guarded.url)
-        assert page.delete(deleting).status == 204
-        assert alice.head(one).status == 404
-
-
-@pytest.mark.rule("A-SIGN-3")
-def test_what_a_signature_bounds(guarded: Guarded) -> None:
-    """The size also where the length is said later, or never; the name whatever the metadata say."""
-    with As(guarded, "alice") as alice, Speaker(guarded.url) as page:
-        how: dict[str, Any] = {"max_size": 4, "name": "../kept.txt", "uses": 9, "scopes": ["write", "read"]}
-        creation = guarded.signed(**how).removeprefix(guarded.url)
-        long = page.request("POST", creation, {**TUS, "Upload-Length": "5"}, b"")
-        assert (long.status, long.json()["max-size"]) == (413, 4)
-        draft = {"Upload-Draft-Interop-Version": "8", "Upload-Complete": "?0", "Upload-Length": "5"}
-        assert page.request("POST", creation, draft, b"").status == 413
-        deferred = page.request("POST", creation, {**TUS, "Upload-Defer-Length": "1"}, b"")["location"]
-        assert page.patch(deferred, 0, b"12345").status == 413
-        assert page.patch(deferred, 0, b"12", Upload_Length="5").status == 413
-        named = base64.b64encode(b"evil.html").decode()
-        created = page.request(
-            "POST", creation, {**TUS, "Upload-Length": "4", "Upload-Metadata": f"filename {named}"}, b""
-        )
-        assert page.patch(created["location"], 0, b"1234").status == 204
-        assert "kept.txt" in page.get(created["location"])["content-disposition"]
-        assert "evil" not in page.get(created["location"])["content-disposition"]
-        assert alice.status(created["location"].partition("?")[0])["owner"] == "alice"
-
-
-@pytest.mark.rule("A-SIGN-4")
-def test_a_creation_is_raced_and_replayed(guarded: Guarded) -> None:
-    """Thirty at once, in all workers, with a body of a byte: as many as it may, and no more, ever after."""
-    creation = guarded.signed(uses=3).removeprefix(guarded.url)
-    fields = {**TUS_BODY, "Upload-Length": "2"}
-
-    def attempt(_: int) -> int:
-        with Speaker(guarded.url) as page:
-            return page.request("POST", creation, fields, b"x").status
-
-    with ThreadPoolExecutor(15) as pool:
-        statuses = list(pool.map(attempt, range(30)))
-    assert set(statuses) <= {201, 403}
-    assert 1 <= statuses.count(201) <= 3  # one that was given up before its byte came has lost to another
-    with Speaker(guarded.url) as page:
-        rest = [page.request("POST", creation, fields, b"x").status for _ in range(4)]
-    assert statuses.count(201) + rest.count(201) == 3
-    with speakers_by_worker(guarded, 2 if len(guarded.pids()) > 2 else 1) as pages:
-        for page in pages:
-            refused = page.request("POST", creation, fields, b"x")
-            assert refused.json()["code"] == "not-permitted"
-
-
-def listed(who: Speaker) -> list[str]:
-    """The newest unfinished uploads, by id."""
-    return [each["id"] for each in who.get("/api/uploads?state=receiving").json()["uploads"]]
-
-
-@pytest.mark.rule("A-SIGN-4")
-def test_a_creation_whose_bytes_do_not_come_loses_to_another(guarded: Guarded) -> None:
-    """Whichever of the two takes the first one away, it is told what has become of its right, and not of a writer."""
-    fields = {**TUS_BODY, "Upload-Length": "2", "Content-Length": "1"}
-    for _ in range(30):
-        creation = guarded.signed(uses=1).removeprefix(guarded.url)
-        with As(guarded, "alice") as alice, Speaker(guarded.url) as waits, Speaker(guarded.url) as asks:
-            had = listed(alice)
-            connection = waits.connection
-            connection.begin("POST", creation, fields)
-            eventually(lambda alice=alice, had=had: listed(alice) != had)  # type: ignore[misc]
-            eventually(lambda: asks.request("POST", creation, fields, b"x").status == 201)  # noqa: B023 - it lets go late
-            lost = connection.read()
-            assert (lost.status, lost.json()["code"]) == (403, "not-permitted")
-
-
-@pytest.mark.rule("A-SIGN-4")
-def test_a_lost_answer_costs_no_use(guarded: Guarded) -> None:
-    """The client that has not heard of its upload asks again; what it was given first is gone then."""
-    creation = guarded.signed().removeprefix(guarded.url)
-    with Speaker(guarded.url) as page:
-        first, second = (
-            page.request("POST", creation, {**TUS, "Upload-Length": "2"}, b"")["location"] for _ in range(2)
-        )
-        assert page.head(first).status == 404
-        assert page.patch(second, 0, b"a").status == 204
-        assert page.request("POST", creation, {**TUS, "Upload-Length": "2"}, b"").status == 403
-        assert page.patch(second, 1, b"b").status == 204
 
 
 @pytest.mark.rule("K-KEY-3")

@@ -8,12 +8,11 @@ nothing but the end.
 import asyncio
 from typing import Any, Final
 
-import uvicorn
 from uvicorn.server import ServerState
 
 from holdfast_protocol import live
 from holdfast_server.http.websocket import TAKING, WebSocketProtocol
-from tests.fuzz.framing import Transport
+from tests.fuzz.connections import Loop, Transport, loop_with
 
 HANDSHAKE: Final = (
     b"GET /api/live HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -43,27 +42,13 @@ async def _app(scope: Any, receive: Any, send: Any) -> None:
     scope["extensions"][TAKING]["take"](scope["state"]["taker"])
 
 
-class _Here:
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.config = uvicorn.Config(_app, ws="none", lifespan="off", log_config=None)
-        self.config.load()
-        self.faults: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.faults.append(context))
-
-
-_here: _Here | None = None
-
-
 def converse(data: bytes) -> None:
     """The first byte says after how many bytes the rest comes by itself."""
-    global _here
-    if _here is None:
-        _here = _Here()
-    _here.loop.run_until_complete(_converse(_here, data))
+    here = loop_with(_app)
+    here.run(_converse(here, data))
 
 
-async def _converse(here: _Here, data: bytes) -> None:
+async def _converse(here: Loop, data: bytes) -> None:
     taker, transport = _Taker(), Transport()
     protocol = WebSocketProtocol(here.config, ServerState(), {"taker": taker}, here.loop)
     protocol.connection_made(transport)
@@ -79,7 +64,6 @@ async def _converse(here: _Here, data: bytes) -> None:
     protocol.eof_received()
     protocol.connection_lost(None)
     await asyncio.sleep(0)
-    assert here.faults == [], here.faults
     assert taker.ends == 1
     _check(transport.written.partition(b"\r\n\r\n")[2])
 

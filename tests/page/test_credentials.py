@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.e2e.test_credentials import ALL, As, Guarded, jwt_of
 from tests.page.windows import Window, Windows
+from tests.support.guarded import ALL, As, Guarded, jwt_of
 from tests.support.proxy import Fault, Proxy
 from tests.support.speaker import TUS, TUS_BODY, Speaker
 from tests.support.waiting import eventually

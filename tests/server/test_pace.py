@@ -88,3 +88,16 @@ def test_a_trickle_is_looked_after_less_and_less_often() -> None:
     assert seen[-1] == LONGEST_LINGER
     trickling.gathered(TRICKLE)
     assert trickling.linger == LINGER
+
+
+def test_the_next_look_at_a_trickle_is_when_its_time_is_over() -> None:
+    for chance, spread in ((0.0, 1.25), (1.0, 1.0)):
+        trickling = Pace(Settings(data=Path()), None, Clock(), iter([chance] * 9).__next__)
+        for _ in range(5):
+            trickling.gathered(1)
+        assert trickling.linger == pytest.approx(WINDOW * spread)
+        trickling.waited(WINDOW / 2)
+        trickling.gathered(1)
+        assert trickling.linger == pytest.approx(WINDOW / 2 * spread)
+        trickling.waited(trickling.linger)
+        assert trickling.over

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from tests.fuzz.framing import Transport
+from tests.fuzz.connections import Transport
 from tests.fuzz.sockets import HANDSHAKE
 from uvicorn.server import ServerState
 

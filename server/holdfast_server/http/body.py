@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope
 from holdfast_protocol.messages import Headers
 from holdfast_server.http.answers import gone_of, trailers_of
 from holdfast_server.http.lent_body import LENDING, LentBody
-from holdfast_server.http.pace import Pace, pace_of
+from holdfast_server.http.pace import LINGER, PLENTY, Pace, pace_of
 from holdfast_server.http.uvicorn_cycle import with_what_is_left
 from holdfast_server.settings import Settings
 from holdfast_server.uploads.incoming import Ending, Incoming
@@ -92,7 +92,7 @@ class RequestBody:
                     return None
                 self.ending = Ending.STALLED
         if self._buffers and self._size < RUN and self.ending is None and not self._nudged:
-            self._enough, began = RUN, time.monotonic()
+            self._enough, began = RUN if self._pace.linger <= LINGER else PLENTY, time.monotonic()
             self._wake = anyio.Event()
             with anyio.move_on_after(self._pace.linger):
                 await self._wake.wait()

@@ -80,7 +80,7 @@ class DraftFiles:
         try:
             async with self._refusing(scope, uploads, draft, upload_id):
                 upload = await uploads.find(principal_of(scope), upload_id)
-                match ietf.patch(head, upload, limits_for(scope, uploads.limits), draft):
+                match ietf.patch(head, upload, limits_for(scope, uploads.limits, upload.length), draft):
                     case rules.Append() as wanted:
                         upload = await self._append(uploads, upload, wanted, interim, scope, receive)
                     case rules.Complete() as wanted:
@@ -122,8 +122,9 @@ class DraftFiles:
             if upload_id is not None:
                 try:
                     upload = await uploads.find(principal_of(scope), upload_id)
-                except ProblemError:
-                    location = None  # it is gone
+                except ProblemError as gone:
+                    location = None
+                    problem = gone if problem.code == "not-found" else problem  # the one who asks may know why
             refused = ietf.refusal(problem, draft, uploads.limits, upload, uploads.now())
             refused.headers = {**refused.headers, **(location or {})}
             raise refused from error

@@ -143,9 +143,9 @@ class Files:
         query = "" if follow is None else "?" + follow(upload)
         return (self._settings.public_url or "") + upload_url(scope, upload) + query
 
-    def _limits(self, scope: Scope) -> rules.Limits:
-        """What is taken, by the server that this request came through."""
-        limits = limits_for(scope, self._uploads().limits)
+    def _limits(self, scope: Scope, length: int | None = None) -> rules.Limits:
+        """What is taken, by the server that this request came through, for an upload of this length if there is one."""
+        limits = limits_for(scope, self._uploads().limits, length)
         return limits if trailers_of(scope) is None else _with_trailers(limits)
 
     async def _options(self, scope: Scope, send: Send, methods: tuple[str, ...]) -> None:
@@ -193,6 +193,8 @@ class Files:
         except Cut:
             return
         except ProblemError as problem:
+            if problem.code == "not-found":
+                await uploads.find(who, upload_id)  # it went while it was waited for: the one who asks may know why
             # "Every PATCH answer" says until when the upload is kept (T-EXPIRE-1).
             expires = {k: v for k, v in rules.progress_fields(upload).items() if k == headers.UPLOAD_EXPIRES}
             raise ProblemError(
@@ -205,7 +207,7 @@ class Files:
         None if it is something else, or cannot be: that is to be told by what the upload is now.
         """
         try:
-            wanted = dialects.decide_patch(head_of(scope), made, self._limits(scope))
+            wanted = dialects.decide_patch(head_of(scope), made, self._limits(scope, made.length))
             if isinstance(wanted, rules.Append):
                 return await uploads.append_whole(made, wanted, arrived(scope))
         except ProblemError:
@@ -216,7 +218,7 @@ class Files:
         self, uploads: Uploads, upload: Upload, scope: Scope, receive: Receive
     ) -> tuple[int, Mapping[str, str]]:
         head = head_of(scope)
-        match dialects.decide_patch(head, upload, self._limits(scope)):
+        match dialects.decide_patch(head, upload, self._limits(scope, upload.length)):
             case rules.Append() as wanted:
                 done = await uploads.append_whole(upload, wanted, arrived(scope))
                 if done is not None:

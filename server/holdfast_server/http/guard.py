@@ -50,10 +50,15 @@ def place_of(scope: Scope) -> str | None:
     return principal_of(scope).place(named[0] if named else None)
 
 
-def limits_for(scope: Scope, limits: rules.Limits) -> rules.Limits:
-    """What is taken from the one who asks (A-SIGN-3)."""
+def limits_for(scope: Scope, limits: rules.Limits, length: int | None = None) -> rules.Limits:
+    """What is taken from the one who asks, for an upload of this length if there is one (A-SIGN-3). Raises ProblemError
+    413."""
     most = principal_of(scope).max_size if _PRINCIPAL in scope else None
-    return limits if most is None or most >= limits.max_size else replace(limits, max_size=most)
+    if most is None or most >= limits.max_size:
+        return limits
+    if length is not None and length > most:
+        raise rules.too_large(most)
+    return replace(limits, max_size=most)
 
 
 def granted(scope: Scope, wanted: rules.Create) -> rules.Create:

@@ -24,7 +24,7 @@ from typing import Final, Protocol
 import anyio
 
 from holdfast_protocol.messages import Headers
-from holdfast_server.http.pace import LINGER, Pace
+from holdfast_server.http.pace import LINGER, PLENTY, Pace
 from holdfast_server.uploads.incoming import Ending
 
 LENDING: Final = "holdfast.request.socket"
@@ -224,7 +224,7 @@ class LentBody:
         if self._pace.linger <= LINGER:
             await anyio.sleep(LINGER)
             return
-        source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, min(FAST, self._left))
+        source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, min(PLENTY, self._left))
         try:
             with anyio.move_on_after(self._pace.linger):
                 await anyio.wait_readable(source)

@@ -24,9 +24,11 @@ TRICKLE: Final = 4 * 1024
 """Who sends less than this at a time is looked after less and less often..."""
 LINGER: Final = 0.002
 """...from so many seconds, in which there may be more to be taken at once: threads and calls are dear..."""
-LONGEST_LINGER: Final = 16.0
-"""...to so many or half of that, so that those that came together are not looked after together. What has arrived
-meanwhile is in the kernel, and stays there when the connection is lost."""
+LONGEST_LINGER: Final = 1.25 * WINDOW
+"""...to so many or a fifth less, so that those that came together are not looked after together: by then it is known
+whether they are too slow. What has arrived meanwhile is in the kernel, and stays there when the connection is lost."""
+PLENTY: Final = 4 * TRICKLE
+"""Bytes that are worth to be taken at once, however long there would still be time."""
 CHARGE: Final = "holdfast.charge"
 """In a scope: how to say that so many bytes were sent or fetched; answers the seconds to wait for that."""
 
@@ -64,7 +66,8 @@ class Pace:
         if size >= TRICKLE:
             self.linger = LINGER
         else:
-            self.linger = min(self.linger * 32, LONGEST_LINGER * (1 - self._chance() / 2))
+            left = max(self._window - self._waited, LINGER)
+            self.linger = min(self.linger * 32, LONGEST_LINGER / WINDOW * (1 - self._chance() / 5) * left)
 
     @property
     def over(self) -> bool:

@@ -38,8 +38,11 @@ class Core:
         return self.found(await self.catalog.get(upload_id), who)
 
     def found(self, upload: Upload | None, who: Principal = EVERYBODY) -> Upload:
-        """What the catalog has answered, if it is there. Raises ProblemError 404 or 410."""
+        """What the catalog has answered, if it is there. Raises ProblemError 404 or 410, and 403 for whoever has a
+        signature for an upload that was given up (A-SIGN-4)."""
         if upload is None or not who.sees(upload) or upload.state is State.TERMINATED:
+            if upload is not None and upload.id == who.only and upload.error == given_up().code:
+                raise given_up()
             raise ProblemError("not-found", "There is no upload with this id. Create a new one.")
         if upload.state is State.EXPIRED:
             raise ProblemError("gone", "This upload was not finished in time and was removed. Create a new one.")
@@ -72,6 +75,14 @@ class Core:
         free = self.free()
         if size > free:
             raise no_space(size, max(0, free))
+
+
+def given_up() -> ProblemError:
+    """A-SIGN-4, of an upload that had received nothing when the same URL made another one."""
+    return ProblemError(
+        "not-permitted",
+        "The URL that made this upload has made another one in its place, and may make no more. Ask for a new one.",
+    )
 
 
 def no_space(needed: int | None = None, free: int | None = None) -> ProblemError:

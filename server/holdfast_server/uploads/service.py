@@ -222,7 +222,7 @@ class Uploads:
                 raise spent() from None
             # The answer that told of that one may have been lost: whoever asks again gets another in its place.
             with suppress(ProblemError):  # it has a byte by now, or somebody else has given it up
-                await upkeep.end(self._core, self._writers, error.empty, State.TERMINATED, only_empty=True)
+                await upkeep.end(self._core, self._writers, error.empty, State.TERMINATED, gives_up=True)
                 await self._concatenation.part_changed(error.empty)
             try:
                 await self._core.catalog.create(upload, room=room, parts=parts, use=use, asked=asked)

@@ -26,7 +26,7 @@ _READ: Final = 4096
 _WEAK: Final = 0.3
 """Confidence: less is a signature of one or two bytes, with which a text may begin."""
 
-_NOT_IN_TEXT: Final = re.compile(r"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
+_NOT_IN_TEXT: Final = bytes({*range(0x20), 0x7F} - {*b"\t\n\f\r\x1b"})
 _LIKE_TEXT: Final = re.compile(r"text/.+|.+\+(?:xml|json)|application/(?:json|xml|javascript|x-sh|sql|toml|yaml)")
 _BY_NAME: Final = mimetypes.MimeTypes(())  # the table of Python, not that of the machine
 
@@ -66,11 +66,12 @@ def media_types(name: str, head: bytes) -> frozenset[str]:
 
 
 def _is_text(head: bytes) -> bool:
+    begins = head[:_READ]
     try:
-        begins = codecs.getincrementaldecoder("utf-8")().decode(head[:_READ], final=len(head) <= _READ)
+        codecs.utf_8_decode(begins, "strict", len(head) <= _READ)
     except UnicodeDecodeError:
         return False
-    return not _NOT_IN_TEXT.search(begins)
+    return len(begins.translate(None, _NOT_IN_TEXT)) == len(begins)
 
 
 def check_name(settings: Settings, name: str) -> None:

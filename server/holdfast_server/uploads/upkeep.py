@@ -14,7 +14,7 @@ from holdfast_protocol.problem import ProblemError
 from holdfast_server.catalog.base import TOMBSTONES, CatalogError, WrongState
 from holdfast_server.uploads.completion import EVERYTHING, Completion
 from holdfast_server.uploads.concatenation import Concatenation
-from holdfast_server.uploads.core import Core
+from holdfast_server.uploads.core import Core, given_up
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import Writers
 
@@ -178,10 +178,11 @@ async def end(
     state: State,
     *,
     only_expired: bool = False,
-    only_empty: bool = False,
+    gives_up: bool = False,
     only_idle: bool = False,
 ) -> None:
-    """Ends an upload: its writers, its bytes, and its place in the catalog but for a tombstone.
+    """Ends an upload: its writers, its bytes, and its place in the catalog but for a tombstone, which says so if it is
+    given up for another one (A-SIGN-4): that is for one without bytes.
 
     Raises ProblemError: `not-found`, `gone`; `range-busy` if a writer does not let go; `fenced` if it has not
     expired, or has bytes, or somebody holds it, and that was asked for.
@@ -197,8 +198,9 @@ async def end(
         upload = await core.find(upload_id)
         if only_expired and (upload.expires is None or upload.expires > core.now()):
             raise ProblemError("fenced", "The upload was touched meanwhile.")
-        if only_empty and (upload.received or upload.state is not State.RECEIVING):
+        if gives_up and (upload.received or upload.state is not State.RECEIVING):
             raise ProblemError("fenced", "The upload has bytes by now.")
+        reason = given_up() if gives_up else None
         try:
             await core.catalog.transition(
                 upload_id,
@@ -207,6 +209,8 @@ async def end(
                 now=core.now(),
                 expires=None,
                 event=state.value,
+                error=None if reason is None else reason.code,
+                error_detail=None if reason is None else reason.detail,
             )
         except WrongState:
             raise ProblemError("not-found", "There is no upload with this id.") from None
