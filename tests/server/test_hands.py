@@ -5,6 +5,7 @@ import errno
 import threading
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from holdfast_server.storage.hands import Hands
@@ -55,7 +56,7 @@ async def test_long_jobs_are_done_side_by_side() -> None:
         async with anyio.create_task_group() as tasks:
             for _ in range(3):
                 tasks.start_soon(hands.run, lambda: meet.wait(30))
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
 
 
 async def test_what_was_done_is_told_while_the_next_job_hangs() -> None:
