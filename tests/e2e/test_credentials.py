@@ -3,6 +3,9 @@
 import base64
 import contextlib
 import http.client
+import http.server
+import itertools
+import json
 import os
 import re
 import secrets
@@ -10,14 +13,16 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc.jwk import ECKey, KeySet
 from tests.conftest import StartServer
-from tests.support.guarded import ALL, KEY, As, Guarded, jwt_of
+from tests.support.guarded import ALL, EC, KEY, As, Guarded, jwt_of
 from tests.support.process import CommandLine, ServerProcess, environment, kill_group
 from tests.support.speaker import TUS, TUS_BODY, Speaker
 from tests.support.waiting import eventually, scaled
@@ -240,6 +245,58 @@ def test_revoked_while_it_uploads(tmp_path: Path) -> None:
             assert alice.get(upload).status == 409
             assert alice.patch(upload, 6, b"").status == 204
             assert alice.get(upload).body == b"abcdef"
+
+
+@pytest.mark.rule("A-JWT-1", "A-HEAD-2")
+def test_the_keys_of_jwts_change_while_it_runs(guarded: Guarded) -> None:
+    """A new key beside the old one, then in its place: every worker knows it, and nothing is started anew."""
+    other = ECKey.generate_key("P-256", {"kid": "two"}, private=True)
+    numbers = itertools.count()
+
+    def status(speaker: Speaker, key: ECKey) -> int:
+        token = jwt_of(key, jti=str(next(numbers)))  # one that nobody remembers
+        return speaker.request("GET", "/api/uploads", {"Authorization": f"Bearer {token}"}).status
+
+    with speakers_by_worker(guarded, guarded.workers) as speakers:
+        for keys in ([EC, other], [other], [EC]):
+            guarded.publish(*keys)
+            for speaker, key in itertools.product(speakers, (EC, other)):
+                expected = 200 if key in keys else 401
+                eventually(lambda s=speaker, k=key, e=expected: status(s, k) == e)  # type: ignore[misc]
+
+
+@pytest.mark.rule("A-JWT-1", "A-HEAD-2")
+@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
+def test_the_keys_of_jwts_come_from_their_issuer(start_server: StartServer, workers: int) -> None:
+    """Each worker asks for them once, however many tokens there are, and also where one has a key that nobody knows."""
+    asked: list[str] = []
+
+    class Issuer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(KeySet([EC]).as_dict(private=False)).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Issuer) as issuer:
+        thread = threading.Thread(target=issuer.serve_forever)
+        thread.start()
+        try:
+            keys = f"http://127.0.0.1:{issuer.server_port}/keys?for=files"
+            server = start_server("--jwt-keys", keys, "--jwt-issuer", "id", "--jwt-audience", "files", workers=workers)
+            stranger = ECKey.generate_key("P-256", {"kid": "none"}, private=True)
+            with speakers_by_worker(server, workers) as speakers:
+                for number, speaker in enumerate(speakers * 3):
+                    for key, expected in ((EC, 200), (stranger, 401)):
+                        bearer = {"Authorization": f"Bearer {jwt_of(key, jti=str(number))}"}
+                        assert speaker.request("GET", "/api/uploads", bearer).status == expected
+        finally:
+            issuer.shutdown()
+            thread.join()
+    assert asked == ["/keys?for=files"] * workers
 
 
 @pytest.mark.rule("A-PROXY-1", "T-CONCAT-3")

@@ -40,9 +40,13 @@ PEOPLE = {
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Guarded]:
-    with Guarded(tmp_path, workers=1, people=PEOPLE) as process:
+def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guarded]:
+    """With one worker, where a test does not ask for another number."""
+    with Guarded(tmp_path, workers=getattr(request, "param", 1), people=PEOPLE) as process:
         yield process
+
+
+on_both = pytest.mark.parametrize("guarded", [1, 2], indirect=True, ids=["one worker", "two workers"])
 
 
 @pytest.fixture
@@ -85,6 +89,7 @@ def goes_on(window: Window, proxy: Proxy) -> None:
 
 
 @pytest.mark.rule("A-HEAD-1", "A-HEAD-2", "A-HEAD-3", "A-TOKEN-1", "A-AGAIN-1")
+@on_both
 def test_a_token(window: Window, guarded: Guarded, film: Path) -> None:
     with Proxy(guarded.url, SLOW) as proxy:
         window.open(proxy.url)
@@ -224,6 +229,7 @@ def test_a_signed_url_for_an_upload(window: Window, guarded: Guarded, film: Path
 
 
 @pytest.mark.rule("A-SCOPE-1", "L-RIGHT-1", "D-JSON-3")
+@on_both
 def test_one_that_is_too_narrow(windows: Windows, guarded: Guarded, tmp_path: Path) -> None:
     """What lacks is said, and the file goes on with what has it; what may not be done is not offered."""
     file = small(tmp_path)
@@ -252,6 +258,7 @@ def test_one_that_is_too_narrow(windows: Windows, guarded: Guarded, tmp_path: Pa
 
 
 @pytest.mark.rule("A-OWNER-1")
+@on_both
 def test_an_upload_waits_for_its_owner(window: Window, guarded: Guarded, film: Path, tmp_path: Path) -> None:
     """In one browser, one after the other: the other one neither sees it, nor begins it anew, nor loses it."""
     with Proxy(guarded.url, SLOW) as proxy:
