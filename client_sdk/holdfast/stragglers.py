@@ -31,8 +31,8 @@ def due(
     """Seconds until a chunk should be helped out, or looked at again; 0 or less: now, by whoever asks.
 
     Of `size` bytes `moved` have gone out in `age` seconds, the last of them `silent` seconds ago. `pace` is what the
-    connection that would help took for a chunk at its best, in seconds a byte, and `expected` what any of them takes for
-    so many bytes, or None as long as nobody knows.
+    connection that would help took for a chunk at its best, in seconds a byte, and `expected` what any of them takes
+    for so many bytes, or None as long as nobody knows.
     """
     usual, piece = expected(size), expected(PIECE)
     if usual is None or piece is None:
