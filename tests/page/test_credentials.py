@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import StartServer
 from tests.page.windows import Window, Windows
 from tests.support.guarded import ALL, As, Guarded, jwt_of
 from tests.support.proxy import Fault, Proxy
@@ -143,6 +144,25 @@ def test_a_jwt(window: Window, guarded: Guarded, film: Path) -> None:
         window.until(lambda: window.percent >= held and "Receiving" in window.text("#now"), what="the rest")
         goes_on(window, proxy)
     is_stored(guarded, film.read_bytes())
+
+
+@pytest.mark.rule("A-HEAD-1", "A-HEAD-3")
+def test_what_a_callable_knows(window: Window, start_server: StartServer, tmp_path: Path) -> None:
+    """Words that would be no token and no JWT anywhere."""
+    server = start_server("--authority", "tests.support.people:authority", workers=2)
+    file = small(tmp_path)
+    window.open(server.url)
+    window.give("mallory")
+    window.sees("does not know this credential", "#ask-why")
+    window.give("alice")
+    window.closes("#ask")
+    window.sees("Credential of alice", "#credential")
+    window.drop(file)
+    window.sees("Complete", "#over")
+    with Speaker(server.url) as speaker:
+        alice = {"Authorization": "Bearer alice"}
+        (state,) = speaker.request("GET", "/api/uploads", alice).json()["uploads"]
+        assert speaker.request("GET", state["url"], alice).body == file.read_bytes()
 
 
 @pytest.mark.rule("A-SIGN-1", "A-SIGN-2", "A-SIGN-3")
