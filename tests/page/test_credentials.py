@@ -221,6 +221,26 @@ def test_a_dialog_that_the_user_has_opened_stays_open(window: Window, guarded: G
         assert window.look("document.querySelector('#ask').open")
 
 
+@pytest.mark.rule("A-SIGN-4")
+@on_both
+def test_two_files_for_a_link_that_is_good_for_one(window: Window, guarded: Guarded, tmp_path: Path) -> None:
+    """One of them is taken; of the other it is said that the link is used up, and with another one it begins anew."""
+    files = [small(tmp_path, name) for name in ("one.bin", "two.bin")]
+    window.open(f"{guarded.url}/#{guarded.signed()}")
+    window.sees("By a signed link", "#link")
+    window.drop(*files)
+    window.sees("Complete", "#over")
+    window.sees("Ask for a new one", "#now")
+    assert "another one in its place" in window.text("#now") or "as many uploads as it may" in window.text("#now")
+    window.click("[data-act=credential]")
+    window.give(guarded.signed())
+    window.until(lambda: all(file.name in window.text("#over") for file in files), what="both files")
+    with As(guarded, "alice") as alice:
+        states = uploads(guarded)
+        assert {state["state"] for state in states} == {"complete"}
+        assert {alice.get(state["url"]).body for state in states} == {file.read_bytes() for file in files}
+
+
 @pytest.mark.rule("A-SIGN-1", "A-SCOPE-1")
 def test_a_signed_url_for_an_upload(window: Window, guarded: Guarded, film: Path, tmp_path: Path) -> None:
     """Begun elsewhere; it is over in the middle, and goes on with a token of its owner."""
