@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import StartServer
 from tests.page.windows import Window, Windows
 from tests.support.guarded import ALL, As, Guarded, jwt_of
 from tests.support.proxy import Fault, Proxy
@@ -145,6 +146,25 @@ def test_a_jwt(window: Window, guarded: Guarded, film: Path) -> None:
     is_stored(guarded, film.read_bytes())
 
 
+@pytest.mark.rule("A-HEAD-1", "A-HEAD-3")
+def test_what_a_callable_knows(window: Window, start_server: StartServer, tmp_path: Path) -> None:
+    """Words that would be no token and no JWT anywhere."""
+    server = start_server("--authority", "tests.support.people:authority", workers=2)
+    file = small(tmp_path)
+    window.open(server.url)
+    window.give("mallory")
+    window.sees("does not know this credential", "#ask-why")
+    window.give("alice")
+    window.closes("#ask")
+    window.sees("Credential of alice", "#credential")
+    window.drop(file)
+    window.sees("Complete", "#over")
+    with Speaker(server.url) as speaker:
+        alice = {"Authorization": "Bearer alice"}
+        (state,) = speaker.request("GET", "/api/uploads", alice).json()["uploads"]
+        assert speaker.request("GET", state["url"], alice).body == file.read_bytes()
+
+
 @pytest.mark.rule("A-SIGN-1", "A-SIGN-2", "A-SIGN-3")
 def test_a_signed_url_for_a_creation(window: Window, guarded: Guarded, film: Path, tmp_path: Path) -> None:
     """It is over in the middle; with one for the upload, or with a token of the owner, it goes on."""
@@ -199,6 +219,26 @@ def test_a_dialog_that_the_user_has_opened_stays_open(window: Window, guarded: G
         proxy.mend()
         window.sees("This link takes", "#drop-note")
         assert window.look("document.querySelector('#ask').open")
+
+
+@pytest.mark.rule("A-SIGN-4")
+@on_both
+def test_two_files_for_a_link_that_is_good_for_one(window: Window, guarded: Guarded, tmp_path: Path) -> None:
+    """One of them is taken; of the other it is said that the link is used up, and with another one it begins anew."""
+    files = [small(tmp_path, name) for name in ("one.bin", "two.bin")]
+    window.open(f"{guarded.url}/#{guarded.signed()}")
+    window.sees("By a signed link", "#link")
+    window.drop(*files)
+    window.sees("Complete", "#over")
+    window.sees("Ask for a new one", "#now")
+    assert "another one in its place" in window.text("#now") or "as many uploads as it may" in window.text("#now")
+    window.click("[data-act=credential]")
+    window.give(guarded.signed())
+    window.until(lambda: all(file.name in window.text("#over") for file in files), what="both files")
+    with As(guarded, "alice") as alice:
+        states = uploads(guarded)
+        assert {state["state"] for state in states} == {"complete"}
+        assert {alice.get(state["url"]).body for state in states} == {file.read_bytes() for file in files}
 
 
 @pytest.mark.rule("A-SIGN-1", "A-SCOPE-1")
