@@ -6,7 +6,7 @@ not. What was not measured, because somebody was not installed or a family was l
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -95,6 +95,16 @@ def _more(table: str, case: str, row: str, name: str) -> Callable[[Results], flo
     return lambda r: r.median(table, case, row, lambda sample: float(sample[name]))
 
 
+def _least(table: str, cases: Sequence[str], rows: Sequence[str], base: str) -> Callable[[Results], float | None]:
+    """The worst of these rows in these cases: its speed, of that of `base`."""
+
+    def measured(r: Results) -> float | None:
+        found = [ratio(r.speed(table, case, row), r.speed(table, case, base)) for case in cases for row in rows]
+        return min((each for each in found if each is not None), default=None)
+
+    return measured
+
+
 LIVE, MANY = "holdfast (os)", "holdfast (os, 2 workers)"
 _SINGLE, _HUNDRED = "1 subscriber, 100 messages/s", "100 subscribers, 1,100 messages/s"
 _THOUSAND = "1,000 subscribers, 4 messages/s"
@@ -129,6 +139,9 @@ def _sent_with_cuts(r: Results) -> float | None:
 _ONE, _EIGHT, _PIECES = "1 stream", "8 streams", "1 stream, 4 MiB PATCHes"
 _TWO_REQUESTS, _ONE_REQUEST = "creation and PATCH", "creation with the content"
 _WORKERS = f"holdfast (os, {DIGEST}, 2 workers)"
+_ASKED, _NOBODY = ("token", "JWT"), "nobody asks"
+_BOUND, _UNBOUND = ("by default", "and rates and quotas", "and types"), "no limits"
+_SLOW, _ALONE = ("beside 4,000 slow connections",), "alone"
 
 GOALS: Final = (
     Goal("one stream: speed, of tusd's", _speed("ingest", _ONE, OS, "tusd"), 2.0),
@@ -199,6 +212,18 @@ GOALS: Final = (
     Goal("every link of `adaptive`: speed, of the better fixed setting's", _against_fixed, 0.9),
     Goal("the same: share of the link, where it is the limit", _of_the_link, 0.9, unit=""),
     Goal("cuts every 32 MiB: bytes sent, of the file", _sent_with_cuts, 1.05, at_most=True, unit=""),
+    Goal("who asks is known: one stream, of the speed where it is not", _least("trust", [_ONE], _ASKED, _NOBODY), 0.95),
+    Goal("who asks is known: small files", _least("trust", [_TWO_REQUESTS, _ONE_REQUEST], _ASKED, _NOBODY), 0.85),
+    Goal(
+        "limits and types: one stream, of the speed without any", _least("limits-stream", [""], _BOUND, _UNBOUND), 0.95
+    ),
+    Goal("limits and types: small files", _least("limits-small", [""], _BOUND, _UNBOUND), 0.85),
+    Goal(
+        "beside 4,000 slow connections, one and two workers: one stream, of the speed alone",
+        _least("slow-stream", [LIVE, MANY], _SLOW, _ALONE),
+        0.9,
+    ),
+    Goal("beside them: small files", _least("slow-small", [LIVE, MANY], _SLOW, _ALONE), 0.9),
     Goal("memory of the server, one connection", lambda r: r.peak("memory-servers"), 104, at_most=True, unit="MiB"),
     Goal(
         "memory of the server, eight connections", lambda r: r.peak("memory-connections"), 132, at_most=True, unit="MiB"

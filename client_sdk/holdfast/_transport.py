@@ -494,6 +494,8 @@ async def _outgoing(
             size = min(len(part) - start, (share and share.slice) or limiter.piece or PIECE)
             if share is not None:
                 await limiter.held_to(share, size)
+            if wire is not None:
+                wire.heed()
             # Counted before it goes: a failure in the middle must not make bytes on the wire look unsent.
             if sent is not None:
                 sent(size)

@@ -237,9 +237,24 @@ def test_fewer_than_the_server_takes_are_soon_made_more() -> None:
     found.controller.ended(0.0)
     assert found.controller.connections == 2
     found.go()
-    assert next(now for now, connections, _ in found.history if connections == 3) < 10
+    assert next(now for now, connections, _ in found.history if connections == 3) < 4
     late = [connections for now, connections, _ in found.history if now > found.now / 2]
     assert sum(late) / len(late) >= 2.5
+
+
+def test_where_more_paid_fewer_are_not_tried_next() -> None:
+    """What was just found to be good is not given up to see whether it was."""
+    found = Run(Link(total=100 * MIB, each=10 * MIB, delay=0.02), Controller(0.0), 600 * MIB)
+    found.controller.began(0.0)
+    found.controller.began(0.0)
+    found.controller.throttled(0.0, 0.5, crowded=True)
+    found.controller.ended(0.0)
+    found.controller.ended(0.0)
+    assert found.controller.connections == 2
+    found.go()
+    used = [connections for _, connections, _ in found.history]
+    assert max(used) >= 4
+    assert used[: used.index(max(used))] == sorted(used[: used.index(max(used))])
 
 
 def test_a_rate_limit_of_our_own_says_nothing_of_the_network() -> None:

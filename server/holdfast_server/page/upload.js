@@ -133,6 +133,7 @@ export class Upload extends EventTarget {
     } catch (thrown) {
       const error = thrown instanceof UploadError ? thrown : new UploadError('unexpected', String(thrown?.message ?? thrown))
       run.abort(error) // a lane that failed ends the others
+      if (error.code === 'given-up') this.url = this.#plan = null // nothing of it was stored: with another link it begins anew
       if (error.code !== 'paused' && error.code !== 'cancelled') this.#become('failed', error)
       throw error
     } finally {
