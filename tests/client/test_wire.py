@@ -15,7 +15,12 @@ import pytest
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
+from holdfast._transport import Body, Timeouts, Transport
 from holdfast._wire import Network, Wire
+from holdfast.errors import Stalled
+from holdfast_protocol import client as protocol
+from holdfast_protocol.digest import Digest
+from holdfast_protocol.messages import Span
 
 MIB: Final = 1 << 20
 pytestmark = pytest.mark.anyio
@@ -121,6 +126,27 @@ async def test_a_connection_that_ends_is_heard_of_too() -> None:
             await anyio.wait_readable(wire.get_extra_info("socket"))
         with pytest.raises(httpcore.WriteError):
             wire.heed()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="this system keeps what it likes")
+async def test_what_counts_as_sent_is_on_its_way_or_nearly() -> None:
+    """The kernel would take some MiB for somebody who reads nothing, as it would for a line that is slow."""
+
+    async def content() -> AsyncIterator[memoryview]:
+        yield memoryview(bytes(32 * MIB))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/files/a"
+        transport = Transport(timeouts=Timeouts(stall=0.5))
+        steps = protocol.chunk(url, Span(0, 32 * MIB), Digest("xxh3-128", bytes(16)), now=0.0)
+        with pytest.raises(Stalled):
+            await transport.session(url).exchange(steps, Body(32 * MIB, content))
+        await transport.aclose()
+        with listener.accept()[0] as peer:
+            came = 0
+            while piece := await to_thread.run_sync(peer.recv, MIB):
+                came += len(piece)
+    assert 0 < came < 2 * MIB
 
 
 @asynccontextmanager

@@ -29,6 +29,8 @@ from tests.support.waiting import eventually, scaled
 from tests.support.wire import Connection
 from tests.support.workers import speakers_by_worker
 
+import holdfast
+from holdfast.credentials import Token
 from holdfast_server.auth import SCOPES
 
 
@@ -118,6 +120,48 @@ def test_the_command_with_each_kind_of_credential(
     log = guarded.read_log()
     assert not any(token in log for token in guarded.token.values())
     assert "signature=" not in log
+
+
+@pytest.mark.rule("A-HEAD-1", "A-HEAD-2", "A-SCOPE-1", "A-SIGN-1", "A-JWT-1")
+def test_the_client_with_each_kind_of_credential(guarded: Guarded, tmp_path: Path) -> None:
+    """A good one goes the whole way, and a function that is asked for one gives another one for one that is over; of a
+    bad one the error has the code of the server."""
+    source, files = tmp_path / "film.bin", f"{guarded.url}/files"
+    over = jwt_of(exp=time.time() - 60)
+    given = iter([over, jwt_of()])
+
+    def upload(kind: str, to: str, token: Token | None) -> holdfast.UploadResult:
+        source.write_bytes(kind.encode() + secrets.token_bytes(3_000_000))
+        with holdfast.Client(token=token, state=tmp_path / "state") as client:
+            result = client.upload(source, to).result()
+            if token is not None:
+                copy = client.download(result.url, tmp_path / f"{kind}.copy").result()
+                assert copy.path.read_bytes() == source.read_bytes()
+            return result
+
+    for kind, to, token in (
+        ("token", files, guarded.token["alice"]),
+        ("jwt", files, jwt_of()),
+        ("function", files, lambda origin: next(given)),
+        ("signed", guarded.signed(), None),
+    ):
+        done = upload(kind, to, token)
+        with As(guarded, "alice") as alice:
+            assert alice.get(done.url.partition("?")[0]).body == source.read_bytes()
+    for kind, to, token, code in (
+        ("none", files, None, "unauthenticated"),
+        ("unknown", files, "hft_0_0", "unauthenticated"),
+        ("over", files, guarded.token["late"], "credential-expired"),
+        ("jwt over", files, over, "credential-expired"),
+        ("narrow", files, guarded.token["reader"], "missing-scope"),
+        ("forged", guarded.signed()[:-4] + "AAAA", None, "unauthenticated"),
+        ("signed over", guarded.signed(now=lambda: time.time() - 9999), None, "credential-expired"),
+        ("another type", guarded.signed(types=["image/*"]), None, "not-permitted"),
+    ):
+        with pytest.raises(holdfast.NotAuthorized) as caught:
+            upload(kind, to, token)
+        assert caught.value.code == code, (kind, caught.value)
+        assert "signature=" not in str(caught.value)
 
 
 @pytest.mark.rule("A-HEAD-1", "A-SCOPE-1", "A-OWNER-1")
