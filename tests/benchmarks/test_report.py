@@ -168,9 +168,6 @@ def test_every_aim_names_rows_that_there_are(goal: goals.Goal, tmp_path: Path) -
             asked.append((table, ""))
             return 1.0
 
-        def cases(self, table: str) -> list[str]:
-            return [f"{case.name}: {case.words}" for case in adaptive.CASES]
-
     assert goal.measured(Asking({})) == 1.0
     names = {
         holdfast(kind, digest=digest, workers=n).name

@@ -241,6 +241,19 @@ def test_two_files_for_a_link_that_is_good_for_one(window: Window, guarded: Guar
         assert {alice.get(state["url"]).body for state in states} == {file.read_bytes() for file in files}
 
 
+@pytest.mark.rule("A-SIGN-4")
+def test_a_link_to_an_upload_that_was_given_up(window: Window, guarded: Guarded, tmp_path: Path) -> None:
+    """The page asks how far it is, which has no words; why that was refused it says all the same."""
+    file, creation = small(tmp_path), guarded.signed().removeprefix(guarded.url)
+    fields = {**TUS, "Upload-Length": str(file.stat().st_size)}
+    with Speaker(guarded.url) as speaker:
+        first, _ = (speaker.request("POST", creation, fields, b"")["location"] for _ in range(2))
+    window.open(f"{guarded.url}/#{guarded.url}{first}")
+    window.sees("By a signed link", "#link")
+    window.drop(file)
+    window.sees("another one in its place", "#now")
+
+
 @pytest.mark.rule("A-SIGN-1", "A-SCOPE-1")
 def test_a_signed_url_for_an_upload(window: Window, guarded: Guarded, film: Path, tmp_path: Path) -> None:
     """Begun elsewhere; it is over in the middle, and goes on with a token of its owner."""
