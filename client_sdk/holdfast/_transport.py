@@ -25,7 +25,7 @@ import httpcore
 import httpx
 from anyio import to_thread
 
-from holdfast._wire import WRITTEN, Network, Sent, Sink, Wire
+from holdfast._wire import WRITTEN, Network, Sent, Sink, UnreadableError, Wire
 from holdfast.clock import SYSTEM, Clock
 from holdfast.credentials import Key, Keyring, Login
 from holdfast.errors import BrokenProtocol, ConnectionFailed, ServerUntrusted, Stalled, UsageError
@@ -505,7 +505,11 @@ async def _outgoing(
                 yield part[start : start + size]  # type: ignore[misc]  # h11 takes a view, and copies it once
             else:
                 if isinstance(part, Stored):
-                    await wire.send_file(part.descriptor, part.span.start + start, size, stall)
+                    try:
+                        await wire.send_file(part.descriptor, part.span.start + start, size, stall)
+                    except UnreadableError as error:
+                        await to_thread.run_sync(_find_fault, part)
+                        raise ConnectionFailed(f"the request was broken off: {error}") from error
                 else:
                     await wire.send(part[start : start + size], stall)
                 yield Sent(size)
@@ -514,6 +518,14 @@ async def _outgoing(
                 limiter.piece = min(2 * size, LARGEST_PIECE)
             elif took > 4 * NO_TIME:
                 limiter.piece = PIECE
+
+
+def _find_fault(part: Stored) -> None:
+    """Read what could not be sent, for the source to say why. Raises SourceChanged or SourceUnreadable."""
+    part.source.check()
+    piece = memoryview(bytearray(min(FILE_PIECE, len(part))))
+    for at in range(part.span.start, part.span.end, FILE_PIECE):
+        part.source.read_into(at, piece[: part.span.end - at])
 
 
 async def _parts(body: Body, *, by_kernel: bool) -> AsyncIterator[memoryview | Stored]:

@@ -51,6 +51,8 @@ HEED: Final = 0.25
 EARLY: Final = 64 * 1024
 """Bytes of such an answer that are taken before the request has ended, at most."""
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
+_OF_THE_FILE: Final = frozenset((errno.EIO, errno.ESTALE, errno.EOVERFLOW))
+"""What sendfile says of the file that it reads."""
 _INTERIM: Final = (b"HTTP/1.1 1", b"HTTP/1.0 1")
 
 Sink = Callable[[int, memoryview], None]
@@ -88,6 +90,10 @@ class Threads:
 
     def give_back(self, window: bytearray) -> None:
         self._free.append(window)
+
+
+class UnreadableError(Exception):
+    """A file gave no more in the middle of a request. No error of httpcore, which would wait for an answer then."""
 
 
 class Wire(httpcore.AsyncNetworkStream):
@@ -164,13 +170,20 @@ class Wire(httpcore.AsyncNetworkStream):
     async def send_file(self, file: int, offset: int, size: int, timeout: float | None) -> None:
         """As `send`, with bytes of an open file that need not pass through here; for a `plain` connection.
 
-        Always in a thread: the file may be slow. Raises httpcore.WriteError also if the file ends before its time.
+        Always in a thread: the file may be slow. Raises UnreadableError if the file ends before its time or cannot be
+        read.
         """
 
         def send_some(at: int) -> int:
-            if count := os.sendfile(self._socket.fileno(), file, offset + done + at, size - done - at):
-                return count
-            raise OSError(errno.ENODATA, "the file has ended")
+            try:
+                count = os.sendfile(self._socket.fileno(), file, offset + done + at, size - done - at)
+            except OSError as error:
+                if error.errno in _OF_THE_FILE:
+                    raise UnreadableError(error.strerror) from error
+                raise
+            if count == 0:
+                raise UnreadableError("the file has ended")
+            return count
 
         done = 0
         with _translated(httpcore.WriteError):
