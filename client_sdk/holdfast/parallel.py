@@ -22,7 +22,7 @@ from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from holdfast import stragglers
-from holdfast._transport import Body, Stored
+from holdfast.bodies import Body, Stored
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.planner import (
     MOST_CONNECTIONS,

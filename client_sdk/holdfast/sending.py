@@ -14,7 +14,8 @@ from typing import Final, Literal, TypeVar
 
 from anyio import to_thread
 
-from holdfast._transport import Body, Session
+from holdfast._transport import Session
+from holdfast.bodies import Body
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.journal import TransferLock
 from holdfast.outcome import from_refusal, from_violation, gave_up

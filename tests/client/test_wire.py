@@ -15,8 +15,9 @@ import pytest
 from anyio import to_thread
 from anyio.lowlevel import checkpoint
 
-from holdfast._transport import Body, Timeouts, Transport
+from holdfast._transport import Timeouts, Transport
 from holdfast._wire import Network, UnreadableError, Wire
+from holdfast.bodies import Body
 from holdfast.errors import Stalled
 from holdfast_protocol import client as protocol
 from holdfast_protocol.digest import Digest
