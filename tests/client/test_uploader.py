@@ -1,8 +1,11 @@
 """The driver of uploads against a real server that misbehaves on order."""
 
 import os
+import socketserver
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
@@ -562,6 +565,41 @@ async def test_no_server_is_said_so(make_file: MakeFile, make_client: MakeClient
     async with make_client() as client:
         with anyio.fail_after(20), pytest.raises(holdfast.ConnectionFailed, match="is the server running"):
             await client.upload(path, url, max_attempts=2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "sentence"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", holdfast.BrokenProtocol, "does not speak TLS"),
+        (b"", holdfast.ConnectionFailed, "broke the connection off before TLS"),
+    ],
+)
+async def test_a_server_without_tls_is_said_so(
+    make_file: MakeFile, make_client: MakeClient, answer: bytes, kind: type[holdfast.HoldfastError], sentence: str
+) -> None:
+    """https:// at a port of http: it is there, and it does not help to come again."""
+    path = make_file(1000)
+    with plain_server(answer) as port:
+        async with make_client() as client:
+            with anyio.fail_after(20), pytest.raises(kind, match=sentence):
+                await client.upload(path, f"https://127.0.0.1:{port}/files", max_attempts=2)
+
+
+@contextmanager
+def plain_server(answer: bytes) -> Iterator[int]:
+    """A port that answers whatever comes with the same bytes, and ends the connection."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65536)
+            self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
 
 
 async def test_lower_priority_numbers_go_first(
