@@ -4,12 +4,14 @@ Rule of this file: an aim is a number that was set before anything was measured,
 not. What was not measured, because somebody was not installed or a family was left out, is shown as `-`.
 """
 
-import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from benchmarks.families import adaptive
+from benchmarks.families.adaptive import CASES as LINKS
+from benchmarks.families.adaptive import Case
 from benchmarks.peers import DIGEST
 from benchmarks.report import number, ratio
 from benchmarks.units import GIB, MIB
@@ -17,8 +19,8 @@ from benchmarks.units import GIB, MIB
 OS: Final = f"holdfast (os, {DIGEST})"
 ACK: Final = f"holdfast (ack, {DIGEST})"
 OURS: Final = "holdfast upload to holdfast"
-ADAPTIVE: Final = "holdfast adaptive"
-FIXED: Final = ("holdfast 8 MiB x 10", "holdfast 64 MiB x 4")
+ADAPTIVE: Final = adaptive.ADAPTIVE.name
+FIXED: Final = tuple(client.name for client in adaptive.FIXED)
 """Names of rows."""
 
 
@@ -43,16 +45,6 @@ class Results:
     def cpu(self, table: str, case: str, row: str) -> float | None:
         """Seconds for a GiB."""
         return self.median(table, case, row, lambda sample: float(sample["cpu"] * GIB / sample["work"]))
-
-    def cases(self, table: str) -> list[str]:
-        """The cases of a table, in their order; none if it was not measured."""
-        return [
-            case
-            for document in self.documents.values()
-            for each in document["tables"]
-            if each["name"] == table
-            for case in each["samples"]
-        ]
 
     def peak(self, table: str) -> float | None:
         """MiB: the highest of our rows in any case."""
@@ -95,40 +87,42 @@ def _more(table: str, case: str, row: str, name: str) -> Callable[[Results], flo
     return lambda r: r.median(table, case, row, lambda sample: float(sample[name]))
 
 
+def _least(table: str, cases: Sequence[str], rows: Sequence[str], base: str) -> Callable[[Results], float | None]:
+    """The worst of these rows in these cases: its speed, of that of `base`."""
+
+    def measured(r: Results) -> float | None:
+        found = [ratio(r.speed(table, case, row), r.speed(table, case, base)) for case in cases for row in rows]
+        return min((each for each in found if each is not None), default=None)
+
+    return measured
+
+
 LIVE, MANY = "holdfast (os)", "holdfast (os, 2 workers)"
 _SINGLE, _HUNDRED = "1 subscriber, 100 messages/s", "100 subscribers, 1,100 messages/s"
 _THOUSAND = "1,000 subscribers, 4 messages/s"
 
 
-def _against_fixed(r: Results) -> float | None:
-    """The worst case of what adapting brings: its speed, of that of the better fixed setting."""
-    found = []
-    for case in r.cases("adaptive"):
-        fixed = [speed for row in FIXED if (speed := r.speed("adaptive", case, row)) is not None]
-        speed = r.speed("adaptive", case, ADAPTIVE)
-        if fixed and speed is not None:
-            found.append(speed / max(fixed))
-    return min(found, default=None)
+def _against_fixed(case: Case) -> Callable[[Results], float | None]:
+    """The speed of adapting, of that of the better fixed setting."""
 
+    def measured(r: Results) -> float | None:
+        fixed = [speed for row in FIXED if (speed := r.speed("adaptive", case.title, row)) is not None]
+        return ratio(r.speed("adaptive", case.title, ADAPTIVE), max(fixed, default=None))
 
-def _of_the_link(r: Results) -> float | None:
-    """The worst part of what a link allows, where it is the link that limits."""
-    shares = (r.median("adaptive", case, ADAPTIVE, _share) for case in r.cases("adaptive"))
-    return min((share for share in shares if share is not None and not math.isnan(share)), default=None)
-
-
-def _share(sample: Mapping[str, Any]) -> float:
-    return float(sample.get("share", math.nan))
+    return measured
 
 
 def _sent_with_cuts(r: Results) -> float | None:
-    case = next((case for case in r.cases("adaptive") if case.startswith("cuts")), "")
-    return r.median("adaptive", case, ADAPTIVE, lambda sample: float(sample["sent"]))
+    case = next(case for case in LINKS if case.name == "cuts")
+    return r.median("adaptive", case.title, ADAPTIVE, lambda sample: float(sample["sent"]))
 
 
 _ONE, _EIGHT, _PIECES = "1 stream", "8 streams", "1 stream, 4 MiB PATCHes"
 _TWO_REQUESTS, _ONE_REQUEST = "creation and PATCH", "creation with the content"
 _WORKERS = f"holdfast (os, {DIGEST}, 2 workers)"
+_ASKED, _NOBODY = ("token", "JWT"), "nobody asks"
+_BOUND, _UNBOUND = ("by default", "and rates and quotas", "and types"), "no limits"
+_SLOW, _ALONE = ("beside 4,000 slow connections",), "alone"
 
 GOALS: Final = (
     Goal("one stream: speed, of tusd's", _speed("ingest", _ONE, OS, "tusd"), 2.0),
@@ -196,9 +190,25 @@ GOALS: Final = (
         at_most=True,
         unit="ms",
     ),
-    Goal("every link of `adaptive`: speed, of the better fixed setting's", _against_fixed, 0.9),
-    Goal("the same: share of the link, where it is the limit", _of_the_link, 0.9, unit=""),
+    *(Goal(f"{case.title}: speed, of the better fixed setting's", _against_fixed(case), 0.9) for case in LINKS),
+    *(
+        Goal(f"{case.name}: share of the link", _more("adaptive", case.title, ADAPTIVE, "share"), 0.9, unit="")
+        for case in LINKS
+        if case.allows is not None
+    ),
     Goal("cuts every 32 MiB: bytes sent, of the file", _sent_with_cuts, 1.05, at_most=True, unit=""),
+    Goal("who asks is known: one stream, of the speed where it is not", _least("trust", [_ONE], _ASKED, _NOBODY), 0.95),
+    Goal("who asks is known: small files", _least("trust", [_TWO_REQUESTS, _ONE_REQUEST], _ASKED, _NOBODY), 0.85),
+    Goal(
+        "limits and types: one stream, of the speed without any", _least("limits-stream", [""], _BOUND, _UNBOUND), 0.95
+    ),
+    Goal("limits and types: small files", _least("limits-small", [""], _BOUND, _UNBOUND), 0.85),
+    Goal(
+        "beside 4,000 slow connections, one and two workers: one stream, of the speed alone",
+        _least("slow-stream", [LIVE, MANY], _SLOW, _ALONE),
+        0.9,
+    ),
+    Goal("beside them: small files", _least("slow-small", [LIVE, MANY], _SLOW, _ALONE), 0.9),
     Goal("memory of the server, one connection", lambda r: r.peak("memory-servers"), 104, at_most=True, unit="MiB"),
     Goal(
         "memory of the server, eight connections", lambda r: r.peak("memory-connections"), 132, at_most=True, unit="MiB"

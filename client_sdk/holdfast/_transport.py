@@ -2,9 +2,8 @@
 
 Rule of this file: it alone knows httpx. HTTP/1.1 only: bulk bytes over one HTTP/2 connection wait for each other's
 flow control. No redirect is followed, no answer is kept in memory beyond 64 KiB (but downloads, which are streamed),
-and each wait has its limit: for a connection, for the next bytes to move, for the answer. Bodies go from where they are
-straight into the socket, and long ones from the socket straight to where they belong, if the connection is one of
-_wire.py.
+and each wait has its limit: for a connection, for the next bytes to move, for the answer. Long bodies of answers go
+from the socket straight to where they belong, if the connection is one of _wire.py.
 Headers that the caller gave, and credentials, go to the origin that they are for and to no other. What httpx is told of
 a URL, and may log, has no query.
 """
@@ -25,25 +24,18 @@ import httpcore
 import httpx
 from anyio import to_thread
 
-from holdfast._wire import WRITTEN, Network, Sent, Sink, Wire
+from holdfast._wire import WRITTEN, Network, Sink, Wire
+from holdfast.bodies import PIECE, Body, outgoing
 from holdfast.clock import SYSTEM, Clock
 from holdfast.credentials import Key, Keyring, Login
 from holdfast.errors import BrokenProtocol, ConnectionFailed, ServerUntrusted, Stalled, UsageError
 from holdfast.limiter import Crowd, Direction, Limiter, Limiters, Origin
 from holdfast.outcome import from_refusal
 from holdfast.planner import Share
-from holdfast.sources import Source
 from holdfast_protocol import client as protocol
 from holdfast_protocol import headers as names
-from holdfast_protocol.messages import Headers, Request, Response, Span
+from holdfast_protocol.messages import Headers, Request, Response
 
-PIECE: Final = 256 * 1024
-LARGEST_PIECE: Final = 8 * 1024 * 1024
-"""Bytes handed to the connection at once, and what that grows to where a piece is gone in no time."""
-NO_TIME: Final = 0.02
-"""Seconds; four times as many are too much."""
-FILE_PIECE: Final = 1024 * 1024
-"""Bytes that are read of a file at once where the kernel cannot send from it: TLS, a proxy."""
 READ_PIECE: Final = 1024 * 1024
 """Bytes of an answer that are handed on at once, if so many are there."""
 LEND: Final = 4 * 1024 * 1024
@@ -64,26 +56,6 @@ class Timeouts:
     """No byte moved in either direction."""
     response: float = 60.0
     """From the last byte of a request to the head of its answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """Bytes of a body that are still in a file: `span` of `source`, which has this `descriptor`."""
-
-    source: Source
-    descriptor: int
-    span: Span
-
-    def __len__(self) -> int:
-        return self.span.length
-
-
-@dataclass(frozen=True, slots=True)
-class Body:
-    """The bytes of a request: `pieces()` gives them anew for each sending, `length` bytes in all."""
-
-    length: int
-    pieces: Callable[[], AsyncIterator[bytes | bytearray | memoryview | Stored]]
 
 
 Content: TypeAlias = Callable[[], AsyncIterator[bytes]]
@@ -216,6 +188,7 @@ class Transport:
         self._keyring = keyring or Keyring()
         self._clock = clock
         self._override_method = override_method
+        self._proxy = proxy
         self._asking = anyio.Lock()
         self.limiters: Limiters = Limiters(clock, ceilings, crowd)
         """Of all origins; `ceilings` and `crowd` are those of Limiters."""
@@ -245,8 +218,18 @@ class Transport:
         """For connections with TLS and without, as soon as there is one."""
         try:
             self._client("http:" if verify is True else "https:")
+        except UsageError:
+            raise
         except (ValueError, ImportError, httpx.InvalidURL) as error:
             raise UsageError(f"the proxy cannot be used: {error}") from error
+
+    def _proxied(self, url: str) -> bool:
+        """A proxy stands between, of the caller or of the environment."""
+        parts = urlsplit(url)
+        if self._proxy is not None:
+            return True
+        known = urllib.request.getproxies()
+        return bool({parts.scheme, "all"} & known.keys()) and not urllib.request.proxy_bypass(parts.netloc)
 
     def _client(self, url: str) -> httpx.AsyncClient:
         secure = not url.lower().startswith("http:")
@@ -273,6 +256,7 @@ class Transport:
             self._keyring,
             asking=self._asking,
             override_method=self._override_method,
+            proxied=self._proxied,
             clock=self._clock,
         )
 
@@ -294,12 +278,14 @@ class Session:
         *,
         asking: anyio.Lock,
         override_method: bool = False,
+        proxied: Callable[[str], bool],
         clock: Clock = SYSTEM,
     ) -> None:
         self.clock = clock
         self.asking = asking
         """Held by whoever asks what a server offers, so that transfers which start together ask once."""
         self._override_method = override_method
+        self._proxied = proxied
         self._client = client
         self._timeouts = timeouts
         self.endpoint: str
@@ -333,7 +319,7 @@ class Session:
                 return result
             content: Content | None = None
             if request.body is not None and body is not None:
-                content = partial(_outgoing, body, sent, share, self.limiter, self._timeouts.stall)
+                content = partial(outgoing, body, sent, share, self.limiter, self._timeouts.stall)
             began = self.clock.monotonic()
             async with self.open(request, content, patience=patience) as incoming:
                 if content is None:
@@ -427,7 +413,10 @@ class Session:
             )
             return await client.send(message, stream=True)
         except httpx.HTTPError as error:
-            raise _connection_error(error, error.request) from error
+            failure = _connection_error(error, error.request)
+            if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError) and self._proxied(url):
+                failure.add(" All of it goes through a proxy; is that one right, and running?")
+            raise failure from error
         except (httpx.InvalidURL, ValueError) as error:
             raise UsageError(f"{request.url} is not a URL that can be asked: {error}") from error
 
@@ -465,51 +454,6 @@ class _Direct(httpx.AsyncHTTPTransport):
             socket_options=options,
             network_backend=Network(),
         )
-
-
-async def _outgoing(
-    body: Body, sent: Callable[[int], None] | None, share: Share | None, limiter: Limiter, stall: float
-) -> AsyncIterator[bytes]:
-    wire = WRITTEN.get()
-    async for part in _parts(body, by_kernel=wire is not None and wire.plain):
-        start = 0
-        while start < len(part):
-            size = min(len(part) - start, (share and share.slice) or limiter.piece or PIECE)
-            if share is not None:
-                await limiter.held_to(share, size)
-            # Counted before it goes: a failure in the middle must not make bytes on the wire look unsent.
-            if sent is not None:
-                sent(size)
-            began = limiter.clock.monotonic()
-            if wire is None:
-                assert isinstance(part, memoryview)
-                yield part[start : start + size]  # type: ignore[misc]  # h11 takes a view, and copies it once
-            else:
-                if isinstance(part, Stored):
-                    await wire.send_file(part.descriptor, part.span.start + start, size, stall)
-                else:
-                    await wire.send(part[start : start + size], stall)
-                yield Sent(size)
-            start += size
-            if (took := limiter.clock.monotonic() - began) < NO_TIME:
-                limiter.piece = min(2 * size, LARGEST_PIECE)
-            elif took > 4 * NO_TIME:
-                limiter.piece = PIECE
-
-
-async def _parts(body: Body, *, by_kernel: bool) -> AsyncIterator[memoryview | Stored]:
-    """What a body consists of. What is in a file is read, piece by piece, if the kernel cannot send it from there."""
-    async for part in body.pieces():
-        if not isinstance(part, Stored):
-            yield memoryview(part)
-        elif by_kernel:
-            yield part
-        else:
-            memory = memoryview(bytearray(min(FILE_PIECE, len(part))))
-            for at in range(part.span.start, part.span.end, FILE_PIECE):
-                piece = memory[: part.span.end - at]
-                await to_thread.run_sync(part.source.read_into, at, piece)
-                yield piece
 
 
 def _split(url: str) -> tuple[str, Login | None]:

@@ -3,10 +3,11 @@
 Rule of this file: the HTTP library gets its connections here (httpcore's network backend), so everything but long
 bodies is its business. Each byte that moves begins the limit of waiting anew. The bytes of a request go from where they
 are into the socket, in a worker thread if there are many and the socket takes them, and the library is told how many
-they were. The head of an answer is given to it to its last byte and no further, so that whoever reads a body knows that
-the rest of it is in the socket. Then a worker thread reads what is there into memory of its own and writes it out. The
-event loop only waits for the socket. It is a faster road beside the plain one: through a proxy, or with any other
-backend, bodies go through the library.
+they were. An answer that comes before a request has ended is heard at once, and the rest is not sent: nobody wants it
+(RFC 9112, 9.3). The head of an answer is given to the library to its last byte and no further, so that whoever reads a
+body knows that the rest of it is in the socket. Then a worker thread reads what is there into memory of its own and
+writes it out. The event loop only waits for the socket. It is a faster road beside the plain one: through a proxy, or
+with any other backend, bodies go through the library.
 """
 
 import contextlib
@@ -45,7 +46,14 @@ PATIENCE: Final = 0.3
 """Seconds for so much to come; then it is woken for each byte."""
 NEXT_ADDRESS: Final = 0.25
 """Seconds after which another address is tried beside."""
+HEED: Final = 0.25
+"""Seconds after which whoever waits for the socket to take bytes looks whether an answer has come instead."""
+EARLY: Final = 64 * 1024
+"""Bytes of such an answer that are taken before the request has ended, at most."""
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
+_OF_THE_FILE: Final = frozenset((errno.EIO, errno.ESTALE, errno.EOVERFLOW))
+"""What sendfile says of the file that it reads."""
+_INTERIM: Final = (b"HTTP/1.1 1", b"HTTP/1.0 1")
 
 Sink = Callable[[int, memoryview], None]
 """Takes bytes at an offset of the body; called in a worker thread."""
@@ -84,12 +92,18 @@ class Threads:
         self._free.append(window)
 
 
+class UnreadableError(Exception):
+    """A file gave no more in the middle of a request. No error of httpcore, which would wait for an answer then."""
+
+
 class Wire(httpcore.AsyncNetworkStream):
     """One connection. Its socket does not block."""
 
     def __init__(self, connection: socket.socket, threads: Threads) -> None:
         self._socket = connection
         self._threads = threads
+        self._early = b""
+        """What came of an answer before the request had ended."""
         self._rest = b""
         """Bytes of a body that came with its head."""
         self._head = bytearray()
@@ -130,7 +144,9 @@ class Wire(httpcore.AsyncNetworkStream):
         await self.send(memoryview(buffer), timeout)
 
     async def send(self, view: memoryview, timeout: float | None) -> None:
-        """Put all of it into the socket. Raises httpcore.WriteError, httpcore.WriteTimeout."""
+        """Put all of it into the socket. Raises httpcore.WriteError, also if it was answered before that, and
+        httpcore.WriteTimeout.
+        """
         with _translated(httpcore.WriteError):
             while view:
                 if len(view) >= MANY and (sent := await self._push(partial(self._send_part, view), len(view))):
@@ -139,7 +155,7 @@ class Wire(httpcore.AsyncNetworkStream):
                 try:
                     view = view[self._socket.send(view) :]
                 except (BlockingIOError, ssl.SSLWantWriteError):
-                    await self._wait(anyio.wait_writable, timeout, httpcore.WriteTimeout)
+                    await self._room(timeout)
                 except ssl.SSLWantReadError:
                     await self._wait(anyio.wait_readable, timeout, httpcore.WriteTimeout)
 
@@ -154,13 +170,20 @@ class Wire(httpcore.AsyncNetworkStream):
     async def send_file(self, file: int, offset: int, size: int, timeout: float | None) -> None:
         """As `send`, with bytes of an open file that need not pass through here; for a `plain` connection.
 
-        Always in a thread: the file may be slow. Raises httpcore.WriteError also if the file ends before its time.
+        Always in a thread: the file may be slow. Raises UnreadableError if the file ends before its time or cannot be
+        read.
         """
 
         def send_some(at: int) -> int:
-            if count := os.sendfile(self._socket.fileno(), file, offset + done + at, size - done - at):
-                return count
-            raise OSError(errno.ENODATA, "the file has ended")
+            try:
+                count = os.sendfile(self._socket.fileno(), file, offset + done + at, size - done - at)
+            except OSError as error:
+                if error.errno in _OF_THE_FILE:
+                    raise UnreadableError(error.strerror) from error
+                raise
+            if count == 0:
+                raise UnreadableError("the file has ended")
+            return count
 
         done = 0
         with _translated(httpcore.WriteError):
@@ -168,7 +191,7 @@ class Wire(httpcore.AsyncNetworkStream):
                 if sent := await self._push(send_some, size - done):
                     done += sent
                 else:
-                    await self._wait(anyio.wait_writable, timeout, httpcore.WriteTimeout)
+                    await self._room(timeout)
 
     async def _push(self, send_some: Callable[[int], int], size: int) -> int:
         """Send in a thread, as long as the socket takes bytes without a break; how many it were."""
@@ -193,6 +216,35 @@ class Wire(httpcore.AsyncNetworkStream):
                     raise
                 break  # what went before counts; the error comes again
         return sent
+
+    def heed(self) -> None:
+        """To be called in the middle of a request. Raises httpcore.WriteError if its answer has come, or the end of the
+        connection, upon which httpcore sends no more and reads what there is. Interim answers (1xx) are none.
+        """
+        try:
+            piece = self._socket.recv(EARLY - len(self._early)) if len(self._early) < EARLY else b""
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError as error:
+            raise httpcore.WriteError(str(error)) from error
+        self._early += piece
+        while self._early.startswith(_INTERIM) and (end := _HEAD_END.search(self._early)) is not None:
+            self._early = self._early[end.end() :]
+        final = len(self._early) >= len(_INTERIM[0]) and not self._early.startswith(_INTERIM)
+        if not piece or final:
+            raise httpcore.WriteError("it was answered before it had ended")
+
+    async def _room(self, timeout: float | None) -> None:
+        """Wait until the socket takes bytes. Raises as `heed`: who has answered may read no more."""
+        until = time.monotonic() + (timeout or 0.0)
+        while True:
+            self.heed()
+            left = HEED if timeout is None else until - time.monotonic()
+            if left <= 0:
+                raise httpcore.WriteTimeout("nothing moved in time")
+            with anyio.move_on_after(min(left, HEED)):
+                await anyio.wait_writable(self._socket)
+                return
 
     async def aclose(self) -> None:
         """httpcore's."""
@@ -313,6 +365,9 @@ class Wire(httpcore.AsyncNetworkStream):
         return self._mark
 
     async def _receive(self, most: int, timeout: float | None) -> bytes:
+        if self._early:
+            piece, self._early = self._early[:most], self._early[most:]
+            return piece
         self._mark_at(1)
         with _translated(httpcore.ReadError):
             while True:
@@ -438,7 +493,7 @@ def _end_of_head(data: bytearray) -> int | None:
     """Where the head of the final answer ends that `data` begins with, after interim ones (1xx); None: not yet."""
     start = 0
     while (match := _HEAD_END.search(data, start)) is not None:
-        if not data.startswith((b"HTTP/1.1 1", b"HTTP/1.0 1"), start):
+        if not data.startswith(_INTERIM, start):
             return match.end()
         start = match.end()
     return None

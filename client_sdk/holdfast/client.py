@@ -330,11 +330,12 @@ class AsyncClient:
     ) -> AsyncIterator[News]:
         """Follow uploads on a Holdfast server while they happen: `async for news in client.watch(url): ...`.
 
-        `server` is its URL, `uploads` are ids or URLs; with nothing named it is everything that may be watched. If only
-        uploads are watched, it ends when all of them have. Every change of a state comes once and in order, over any
-        number of lost connections. `since` goes on behind the `place` of earlier news. `max_attempts` is how many
-        connections in a row may fail, None any number; `lost` is told of each failure and of the seconds until the next
-        attempt. Raises UsageError at once, and HoldfastError.
+        `server` is its URL, `uploads` are ids or URLs; with nothing named it is what the credential may watch: all for
+        an operator or where nobody has to say who he is, else one's own and that of one's projects.
+        `everything` insists on all. If only uploads are watched, it ends when all of them have. Every change of
+        a state comes once and in order, over any number of lost connections. `since` goes on behind the `place`
+        of earlier news. `max_attempts` is how many connections in a row may fail, None any number; `lost` is
+        told of each failure and of the seconds until the next attempt. Raises UsageError at once, and HoldfastError.
         """
         url, ids = place(server, uploads)
         topics = topics_for(ids, owners, projects, everything=everything)

@@ -133,6 +133,14 @@ def transfer_id(*said: object) -> str:
     return base64.b32encode(digest).decode()[:ID_LENGTH].lower()
 
 
+def nobodys(url: str) -> str:
+    """A URL without user name and password: who asks for it makes it no other, and a password can be guessed from what
+    was made of it.
+    """
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
 def bare(url: str) -> str:
     """A URL without what may be secret: user name, password and query."""
     parts = urlsplit(url)

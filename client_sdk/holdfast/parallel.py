@@ -10,6 +10,7 @@ takes holes (P-HOLE-1): it is told of in one request, whatever its length.
 """
 
 import contextlib
+import math
 import mmap
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,10 +21,10 @@ import anyio
 from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-from holdfast._transport import Body, Stored
+from holdfast import stragglers
+from holdfast.bodies import Body, Stored
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.planner import (
-    LARGEST_CHUNK,
     MOST_CONNECTIONS,
     RETRY_AFTER_CAP,
     SMALLEST_CHUNK,
@@ -41,10 +42,6 @@ from holdfast_protocol.messages import Span
 from holdfast_protocol.ranges import RangeSet
 
 HASH_PIECE: Final = 4 * 1024 * 1024
-HELP_FACTOR: Final = 2.0
-HELP_LEAST: Final = 0.5
-"""A chunk is late when it takes twice what one of its size takes, and half a second more."""
-HELP_LOOK: Final = 1.0
 FAILURES_BEFORE_HALVES: Final = 2
 """Failures in a row after which a chunk is sent in halves: a connection may break before so much is through."""
 IDLE_PASSES: Final = 3
@@ -78,6 +75,10 @@ class _Flight:
     def __init__(self, chunk: Chunk | Hole, began: float) -> None:
         self.chunk = chunk
         self.began = began
+        self.moved = 0
+        """Bytes that have gone out since it was begun, or begun again,"""
+        self.moved_at = began
+        """and when the last of them did."""
         self.scope = anyio.CancelScope()
         self.landed = False
         self.helped = False
@@ -113,7 +114,7 @@ class ParallelRoad:
         self._flights: set[_Flight] = set()
         self._change = anyio.Event()
         """A chunk was begun, or has landed."""
-        self._spare = max(upload.size // 20, LARGEST_CHUNK)
+        self._spare = stragglers.allowance(upload.size)
         """Bytes that may yet be sent twice to help slow connections out."""
 
     async def run(self) -> Digest:
@@ -230,6 +231,7 @@ class ParallelRoad:
                     await self._read_on.wait()
 
     async def _send(self, out_of: MemoryObjectReceiveStream[Chunk | Hole], scope: anyio.CancelScope) -> None:
+        pace = math.inf
         try:
             async with out_of:
                 while True:
@@ -239,8 +241,12 @@ class ParallelRoad:
                                 chunk = await out_of.receive()
                         except anyio.EndOfStream:
                             break
-                        await self._fly(_Flight(chunk, self._clock()))
-            await self._help()
+                        flight = _Flight(chunk, self._clock())
+                        await self._fly(flight)
+                        if isinstance(chunk, Chunk):
+                            pace = min(pace, (self._clock() - flight.began) / chunk.span.length)
+            if pace < math.inf:
+                await self._help(pace)
         except (HoldfastError, StartAgain) as error:
             self._fail(error, scope)
 
@@ -261,22 +267,20 @@ class ParallelRoad:
         if isinstance(flight.chunk, Hole):
             self._upload.sparse += flight.chunk.span.length
 
-    async def _help(self) -> None:
+    async def _help(self, pace: float) -> None:
         """All is read, and this connection has nothing to do: send a chunk that takes much longer than it should.
 
+        `pace` is what this connection took at its best, in seconds a byte; how it is now the controller knows better.
         The first of the two that is stored counts; the server takes the other as what it has already (P-CHUNK-5).
         """
         while self._flights:
             change = self._change
-            now = self._clock()
+            soonest = stragglers.LOOK
             late: _Flight | None = None
-            soonest = HELP_LOOK
             for flight in self._flights:
-                size = flight.chunk.span.length
-                expected = self._limiter.controller.expected(size)
-                if flight.helped or expected is None or size > self._spare or isinstance(flight.chunk, Hole):
+                if flight.helped or flight.chunk.span.length > self._spare or isinstance(flight.chunk, Hole):
                     continue
-                due = flight.began + HELP_FACTOR * expected + HELP_LEAST - now
+                due = self._due(flight, pace)
                 soonest = min(soonest, max(due, 0.01))
                 if due <= 0 and (late is None or flight.began < late.began):
                     late = flight
@@ -288,6 +292,12 @@ class ParallelRoad:
             self._spare -= late.chunk.span.length
             async with self._upload.connection():
                 await self._copy(late)
+
+    def _due(self, flight: _Flight, pace: float) -> float:
+        now = self._clock()
+        age, silent = now - flight.began, now - flight.moved_at
+        expected = self._limiter.controller.expected
+        return stragglers.due(flight.chunk.span.length, flight.moved, age, silent, pace, expected)
 
     async def _copy(self, flight: _Flight) -> None:
         """Send a chunk of another connection once; a failure is that one's to deal with."""
@@ -321,7 +331,7 @@ class ParallelRoad:
         while todo:
             part = todo[0]
             try:
-                await self._put(chunk, part)
+                await self._put(chunk, part, flight)
                 todo.pop(0)
                 self._has(part)
                 continue
@@ -348,13 +358,20 @@ class ParallelRoad:
             if attempts.failures >= FAILURES_BEFORE_HALVES:
                 todo = [half for part in todo for half in pieces(part, self.plan.half(part.length))]
 
-    async def _put(self, chunk: Chunk | Hole, part: Span) -> None:
+    async def _put(self, chunk: Chunk | Hole, part: Span, flight: _Flight | None = None) -> None:
+        """Send a part of a chunk once; `flight` is told how far it is."""
         if isinstance(chunk, Hole):
             heard = await self._upload.exchange(protocol.hole(self._upload.url, part, now=time.time()))
             await self._upload.lives_until(heard.expires)
             return
         proof, bytes_of = await self._proven(chunk, part)
         began = gone = self._clock()
+        if flight is not None:
+            flight.moved, flight.moved_at = 0, began
+
+        def moved(size: int) -> None:
+            if flight is not None:
+                flight.moved, flight.moved_at = flight.moved + size, self._clock()
 
         async def content() -> AsyncIterator[memoryview | Stored]:
             nonlocal gone
@@ -363,7 +380,7 @@ class ParallelRoad:
 
         async with self._limiter.sending():
             stored = await self._upload.exchange(
-                protocol.chunk(self._upload.url, part, proof, now=time.time()), Body(part.length, content)
+                protocol.chunk(self._upload.url, part, proof, now=time.time()), Body(part.length, content), moved=moved
             )
         now = self._clock()
         self._limiter.accepted(part.length, now - began, now - gone)

@@ -49,8 +49,10 @@ UNBROKEN: Final = float(BETWEEN_BREAKS * START_CHUNK)
 RETRY_AFTER_CAP: Final = 600.0
 SETTLE: Final = 0.25
 WINDOW: Final = 0.5
-PROBE_FIRST: Final = 5.0
+PROBE_FIRST: Final = 10.0
 PROBE_LAST: Final = 60.0
+PROBE_SOON: Final = 1.0
+"""Seconds until one more is tried after 429: those that were on their way may have been fewer than it takes."""
 THROTTLE_STEP: Final = 5.0
 THROTTLE_MEMORY: Final = 60.0
 
@@ -135,15 +137,17 @@ class Controller:
     `ceiling` is the largest chunk that the origin takes, if that was learnt before.
 
     Connections: begun with 8, or with 2 where a round trip takes less than 20 ms, doubled while that pays, then a
-    fourth more or fewer are tried now and then (after 5 seconds, and rarer, up to a minute, while it changes nothing).
-    More of them pay if the bytes on the wire grow by a tenth of what they would grow by if connections were all that
-    is lacking; fewer are kept if less than 5 % is lost.
+    fourth more or fewer are tried now and then (after 10 seconds, and rarer, up to a minute, while it changes nothing:
+    a short transfer would not earn back what it costs to find that fewer do not do). Where more paid, still more are
+    tried at once. More of them pay if the bytes on the wire grow by a tenth of what they would grow by if connections
+    were all that is lacking; fewer are kept if less than 5 % is lost.
     Bytes are counted over half a second and a chunk of each connection, after a moment for new ones to come up to
     speed, and only while all of them had something to do.
     If they wait for bytes for a fifth of the time, whoever reads and hashes is what limits, and those are given up that
     had nothing to do.
     Asked for less (429, 503) it goes back to the number that was good before a probe, or else to half, and with 429 to
-    those that the server has let in; and stays below for a minute. A broken or stalled connection changes nothing.
+    those that the server has let in, of which one more is tried after a second; and stays below for a minute. A broken
+    or stalled connection changes nothing.
 
     Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 0.2 to 10
     seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 24th of the bytes that go
@@ -309,20 +313,22 @@ class Controller:
             wait = min(max(retry_after, 0.0), RETRY_AFTER_CAP) * (1 + 0.2 * rand)
             self._resume_at = max(self._resume_at, now + wait)
         connections = self._connections
+        probing = self._good < connections
         if crowded and self._busy:
             connections = min(connections, self._busy)
         if now - self._lowered >= THROTTLE_STEP:  # one step back for what was on its way together
             self._lowered = now
             self._most = max(1, self._connections - 1)
             self._most_until = now + THROTTLE_MEMORY
-            if self._good < self._connections:
+            if probing:
                 connections = min(connections, self._good)
             elif not (crowded and self._busy):
                 connections = min(connections, self._connections // 2)
         if connections < self._connections:
             self._settle(now, connections)
-            # Those that were on their way may have been fewer than it takes: one more is tried before one less.
-            self._probe_at, self._probe_wait, self._upward = now + PROBE_FIRST, PROBE_FIRST, False
+            soon = PROBE_SOON if crowded and not probing else PROBE_FIRST
+            # One more is tried before one less.
+            self._probe_at, self._probe_wait, self._upward = now + soon, PROBE_FIRST, False
 
     def too_large(self, size: int) -> None:
         """A chunk of `size` bytes was refused as too large (413)."""
@@ -390,13 +396,13 @@ class Controller:
             if not more:
                 self._settle(now, self._good)
                 return
-        elif not self._climbing and now < self._probe_at:
-            return
+        elif not self._climbing:
+            if now < self._probe_at:
+                return
+            self._upward = not self._upward
         self._good_speed = speed
         most = MOST_CONNECTIONS if now >= self._most_until else self._most
         step = self._good if self._climbing else max(1, self._good // 4)
-        if not self._climbing:
-            self._upward = not self._upward
         if self._upward:
             self._connections = max(self._good, min(self._good + step, most))
         else:

@@ -20,6 +20,8 @@ HALF_LIFE: Final = 3.0
 """Seconds after which a measured speed counts half."""
 ETA_HALF_LIFE: Final = 4.0
 """Seconds in which the time to go comes half the way to what the speed of now would make of it."""
+ETA_EARLIEST: Final = 1.0
+"""Seconds before which nothing is said of it: what first goes into buffers looks like a speed that nothing has."""
 
 
 class State(StrEnum):
@@ -121,16 +123,20 @@ class Meter:
 class Countdown:
     """The time to go: it counts down by itself, and comes to what the speed would make of it little by little."""
 
-    __slots__ = ("_left", "_then")
+    __slots__ = ("_began", "_left", "_then")
 
-    def __init__(self) -> None:
+    def __init__(self, now: float = -math.inf) -> None:
+        self._began = now
         self._left: float | None = None
         self._then = 0.0
 
     def left(self, now: float, bytes_left: float, speed: float) -> float | None:
-        """Seconds; None as long as nothing has moved. While nothing moves any more it stands still."""
+        """Seconds; None as long as nothing has moved, and in the first second.
+
+        While nothing moves any more it stands still.
+        """
         span, self._then = max(0.0, now - self._then), now
-        if speed <= 0:
+        if speed <= 0 or now - self._began < ETA_EARLIEST:
             return self._left
         aim = bytes_left / speed
         if self._left is None:
@@ -140,8 +146,9 @@ class Countdown:
             self._left = aim + (left - aim) * math.pow(0.5, span / ETA_HALF_LIFE)
         return self._left
 
-    def reset(self) -> None:
-        """What was said so far is of no use."""
+    def reset(self, now: float) -> None:
+        """What was said so far is of no use; it begins anew."""
+        self._began = now
         self._left = None
 
 
@@ -212,7 +219,7 @@ class Tracker:
         self.errors: int = 0
         self.retries: int = 0
         self.last_error: HoldfastError | None = None
-        self._countdown = Countdown()
+        self._countdown = Countdown(self._began)
         self.concurrency: int = 0
         self.peak: int = 0
         """The most connections that were busy at once."""
@@ -234,7 +241,7 @@ class Tracker:
             self.begun = True
             self._began = now
         self._meter = Meter(now)
-        self._countdown.reset()
+        self._countdown.reset(now)
         self.enter(State.STARTING)
 
     def go_on(self) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from holdfast.credentials import TOKEN_VARIABLE, Keyring
 from holdfast.errors import UsageError
-from holdfast.ledger import Asked, Row, bare, shown, transfer_id
+from holdfast.ledger import Asked, Row, bare, nobodys, shown, transfer_id
 from holdfast.receiving import DownloadJob
 from holdfast.sending import UploadJob
 from holdfast.transfers import Transfer
@@ -54,7 +54,7 @@ def upload_asked(job: UploadJob, to: str, manner: Manner) -> Asked:
         "resume": job.resume,
         "max_attempts": job.max_attempts,
     }
-    id_ = transfer_id("upload", call["source"], to, sorted(job.metadata.items()), job.given.name)
+    id_ = transfer_id("upload", call["source"], nobodys(to), sorted(job.metadata.items()), job.given.name)
     return Asked(id_, "upload", shown(place), bare(to), manner.priority, _options(call, to, manner))
 
 
@@ -70,7 +70,7 @@ def download_asked(job: DownloadJob, manner: Manner) -> Asked:
         "overwrite": job.overwrite,
         "max_attempts": job.max_attempts,
     }
-    id_ = transfer_id("download", job.url, str(place), job.path is None)
+    id_ = transfer_id("download", nobodys(job.url), str(place), job.path is None)
     return Asked(
         id_, "download", bare(job.url), shown(place), manner.priority, _options(call, job.url, manner, job.mirrors)
     )

@@ -14,7 +14,8 @@ from typing import Final, Literal, TypeVar
 
 from anyio import to_thread
 
-from holdfast._transport import Body, Session
+from holdfast._transport import Session
+from holdfast.bodies import Body
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.journal import TransferLock
 from holdfast.outcome import from_refusal, from_violation, gave_up
@@ -126,15 +127,24 @@ class Upload:
             self._hasher = hasher(self.algorithm)
 
     async def exchange(
-        self, steps: Generator[Request, Response, Result], body: Body | None = None, *, patience: float = 0.0
+        self,
+        steps: Generator[Request, Response, Result],
+        body: Body | None = None,
+        *,
+        moved: Callable[[int], None] | None = None,
+        patience: float = 0.0,
     ) -> Result:
-        """One exchange, tried once; `patience` as in Session.exchange. Raises Refusal, HoldfastError."""
+        """One exchange, tried once; `moved` is told of bytes of the body that go out, `patience` is as in
+        Session.exchange. Raises Refusal, HoldfastError.
+        """
         sent = 0
 
         def count(size: int) -> None:
             nonlocal sent
             sent += size
             self._sent(size)
+            if moved is not None:
+                moved(size)
 
         try:
             return await self.session.exchange(steps, body, sent=count, share=self.share, patience=patience)

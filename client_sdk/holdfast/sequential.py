@@ -12,7 +12,7 @@ from typing import Final
 
 from anyio import to_thread
 
-from holdfast._transport import Body
+from holdfast.bodies import Body
 from holdfast.errors import BrokenProtocol, ConnectionFailed, VerificationFailed
 from holdfast.planner import DEFAULT_CHUNK, MIB, RETRY_AFTER_CAP, TUS_GRANULE
 from holdfast.progress import State as Stage

@@ -17,7 +17,8 @@ from typing import NoReturn
 import anyio
 from anyio import to_thread
 
-from holdfast._transport import Body, Session
+from holdfast._transport import Session
+from holdfast.bodies import Body
 from holdfast.discovery import DISCOVERIES
 from holdfast.errors import (
     BrokenProtocol,

@@ -102,20 +102,21 @@ def place(server: str, uploads: Sequence[str]) -> tuple[str, list[str]]:
 def topics_for(
     ids: Sequence[str], owners: Sequence[str], projects: Sequence[str], *, everything: bool
 ) -> tuple[Topic, ...]:
-    """Everything, if nothing is named. Raises UsageError."""
+    """None, if nothing is named: all that the credential may watch. Raises UsageError."""
     named = [f"{Kind.UPLOAD.value}:{each}" for each in ids]
     named += [f"{Kind.OWNER.value}:{each}" for each in owners]
     named += [f"{Kind.PROJECT.value}:{each}" for each in projects]
-    if everything or not named:
+    if everything:
         named.append(Kind.ALL.value)
     try:
-        return live.parse_topics(named)
+        return live.parse_topics(named) if named else ()
     except ValueError as error:
         raise UsageError(str(error)) from None
 
 
 class Watch:
-    """One watching: its topics, and how far it has been told.
+    """One watching: its topics, and how far it has been told. Without topics the server is asked whose credential
+    it is (D-JSON-3).
 
     `max_attempts` is how many connections in a row may fail; None: any number. `clock` and `rand` are for tests.
     """
@@ -142,7 +143,7 @@ class Watch:
         self._synced = False
         self._silence = MOST_SILENCE
         self._open = {topic.name for topic in topics if topic.kind is Kind.UPLOAD}
-        self._ends = len(self._open) == len(topics)
+        self._ends = 0 < len(self._open) == len(topics)
 
     async def follow(self) -> AsyncIterator[News]:
         """What is told, until all uploads have ended if only uploads are watched. Raises HoldfastError."""
@@ -150,6 +151,8 @@ class Watch:
             self._synced = False
             self._silence = MOST_SILENCE
             try:
+                if not self._topics:
+                    self._topics = await self._own_topics()
                 async with self._session.open(self._request(), endless=True) as incoming:
                     if incoming.status != 200:
                         raise await self._refusal(incoming)
@@ -170,6 +173,24 @@ class Watch:
             if self._lost is not None:
                 self._lost(error, wait)
             await self._clock.sleep(wait)
+
+    async def _own_topics(self) -> tuple[Topic, ...]:
+        """All that may be watched, in as few topics as there can be."""
+        url = self._session.endpoint.removesuffix(live.EVENTS_PATH) + live.CREDENTIAL_PATH
+        async with self._session.open(Request("GET", url)) as incoming:
+            if incoming.status != 200:
+                raise await self._refusal(incoming)
+            answer = await incoming.answer()
+        try:
+            who = json.loads(answer.body)
+            owner: str | None = who["owner"]
+            projects: list[str] = who["projects"]
+            operator = "operate" in who["scopes"]
+        except (ValueError, RecursionError, LookupError, TypeError) as error:
+            raise BrokenProtocol(f"{url} does not say who asks: {error}") from None
+        if owner is None or operator:
+            return (Topic(Kind.ALL),)
+        return topics_for((), [owner], projects, everything=False)
 
     async def _refusal(self, incoming: Incoming) -> HoldfastError:
         with anyio.move_on_after(MOST_SILENCE):

@@ -16,6 +16,7 @@ VERSION: Final = 1
 """Of the frames."""
 LIVE_PATH: Final = "/api/live"
 EVENTS_PATH: Final = "/api/events"
+CREDENTIAL_PATH: Final = "/api/credential"
 MOST_TOPICS: Final = 128
 """Topics of one connection (L-SUB-4)."""
 LONGEST_NAME: Final = 256

@@ -54,6 +54,7 @@ KINDS: Final[Mapping[str, Kind]] = _kinds(
     ("credential-expired", 401, "The credential is no longer valid"),
     ("missing-scope", 403, "The credential does not reach so far"),
     ("not-permitted", 403, "The credential does not allow this"),
+    ("given-up", 403, "Another upload was made in the place of this one"),
     ("final-upload", 403, "This upload takes no more bytes"),
     ("not-found", 404, "There is no upload here"),
     ("method-not-allowed", 405, "This method is not offered here"),

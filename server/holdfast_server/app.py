@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from holdfast_protocol.live import EVENTS_PATH, LIVE_PATH
+from holdfast_protocol.live import CREDENTIAL_PATH, EVENTS_PATH, LIVE_PATH
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth import Authority
 from holdfast_server.auth.chain import authority_of
@@ -101,7 +101,7 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
             Route("/api/uploads/{id}", _Endpoint(api.upload)),
             Route("/api/uploads/{id}/history", _Endpoint(api.history)),
             Route("/api/stats", _Endpoint(api.stats)),
-            Route("/api/credential", _Endpoint(api.credential)),
+            Route(CREDENTIAL_PATH, _Endpoint(api.credential)),
             Route(EVENTS_PATH, _Endpoint(live.events)),
             Route(LIVE_PATH, _Endpoint(live.socket)),
             WebSocketRoute(LIVE_PATH, _Endpoint(live.socket)),

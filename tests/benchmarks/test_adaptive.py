@@ -1,6 +1,7 @@
 """What a link allows is counted right, and the better fixed setting is what is compared with."""
 
-from benchmarks.families.adaptive import FIXED, Against, Case, events
+from benchmarks.clients import TUSPY
+from benchmarks.families.adaptive import ADAPTIVE, FIXED, Against, Case, events
 from benchmarks.link import Conditions
 from benchmarks.report import Sample, rate
 from benchmarks.units import MIB
@@ -17,6 +18,11 @@ def test_the_seconds_that_a_link_needs() -> None:
     assert slower.limit(25 * MIB) == 7.0
     assert slower.limit(35 * MIB) == 8.0
     assert Case("LAN", "", Conditions(), 0, 0, None).limit(MIB) is None
+
+
+def test_what_gets_hardly_anywhere_sends_less() -> None:
+    link = Case("name", "words", Conditions(), 8 * MIB, MIB, None, coarse=2 * MIB)
+    assert [link.sends(client) for client in (ADAPTIVE, *FIXED, TUSPY)] == [8 * MIB, 8 * MIB, 2 * MIB, MIB]
 
 
 def test_ratios_are_to_the_better_fixed_setting() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from benchmarks import goals, page
 from benchmarks.clients import HOLDFAST, SEQUENTIAL
-from benchmarks.families import adaptive, downloads, live
+from benchmarks.families import adaptive, downloads, limits, live, slow, trust
 from benchmarks.peers import NGINX, TUSD_PEER, holdfast
 from benchmarks.report import MEMORY, TRANSFER, Report, Sample, Table, cpu, median, number, percentile, rate, ratio
 from benchmarks.units import GIB, MIB, parse_size, size_text
@@ -155,7 +155,7 @@ def test_aims_are_told_whether_they_are_reached_or_not(table: Table) -> None:
 
 
 @pytest.mark.parametrize("goal", goals.GOALS, ids=lambda goal: goal.words)
-def test_every_aim_names_rows_that_there_are(goal: goals.Goal) -> None:
+def test_every_aim_names_rows_that_there_are(goal: goals.Goal, tmp_path: Path) -> None:
     """A goal asks for a table, a case and rows; each is spelled in the family that makes it."""
     asked: list[tuple[str, str]] = []
 
@@ -167,9 +167,6 @@ def test_every_aim_names_rows_that_there_are(goal: goals.Goal) -> None:
         def peak(self, table: str) -> float | None:
             asked.append((table, ""))
             return 1.0
-
-        def cases(self, table: str) -> list[str]:
-            return [f"{case.name}: {case.words}" for case in adaptive.CASES]
 
     assert goal.measured(Asking({})) == 1.0
     names = {
@@ -183,6 +180,7 @@ def test_every_aim_names_rows_that_there_are(goal: goals.Goal) -> None:
     names |= {downloads.OURS_16, downloads.ARIA2_16}
     names |= {f"{client.name} to {server}" for client in (HOLDFAST, *SEQUENTIAL) for server in ("holdfast", "tusd")}
     names |= {client.name for client in (adaptive.ADAPTIVE, *adaptive.FIXED)}
+    names |= {*trust.rows(tmp_path), *limits.rows(), slow.ALONE, slow.BESIDE}
     assert {row for _, row in asked} <= names
     families = Path(goals.__file__).parent / "families"
     for table, _ in asked:

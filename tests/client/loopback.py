@@ -25,6 +25,8 @@ from holdfast_protocol.problem import ProblemError
 from holdfast_protocol.ranges import RangeSet
 
 PIECE = 64 * 1024
+EARLY_LIMIT = 30.0
+"""Seconds for which a connection stays that was answered early."""
 
 
 @dataclass
@@ -34,7 +36,8 @@ class Order:
     method: str
     kind: str
     """cut, stall, lose (carry it out and send no answer), short (send `after` bytes of the answer's body), answer
-    (with `status` and `code`), hold (carry it out only when `until` is true).
+    (with `status` and `code`), early (the same, and read no more of the body), hold (carry it out only when `until` is
+    true).
     """
     times: int = 1
     after: int = 0
@@ -258,11 +261,14 @@ class Handler(BaseHTTPRequestHandler):
         if order is not None and order.kind == "hold":
             while not order.until() and not self.loopback.leaving.wait(0.01):
                 pass
-        body = self._read(seen.length)
-        if order is not None and order.kind == "answer":
+        body = self._read(seen.length if order is None or order.kind != "early" else order.after)
+        if order is not None and order.kind in ("answer", "early"):
             said = {headers.CONTENT_TYPE: headers.MEDIA_PROBLEM} if order.code else {}
             document = {"code": order.code, "detail": "As it was ordered.", **order.members}
             self._answer(order.status, said | order.fields, json.dumps(document).encode() if order.code else b"")
+            if order.kind == "early":
+                self.loopback.leaving.wait(EARLY_LIMIT)
+                self._hang_up()
             return
         status, fields_, content = getattr(self, f"_{seen.method.lower()}")(seen, body)
         if order is not None and order.kind == "lose":

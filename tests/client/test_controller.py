@@ -227,19 +227,33 @@ def test_too_many_requests_are_as_many_as_were_let_in() -> None:
     assert controller.connections == 3
 
 
+def two_after_a_refusal(controller: Controller) -> None:
+    controller.began(0.0)
+    controller.began(0.0)
+    controller.throttled(0.0, 0.5, crowded=True)
+    controller.ended(0.0)
+    controller.ended(0.0)
+    assert controller.connections == 2
+
+
 def test_fewer_than_the_server_takes_are_soon_made_more() -> None:
     """One of the three that it takes had just ended when the others were refused: two are not the end."""
     found = Run(Link(total=30 * MIB, each=10 * MIB, delay=0.02, allowed=3), Controller(0.0), 600 * MIB)
-    found.controller.began(0.0)
-    found.controller.began(0.0)
-    found.controller.throttled(0.0, 0.5, crowded=True)
-    found.controller.ended(0.0)
-    found.controller.ended(0.0)
-    assert found.controller.connections == 2
+    two_after_a_refusal(found.controller)
     found.go()
-    assert next(now for now, connections, _ in found.history if connections == 3) < 10
+    assert next(now for now, connections, _ in found.history if connections == 3) < 4
     late = [connections for now, connections, _ in found.history if now > found.now / 2]
     assert sum(late) / len(late) >= 2.5
+
+
+def test_where_more_paid_fewer_are_not_tried_next() -> None:
+    """What was just found to be good is not given up to see whether it was."""
+    found = Run(Link(total=100 * MIB, each=10 * MIB, delay=0.02), Controller(0.0), 600 * MIB)
+    two_after_a_refusal(found.controller)
+    found.go()
+    used = [connections for _, connections, _ in found.history]
+    assert max(used) >= 4
+    assert used[: used.index(max(used))] == sorted(used[: used.index(max(used))])
 
 
 def test_a_rate_limit_of_our_own_says_nothing_of_the_network() -> None:

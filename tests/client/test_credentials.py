@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -255,3 +256,20 @@ def test_no_byte_that_is_written_has_a_secret(
 
 def test_the_library_does_not_configure_logging() -> None:
     assert logging.getLogger("holdfast").level == logging.NOTSET
+
+
+async def test_a_proxy_that_is_not_there_is_named(make_file: MakeFile, make_client: MakeClient) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = f"http://me:{SECRETS[1]}@127.0.0.1:{listener.getsockname()[1]}"
+    async with make_client(proxy=nobody) as client:
+        with pytest.raises(holdfast.ConnectionFailed, match="through a proxy") as caught:
+            await client.upload(make_file(10), "http://elsewhere.invalid/files", max_attempts=1)
+    assert SECRETS[1] not in str(caught.value)
+
+
+async def test_bad_authorities_are_not_called_a_proxy(make_client: MakeClient, tmp_path: Path) -> None:
+    (tmp_path / "none.pem").write_text("nothing")
+    with pytest.raises(holdfast.UsageError, match="certificate authorities") as caught:
+        async with make_client(verify=tmp_path / "none.pem"):
+            pass
+    assert "proxy" not in str(caught.value)

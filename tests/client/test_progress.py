@@ -119,6 +119,28 @@ def test_at_a_steady_speed_it_counts_down_to_nothing() -> None:
         assert tracker.snapshot().eta == pytest.approx(60 - second, abs=0.5)
 
 
+def test_nothing_is_said_of_the_time_to_go_before_there_is_a_speed() -> None:
+    """Buffers take the first bytes at once, and the time to go would be next to nothing."""
+    clock = Clock()
+    tracker = Tracker(clock)
+    tracker.size = 30_000_000
+    tracker.begin()
+    tracker.enter(State.IN_PROGRESS)
+    clock.now += 0.1
+    tracker.moved(3_000_000)
+    assert tracker.snapshot().eta is None
+    for _ in range(9):
+        clock.now += 0.1
+        tracker.moved(300_000)
+    clock.now += 0.001
+    eta = tracker.snapshot().eta
+    assert eta is not None
+    assert eta > 3
+    tracker.begin()
+    tracker.enter(State.IN_PROGRESS)
+    assert tracker.snapshot().eta is None, "nor after a pause"
+
+
 def test_the_same_failure_counts_once() -> None:
     tracker = Tracker(Clock())
     error = ConnectionFailed("no way")

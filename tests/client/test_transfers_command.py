@@ -236,3 +236,28 @@ def test_a_token_of_the_environment_is_as_good_as_the_header_that_is_not_kept(
     again = holdfast_command.run("transfers", "retry", "--all", variables={"HOLDFAST_TOKEN": "n3w"})
     assert (again.returncode, again.stdout) == (0, f"{loopback.url}/{0:032x}\n")
     assert loopback.requests("POST")[-1].fields["authorization"] == "Bearer n3w"
+
+
+def test_each_has_one_line_of_80_columns_in_a_pipe(
+    make_file: MakeFile, loopback: Loopback, holdfast_command: CommandLine
+) -> None:
+    path = make_file(1000)
+    path = path.rename(path.parent / f"film-{'x' * 60}.mkv")
+    assert holdfast_command.run("upload", str(path), "--to", loopback.url).returncode == 0
+    lines = holdfast_command.run("transfers", variables={"COLUMNS": ""}).stdout.splitlines()
+    assert len(lines) == 2
+    assert all(len(line) <= 80 for line in lines), lines
+    assert "…/film-" in lines[1]
+    wide = holdfast_command.run("transfers", variables={"COLUMNS": "1000"}).stdout
+    assert f"{path} -> {loopback.url}" in wide
+    assert listed(holdfast_command)[0]["source"] == str(path)
+
+
+def test_a_user_name_in_the_url_makes_no_other_transfer(
+    make_file: MakeFile, loopback: Loopback, holdfast_command: CommandLine
+) -> None:
+    path = make_file(1000)
+    for login in ("", "alice:one@", "bob:two@"):
+        to = loopback.url.replace("://", f"://{login}")
+        assert holdfast_command.run("upload", str(path), "--to", to).returncode == 0
+    assert len(listed(holdfast_command)) == 1

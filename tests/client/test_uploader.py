@@ -190,6 +190,19 @@ async def test_attempts_without_progress_are_limited(
     assert len(loopback.chunks()) == 3
 
 
+async def test_of_a_chunk_that_is_refused_at_its_head_little_is_sent(
+    make_file: MakeFile, make_client: MakeClient, loopback: Loopback
+) -> None:
+    """The server answers 429 and reads no more, and its connection stays open: nobody sends into it until it ends."""
+    path = make_file(32 * MIB)
+    loopback.order("PATCH", "early", status=429, after=65536, when=lambda seen: seen.is_chunk)
+    async with make_client(timeouts=holdfast.Timeouts(stall=25, response=25)) as client:
+        result = await client.upload(path, loopback.url, chunk_size=32 * MIB, concurrency=1)
+    assert same(result, loopback, path)
+    assert result.retries == 1
+    assert result.bytes_resent <= 16 * MIB, "what was on its way, and in the buffers of the kernel"
+
+
 async def test_progress_resets_the_attempts(make_file: MakeFile, make_client: MakeClient, loopback: Loopback) -> None:
     """Each chunk fails twice, more failures in all than attempts are allowed, and the upload gets through."""
     path = make_file(6 * 65536)

@@ -31,7 +31,8 @@ def test_urls_as_people_have_them() -> None:
     assert place("https://host:1/up/files/c", []) == (stream, ["c"])
     with pytest.raises(holdfast.UsageError):
         place("host:1", [])
-    assert [str(topic) for topic in topics_for([], [], [], everything=False)] == ["all"]
+    assert [str(topic) for topic in topics_for([], [], [], everything=True)] == ["all"]
+    assert topics_for([], [], [], everything=False) == ()
     with pytest.raises(holdfast.UsageError):
         topics_for(["c"], [], [], everything=False)
 
@@ -149,7 +150,7 @@ async def test_silence_is_measured_by_how_often_the_server_pings(
             times = Timeouts(response=limit)
             async with holdfast.AsyncClient(state=tmp_path / "state", timeouts=times) as client:
                 with anyio.fail_after(scaled(60)):
-                    async for news in client.watch(server.url):
+                    async for news in client.watch(server.url, everything=True):
                         if news.kind == "status":
                             break
         finally:
@@ -170,7 +171,7 @@ async def test_who_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.
                 lost: list[holdfast.HoldfastError] = []
                 with anyio.fail_after(scaled(60)), pytest.raises(holdfast.Stalled, match="has said nothing for"):
                     async for _ in client.watch(
-                        server.url, max_attempts=2, lost=lambda error, wait: lost.append(error)
+                        server.url, everything=True, max_attempts=2, lost=lambda error, wait: lost.append(error)
                     ):
                         pass
                 assert len(lost) == 1

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+import anyio
 import pytest
 from tests.support.process import ServerProcess
 from tests.support.speaker import Speaker
+from tests.support.waiting import scaled
 
 import holdfast
 from holdfast.sending import Dialect, Upload
@@ -124,6 +126,27 @@ def test_it_is_refused_and_the_next_call_sends_the_new_version(
     again = client.upload(file, url, protocol=dialect).result()
     assert again.url != transfer.url
     assert published(again.url) == file.read_bytes()
+
+
+@pytest.mark.anyio
+async def test_one_that_ends_in_the_middle_of_a_chunk_is_given_up_at_once(
+    server: ServerProcess, tmp_path: Path, file: Path, rng: random.Random
+) -> None:
+    """And not when the server has waited long enough for the rest. Chunks go from the file, not from memory."""
+    async with holdfast.AsyncClient(state=tmp_path / "state", retry=holdfast.RetryPolicy(retries=0)) as client:
+        transfer = client.upload(file, f"{server.url}/files", chunk_size=SIZE, limit_rate=RATE)
+        done: list[bool] = []
+
+        def look(progress: holdfast.Progress) -> None:
+            if progress.wire >= SIZE // 5 and not done:
+                done.append(True)
+                shrink(file, rng)
+
+        transfer.on_progress(look)
+        with anyio.fail_after(scaled(20)), pytest.raises(holdfast.SourceChanged, match="changed while it was read"):
+            await transfer
+    assert done
+    assert published(transfer.url) is None
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

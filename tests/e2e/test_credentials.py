@@ -3,6 +3,9 @@
 import base64
 import contextlib
 import http.client
+import http.server
+import itertools
+import json
 import os
 import re
 import secrets
@@ -10,20 +13,24 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc.jwk import ECKey, KeySet
 from tests.conftest import StartServer
-from tests.support.guarded import ALL, KEY, As, Guarded, jwt_of
+from tests.support.guarded import ALL, EC, KEY, As, Guarded, jwt_of
 from tests.support.process import CommandLine, ServerProcess, environment, kill_group
 from tests.support.speaker import TUS, TUS_BODY, Speaker
 from tests.support.waiting import eventually, scaled
 from tests.support.wire import Connection
 from tests.support.workers import speakers_by_worker
 
+import holdfast
+from holdfast.credentials import Token
 from holdfast_server.auth import SCOPES
 
 
@@ -107,12 +114,54 @@ def test_the_command_with_each_kind_of_credential(
         refused = upload(to, header, kind)
         assert (refused.returncode, refused.stdout) == (4, ""), (kind, refused.stderr)
         assert words in re.sub(r"\s+", " ", refused.stderr), (kind, refused.stderr)
-    listed = holdfast_command.run("transfers", "list").stdout
+    listed = holdfast_command.run("transfers", "list", variables={"COLUMNS": "500"}).stdout
     assert "/files/" in listed
     assert "signature=" not in listed
     log = guarded.read_log()
     assert not any(token in log for token in guarded.token.values())
     assert "signature=" not in log
+
+
+@pytest.mark.rule("A-HEAD-1", "A-HEAD-2", "A-SCOPE-1", "A-SIGN-1", "A-JWT-1")
+def test_the_client_with_each_kind_of_credential(guarded: Guarded, tmp_path: Path) -> None:
+    """A good one goes the whole way, and a function that is asked for one gives another one for one that is over; of a
+    bad one the error has the code of the server."""
+    source, files = tmp_path / "film.bin", f"{guarded.url}/files"
+    over = jwt_of(exp=time.time() - 60)
+    given = iter([over, jwt_of()])
+
+    def upload(kind: str, to: str, token: Token | None) -> holdfast.UploadResult:
+        source.write_bytes(kind.encode() + secrets.token_bytes(3_000_000))
+        with holdfast.Client(token=token, state=tmp_path / "state") as client:
+            result = client.upload(source, to).result()
+            if token is not None:
+                copy = client.download(result.url, tmp_path / f"{kind}.copy").result()
+                assert copy.path.read_bytes() == source.read_bytes()
+            return result
+
+    for kind, to, token in (
+        ("token", files, guarded.token["alice"]),
+        ("jwt", files, jwt_of()),
+        ("function", files, lambda origin: next(given)),
+        ("signed", guarded.signed(), None),
+    ):
+        done = upload(kind, to, token)
+        with As(guarded, "alice") as alice:
+            assert alice.get(done.url.partition("?")[0]).body == source.read_bytes()
+    for kind, to, token, code in (
+        ("none", files, None, "unauthenticated"),
+        ("unknown", files, "hft_0_0", "unauthenticated"),
+        ("over", files, guarded.token["late"], "credential-expired"),
+        ("jwt over", files, over, "credential-expired"),
+        ("narrow", files, guarded.token["reader"], "missing-scope"),
+        ("forged", guarded.signed()[:-4] + "AAAA", None, "unauthenticated"),
+        ("signed over", guarded.signed(now=lambda: time.time() - 9999), None, "credential-expired"),
+        ("another type", guarded.signed(types=["image/*"]), None, "not-permitted"),
+    ):
+        with pytest.raises(holdfast.NotAuthorized) as caught:
+            upload(kind, to, token)
+        assert caught.value.code == code, (kind, caught.value)
+        assert "signature=" not in str(caught.value)
 
 
 @pytest.mark.rule("A-HEAD-1", "A-SCOPE-1", "A-OWNER-1")
@@ -240,6 +289,58 @@ def test_revoked_while_it_uploads(tmp_path: Path) -> None:
             assert alice.get(upload).status == 409
             assert alice.patch(upload, 6, b"").status == 204
             assert alice.get(upload).body == b"abcdef"
+
+
+@pytest.mark.rule("A-JWT-1", "A-HEAD-2")
+def test_the_keys_of_jwts_change_while_it_runs(guarded: Guarded) -> None:
+    """A new key beside the old one, then in its place: every worker knows it, and nothing is started anew."""
+    other = ECKey.generate_key("P-256", {"kid": "two"}, private=True)
+    numbers = itertools.count()
+
+    def status(speaker: Speaker, key: ECKey) -> int:
+        token = jwt_of(key, jti=str(next(numbers)))  # one that nobody remembers
+        return speaker.request("GET", "/api/uploads", {"Authorization": f"Bearer {token}"}).status
+
+    with speakers_by_worker(guarded, guarded.workers) as speakers:
+        for keys in ([EC, other], [other], [EC]):
+            guarded.publish(*keys)
+            for speaker, key in itertools.product(speakers, (EC, other)):
+                expected = 200 if key in keys else 401
+                eventually(lambda s=speaker, k=key, e=expected: status(s, k) == e)  # type: ignore[misc]
+
+
+@pytest.mark.rule("A-JWT-1", "A-HEAD-2")
+@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
+def test_the_keys_of_jwts_come_from_their_issuer(start_server: StartServer, workers: int) -> None:
+    """Each worker asks for them once, however many tokens there are, and also where one has a key that nobody knows."""
+    asked: list[str] = []
+
+    class Issuer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(KeySet([EC]).as_dict(private=False)).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Issuer) as issuer:
+        thread = threading.Thread(target=issuer.serve_forever)
+        thread.start()
+        try:
+            keys = f"http://127.0.0.1:{issuer.server_port}/keys?for=files"
+            server = start_server("--jwt-keys", keys, "--jwt-issuer", "id", "--jwt-audience", "files", workers=workers)
+            stranger = ECKey.generate_key("P-256", {"kid": "none"}, private=True)
+            with speakers_by_worker(server, workers) as speakers:
+                for number, speaker in enumerate(speakers * 3):
+                    for key, expected in ((EC, 200), (stranger, 401)):
+                        bearer = {"Authorization": f"Bearer {jwt_of(key, jti=str(number))}"}
+                        assert speaker.request("GET", "/api/uploads", bearer).status == expected
+        finally:
+            issuer.shutdown()
+            thread.join()
+    assert asked == ["/keys?for=files"] * workers
 
 
 @pytest.mark.rule("A-PROXY-1", "T-CONCAT-3")

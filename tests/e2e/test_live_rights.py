@@ -1,5 +1,6 @@
 """Who may watch what, and that the application tells the same under servers of others."""
 
+import itertools
 import json
 import random
 import socket
@@ -19,6 +20,7 @@ from tests.support.watching import events, is_event, is_type, watching
 from tests.support.wire import Connection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+import holdfast
 from holdfast_server import Settings, create_app
 from holdfast_server.auth import Principal, Request
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
@@ -122,6 +124,32 @@ def test_who_may_not_watch_learns_nothing(tmp_path: Path, road: str) -> None:
                 pass
             assert refused.value.response.status_code == status
             assert json.loads(refused.value.response.body or b"")["code"] == code
+
+
+@pytest.mark.rule("D-JSON-3")
+def test_who_names_nothing_watches_what_is_his(tmp_path: Path) -> None:
+    with asking(tmp_path, "two workers") as url, Connection(url) as http:
+        made = {
+            http.request("POST", path, {**TUS, **bearer(who), "Upload-Length": "10"})["location"].rpartition("/")[
+                2
+            ]: who
+            for who, path in (("ada", "/files?project=films"), ("ada", "/files"), ("bob", "/files"))
+        }
+
+        def seen(who: str) -> list[str]:
+            headers = bearer(who)
+            with holdfast.Client(state=tmp_path / "state", headers=headers) as client:
+                news = itertools.takewhile(lambda each: each.kind != "synced", client.watch(url))
+                return sorted(made[each.upload] for each in news if each.upload is not None)
+
+        assert {who: seen(who) for who in ("ada", "bob", "films", "operator")} == {
+            "ada": ["ada", "ada"],
+            "bob": ["bob"],
+            "films": ["ada"],
+            "operator": ["ada", "ada", "bob"],
+        }
+        with pytest.raises(holdfast.NotAuthorized, match="watch"):
+            seen("writer")
 
 
 @pytest.mark.rule("L-SUB-2", "L-RECOVER-2")

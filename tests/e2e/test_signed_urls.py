@@ -165,7 +165,7 @@ def test_an_upload_that_was_given_up_for_another_says_so(guarded: Guarded) -> No
         ]
         for method, target, fields, body in asked:
             answer = page.request(method, f"{target}?{query}", fields, body)
-            assert (answer.status, answer.json()["code"]) == (403, "not-permitted"), (method, target, fields)
+            assert (answer.status, answer.json()["code"]) == (403, "given-up"), (method, target, fields)
             assert "another one in its place" in answer.json()["detail"]
             for others in (alice, bob):
                 told = others.request(method, target, fields, body)

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True, capture_output=True, timeout=10)
 
 
+@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
+def start_on(request: pytest.FixtureRequest, start_server: StartServer, small_disk: Path) -> StartServer:
+    """Starts a server on the small disk."""
+    return partial(start_server, data=small_disk / "data", workers=request.param)
+
+
 def assert_full(answer: Answer) -> None:
     """A 507 whose sentence tells a person what is wrong and what to do."""
     assert answer.verdict == (507, "insufficient-storage")
@@ -45,9 +52,9 @@ def assert_full(answer: Answer) -> None:
 
 
 @pytest.mark.rule("P-HOLE-4")
-def test_holes_on_a_full_disk(small_disk: Path, start_server: StartServer, rng: random.Random) -> None:
+def test_holes_on_a_full_disk(start_on: StartServer, rng: random.Random) -> None:
     """A file much longer than the disk is taken, published and read; its bytes are all that takes room."""
-    server = start_server(data=small_disk / "data", overcommit=True)
+    server = start_on(overcommit=True)
     with Speaker(server.url) as speaker:
         data = rng.randbytes(16 * MIB)
         upload = speaker.create(300 * MIB)
@@ -61,12 +68,12 @@ def test_holes_on_a_full_disk(small_disk: Path, start_server: StartServer, rng: 
 
 
 @pytest.mark.rule("P-CHUNK-8", "T-CREATE-2")
-def test_chunks_on_a_full_disk(small_disk: Path, start_server: StartServer, rng: random.Random) -> None:
+def test_chunks_on_a_full_disk(start_on: StartServer, rng: random.Random) -> None:
     """507 with a clear sentence.
 
     What is stored stays; after another upload was deleted it goes on and completes.
     """
-    server = start_server(data=small_disk / "data", overcommit=True)
+    server = start_on(overcommit=True)
     with Speaker(server.url) as speaker:
         ballast = speaker.create(16 * MIB)
         for offset in range(0, 16 * MIB, MIB):
@@ -89,9 +96,9 @@ def test_chunks_on_a_full_disk(small_disk: Path, start_server: StartServer, rng:
 
 
 @pytest.mark.rule("T-PATCH-4")
-def test_a_tus_patch_on_a_full_disk(small_disk: Path, start_server: StartServer, rng: random.Random) -> None:
+def test_a_tus_patch_on_a_full_disk(start_on: StartServer, rng: random.Random) -> None:
     """A PATCH that fills the disk is 507 and keeps what fitted; the upload goes on from there later."""
-    server = start_server(data=small_disk / "data", overcommit=True)
+    server = start_on(overcommit=True)
     with Speaker(server.url) as speaker:
         ballast = speaker.create(20 * MIB, parallel=False)
         assert speaker.patch(ballast, 0, bytes(16 * MIB)).status == 204
@@ -110,9 +117,9 @@ def test_a_tus_patch_on_a_full_disk(small_disk: Path, start_server: StartServer,
 
 
 @pytest.mark.rule("P-CHUNK-8")
-def test_a_full_disk_survives_a_killed_server(small_disk: Path, start_server: StartServer, rng: random.Random) -> None:
+def test_a_full_disk_survives_a_killed_server(start_on: StartServer, rng: random.Random) -> None:
     """A server that is killed and started on a full disk still knows what it has, and can free room."""
-    server = start_server(data=small_disk / "data", overcommit=True)
+    server = start_on(overcommit=True)
     with Speaker(server.url) as speaker:
         data = rng.randbytes(60 * MIB)
         upload = speaker.create(len(data))
@@ -138,11 +145,9 @@ def test_a_full_disk_survives_a_killed_server(small_disk: Path, start_server: St
 
 
 @pytest.mark.rule("T-CREATE-2")
-def test_creation_counts_what_others_have_coming(
-    small_disk: Path, start_server: StartServer, rng: random.Random
-) -> None:
+def test_creation_counts_what_others_have_coming(start_on: StartServer, rng: random.Random) -> None:
     """Without --overcommit room that is promised to one upload is not promised to another one."""
-    server = start_server(data=small_disk / "data")
+    server = start_on()
     with Speaker(server.url) as speaker:
         first = speaker.create(20 * MIB)
         assert_full(speaker.post(14 * MIB, parallel=True))
@@ -157,11 +162,9 @@ def test_creation_counts_what_others_have_coming(
 
 
 @pytest.mark.rule("T-DEFER-3")
-def test_an_upload_of_unknown_length_leaves_others_their_room(
-    small_disk: Path, start_server: StartServer, rng: random.Random
-) -> None:
+def test_an_upload_of_unknown_length_leaves_others_their_room(start_on: StartServer, rng: random.Random) -> None:
     """507 on the way, where the room ends that is promised to nobody; what arrived stays, and so does the promise."""
-    server = start_server(data=small_disk / "data")
+    server = start_on()
     with Speaker(server.url) as speaker:
         promised = rng.randbytes(20 * MIB)
         other = speaker.create(len(promised), parallel=False)
@@ -181,11 +184,9 @@ def test_an_upload_of_unknown_length_leaves_others_their_room(
 
 
 @pytest.mark.rule("I-LENGTH-4", "T-DEFER-3", "I-CREATE-3")
-def test_a_stream_of_the_draft_leaves_others_their_room(
-    small_disk: Path, start_server: StartServer, rng: random.Random
-) -> None:
+def test_a_stream_of_the_draft_leaves_others_their_room(start_on: StartServer, rng: random.Random) -> None:
     """A creation that never says its length is ended where the free room is; the client learns where it got to."""
-    server = start_server(data=small_disk / "data")
+    server = start_on()
     with Speaker(server.url) as speaker:
         promised = rng.randbytes(20 * MIB)
         other = speaker.create(len(promised), parallel=False)

@@ -244,11 +244,13 @@ def _has_open(server: ServerProcess, most: int) -> bool:
 
 
 def _open_files(server: ServerProcess) -> int:
-    """Those of the catalog do not count: it opens a few connections more when it has much to do, and keeps them."""
+    """Of all its processes. Those of the catalog do not count: it opens a few connections more when it has much to do,
+    and keeps them."""
     count = 0
-    for each in Path(f"/proc/{server.pid}/fd").iterdir():
-        with suppress(OSError):
-            count += "catalog.sqlite" not in str(each.readlink())
+    for pid in server.pids():
+        for each in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                count += "catalog.sqlite" not in str(each.readlink())
     return count
 
 
@@ -270,12 +272,19 @@ def _hands(server: ServerProcess, speaker: Speaker, pieces: Pieces) -> Iterator[
 @pytest.mark.rule(
     "H-HTTP-1", "H-HTTP-2", "H-HEAD-1", "H-PIPE-1", "H-UPGRADE-1", "T-PATCH-4", "I-APPEND-5", "V-PROBLEM-1"
 )
+@pytest.mark.parametrize(("workers", "share"), [(1, 1), (2, 5)], ids=["one worker", "two workers"])
 def test_malformed_requests_change_nothing(
-    start_server: StartServer, request: pytest.FixtureRequest, rng: random.Random, tmp_path: Path
+    start_server: StartServer,
+    request: pytest.FixtureRequest,
+    rng: random.Random,
+    tmp_path: Path,
+    workers: int,
+    share: int,
 ) -> None:
+    """To two workers only a part of them goes: they read requests in the same way, and share what must not change."""
     seed = str(request.config.getoption("seed"))
-    count = int(request.config.getoption("fuzz_cases"))
-    server = start_server()
+    count = int(request.config.getoption("fuzz_cases")) // share
+    server = start_server(workers=workers)
     begun = time.monotonic()
     with Speaker(server.url) as speaker, ThreadPoolExecutor(THREADS) as pool:
         pieces = _pieces(speaker, rng)

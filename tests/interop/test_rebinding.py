@@ -32,8 +32,11 @@ window.interop = {
 
 
 @pytest.mark.rule("A-HOST-1")
-def test_a_page_whose_name_leads_to_the_server_is_answered_nothing(browser: Browser, tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "data") as server:
+@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
+def test_a_page_whose_name_leads_to_the_server_is_answered_nothing(
+    browser: Browser, tmp_path: Path, workers: int
+) -> None:
+    with ServerProcess(tmp_path / "data", workers=workers) as server:
         with Speaker(server.url) as speaker:
             upload = speaker.create(3, parallel=False).removeprefix(server.url)
         port = int(server.url.rpartition(":")[2])

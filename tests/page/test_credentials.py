@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import StartServer
 from tests.page.windows import Window, Windows
 from tests.support.guarded import ALL, As, Guarded, jwt_of
 from tests.support.proxy import Fault, Proxy
@@ -40,9 +41,13 @@ PEOPLE = {
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Guarded]:
-    with Guarded(tmp_path, workers=1, people=PEOPLE) as process:
+def guarded(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Guarded]:
+    """With one worker, where a test does not ask for another number."""
+    with Guarded(tmp_path, workers=getattr(request, "param", 1), people=PEOPLE) as process:
         yield process
+
+
+on_both = pytest.mark.parametrize("guarded", [1, 2], indirect=True, ids=["one worker", "two workers"])
 
 
 @pytest.fixture
@@ -85,6 +90,7 @@ def goes_on(window: Window, proxy: Proxy) -> None:
 
 
 @pytest.mark.rule("A-HEAD-1", "A-HEAD-2", "A-HEAD-3", "A-TOKEN-1", "A-AGAIN-1")
+@on_both
 def test_a_token(window: Window, guarded: Guarded, film: Path) -> None:
     with Proxy(guarded.url, SLOW) as proxy:
         window.open(proxy.url)
@@ -138,6 +144,25 @@ def test_a_jwt(window: Window, guarded: Guarded, film: Path) -> None:
         window.until(lambda: window.percent >= held and "Receiving" in window.text("#now"), what="the rest")
         goes_on(window, proxy)
     is_stored(guarded, film.read_bytes())
+
+
+@pytest.mark.rule("A-HEAD-1", "A-HEAD-3")
+def test_what_a_callable_knows(window: Window, start_server: StartServer, tmp_path: Path) -> None:
+    """Words that would be no token and no JWT anywhere."""
+    server = start_server("--authority", "tests.support.people:authority", workers=2)
+    file = small(tmp_path)
+    window.open(server.url)
+    window.give("mallory")
+    window.sees("does not know this credential", "#ask-why")
+    window.give("alice")
+    window.closes("#ask")
+    window.sees("Credential of alice", "#credential")
+    window.drop(file)
+    window.sees("Complete", "#over")
+    with Speaker(server.url) as speaker:
+        alice = {"Authorization": "Bearer alice"}
+        (state,) = speaker.request("GET", "/api/uploads", alice).json()["uploads"]
+        assert speaker.request("GET", state["url"], alice).body == file.read_bytes()
 
 
 @pytest.mark.rule("A-SIGN-1", "A-SIGN-2", "A-SIGN-3")
@@ -196,6 +221,39 @@ def test_a_dialog_that_the_user_has_opened_stays_open(window: Window, guarded: G
         assert window.look("document.querySelector('#ask').open")
 
 
+@pytest.mark.rule("A-SIGN-4")
+@on_both
+def test_two_files_for_a_link_that_is_good_for_one(window: Window, guarded: Guarded, tmp_path: Path) -> None:
+    """One of them is taken; of the other it is said that the link is used up, and with another one it begins anew."""
+    files = [small(tmp_path, name) for name in ("one.bin", "two.bin")]
+    window.open(f"{guarded.url}/#{guarded.signed()}")
+    window.sees("By a signed link", "#link")
+    window.drop(*files)
+    window.sees("Complete", "#over")
+    window.sees("Ask for a new one", "#now")
+    assert "another one in its place" in window.text("#now") or "as many uploads as it may" in window.text("#now")
+    window.click("[data-act=credential]")
+    window.give(guarded.signed())
+    window.until(lambda: all(file.name in window.text("#over") for file in files), what="both files")
+    with As(guarded, "alice") as alice:
+        states = uploads(guarded)
+        assert {state["state"] for state in states} == {"complete"}
+        assert {alice.get(state["url"]).body for state in states} == {file.read_bytes() for file in files}
+
+
+@pytest.mark.rule("A-SIGN-4")
+def test_a_link_to_an_upload_that_was_given_up(window: Window, guarded: Guarded, tmp_path: Path) -> None:
+    """The page asks how far it is, which has no words; why that was refused it says all the same."""
+    file, creation = small(tmp_path), guarded.signed().removeprefix(guarded.url)
+    fields = {**TUS, "Upload-Length": str(file.stat().st_size)}
+    with Speaker(guarded.url) as speaker:
+        first, _ = (speaker.request("POST", creation, fields, b"")["location"] for _ in range(2))
+    window.open(f"{guarded.url}/#{guarded.url}{first}")
+    window.sees("By a signed link", "#link")
+    window.drop(file)
+    window.sees("another one in its place", "#now")
+
+
 @pytest.mark.rule("A-SIGN-1", "A-SCOPE-1")
 def test_a_signed_url_for_an_upload(window: Window, guarded: Guarded, film: Path, tmp_path: Path) -> None:
     """Begun elsewhere; it is over in the middle, and goes on with a token of its owner."""
@@ -224,6 +282,7 @@ def test_a_signed_url_for_an_upload(window: Window, guarded: Guarded, film: Path
 
 
 @pytest.mark.rule("A-SCOPE-1", "L-RIGHT-1", "D-JSON-3")
+@on_both
 def test_one_that_is_too_narrow(windows: Windows, guarded: Guarded, tmp_path: Path) -> None:
     """What lacks is said, and the file goes on with what has it; what may not be done is not offered."""
     file = small(tmp_path)
@@ -252,6 +311,7 @@ def test_one_that_is_too_narrow(windows: Windows, guarded: Guarded, tmp_path: Pa
 
 
 @pytest.mark.rule("A-OWNER-1")
+@on_both
 def test_an_upload_waits_for_its_owner(window: Window, guarded: Guarded, film: Path, tmp_path: Path) -> None:
     """In one browser, one after the other: the other one neither sees it, nor begins it anew, nor loses it."""
     with Proxy(guarded.url, SLOW) as proxy:

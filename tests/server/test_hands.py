@@ -5,6 +5,7 @@ import errno
 import threading
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from holdfast_server.storage.hands import Hands
@@ -46,6 +47,16 @@ async def test_nobody_waits_for_a_job_that_hangs() -> None:
                     others.start_soon(hands.run, number.bit_length)
             assert await hands.run(lambda: "later") == "later"
         gate.set()
+
+
+async def test_long_jobs_are_done_side_by_side() -> None:
+    """Each ends only when the others have begun, also those that come while one is at work."""
+    hands, meet = Hands(3, at_once=3), threading.Barrier(3)
+    for _ in range(2):  # with new threads, and with those that are there
+        async with anyio.create_task_group() as tasks:
+            for _ in range(3):
+                tasks.start_soon(hands.run, lambda: meet.wait(30))
+                await anyio.lowlevel.checkpoint()
 
 
 async def test_what_was_done_is_told_while_the_next_job_hangs() -> None:

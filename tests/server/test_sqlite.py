@@ -433,8 +433,7 @@ async def test_every_query_finds_its_rows_by_an_index(path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_nothing_that_is_written_needs_a_table_for_a_while(path: Path) -> None:
-    """SQLite makes one for a list of more than two values, in an index or a trigger too, and anew for every row: with
-    eight of them a commit took six times as long as without."""
+    """SQLite makes one for a list of more than two values, in an index or a trigger too, and anew for every row."""
     seen: list[str] = []
     async with open_sqlite(path, "os", Quota(10, 10**12, 10, 10**12)) as catalog:
         catalog._committer._connection.set_trace_callback(seen.append)

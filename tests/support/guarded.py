@@ -30,13 +30,15 @@ class Guarded(ServerProcess):
         self.tokens, self.key = home / "tokens.toml", home / "key"
         self.token: dict[str, str] = {}
         self.id: dict[str, str] = {}
+        self.workers = workers
         self._people = dict(PEOPLE if people is None else people)
         self._secrets = {name: secrets.token_bytes(36) for name in self._people}
         self._write_tokens()
         self.key.write_text(KEY)
-        (home / "jwks.json").write_bytes(json.dumps(KeySet([EC]).as_dict(private=False)).encode())
+        self._jwks = home / "jwks.json"
+        self.publish(EC)
         options = ["--tokens", str(self.tokens), "--signing-key", str(self.key)]
-        options += ("--jwt-keys", str(home / "jwks.json"), "--jwt-issuer", "id", "--jwt-audience", "files")
+        options += ("--jwt-keys", str(self._jwks), "--jwt-issuer", "id", "--jwt-audience", "files")
         super().__init__(home / "data", *options, workers=workers)
 
     def __enter__(self) -> "Guarded":
@@ -51,6 +53,12 @@ class Guarded(ServerProcess):
         new = self.tokens.with_suffix(".new")
         new.write_text("\n".join(tables))
         new.replace(self.tokens)
+
+    def publish(self, *keys: ECKey) -> None:
+        """Has JWTs verified by these keys."""
+        new = self._jwks.with_suffix(".new")
+        new.write_bytes(json.dumps(KeySet(list(keys)).as_dict(private=False)).encode())
+        new.replace(self._jwks)
 
     def expire(self, name: str) -> None:
         """The time of this token is over, and was for long."""
@@ -91,6 +99,6 @@ class As(Speaker):
         return super().request(method, target, {**dict(fields), **self._bearer}, body)
 
 
-def jwt_of(**changes: object) -> str:
+def jwt_of(key: ECKey = EC, **changes: object) -> str:
     claims = {"iss": "id", "aud": "files", "sub": "alice", "exp": time.time() + 600, "scope": "create write read"}
-    return jwt.encode({"alg": "ES256", "kid": "one"}, claims | changes, EC)
+    return jwt.encode({"alg": "ES256", "kid": key.kid or ""}, claims | changes, key)

@@ -46,7 +46,7 @@ class Sum:
         self._ended_bytes = 0
         self._began = time.monotonic()
         self._meter = Meter(self._began)
-        self._countdown = Countdown()
+        self._countdown = Countdown(self._began)
         self.done: int = 0
         self.failed: int = 0
         self.wire: int = 0

@@ -7,7 +7,6 @@ makes no sense for a transfer or was not obeyed, 2 for one that nobody knows.
 
 import json
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -299,12 +298,13 @@ def _place(row: Row) -> str:
 
 
 def _what(source: str, place: str) -> str:
-    """Both of them whole, or as much as a terminal has room for in one line."""
+    """Both of them whole, or as much as one line has room for: that of the terminal, of $COLUMNS, or 80 columns."""
     room = shutil.get_terminal_size().columns - OTHER_COLUMNS - len(" -> ")
-    if not sys.stdout.isatty() or len(source) + len(place) <= room:
+    if len(source) + len(place) <= room:
         return f"{source} -> {place}"
     from holdfast.cli.bars import shortened
 
+    source, place = (name if "://" in name else f"…/{name.rpartition('/')[2]}" for name in (source, place))
     least = max(8, room // 2)
     return f"{shortened(source, max(least, room - len(place)))} -> {shortened(place, max(least, room - len(source)))}"
 

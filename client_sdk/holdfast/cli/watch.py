@@ -49,7 +49,7 @@ def watch(
     since: str | None,
     settings: options.Settings,
 ) -> None:
-    """Follow uploads on a server while they happen: all of them, or those that are named.
+    """Follow uploads on a server while they happen: all that the credential may watch, or those that are named.
 
     SERVER is its URL, UPLOAD an id or a URL. With uploads alone it ends when all of them have: with 0 if they are
     complete, else with 1. Otherwise it goes on until Ctrl-C. Lost connections are made again, and nothing is missed.

@@ -40,7 +40,7 @@ class Loan:
 
     protocol: "LendingProtocol"
     cycle: RequestResponseCycle
-    received: bytes
+    received: bytearray
     left: int
     socket: socket.socket | None
 
@@ -89,7 +89,7 @@ class LendingProtocol(FramingProtocol):
         return self._plain
 
     def lend(self, cycle: RequestResponseCycle) -> Loan:
-        received, cycle.body = bytes(cycle.body), bytearray()
+        received, cycle.body = cycle.body, bytearray()
         left = 0
         if cycle is self.cycle and cycle.more_body:
             left = (length_of(cycle.scope["headers"]) or 0) - self._arrived

@@ -13,6 +13,8 @@ import { request } from './request.js'
 import { Connections, Upload } from './upload.js'
 
 const AT_ONCE = 3
+/** With these nothing is left on the server to go on with. */
+const OVER = new Set(['not-found', 'gone', 'given-up', 'upload-digest-mismatch'])
 
 /** Events: `add` and `change`, with the upload in `detail`; `rest` when the list of `resting` has changed. */
 export class Transfers extends EventTarget {
@@ -199,7 +201,7 @@ export class Transfers extends EventTarget {
       await upload.start()
       this.#forget(upload)
     } catch (error) {
-      if (error.code === 'not-found' || error.code === 'gone' || error.code === 'upload-digest-mismatch') this.#forget(upload)
+      if (OVER.has(error.code)) this.#forget(upload)
       if (error.status === 401 && !isSigned(upload.url ?? this.#place)) this.#locked = true
     } finally {
       this.#running.delete(upload)

@@ -133,6 +133,7 @@ export class Upload extends EventTarget {
     } catch (thrown) {
       const error = thrown instanceof UploadError ? thrown : new UploadError('unexpected', String(thrown?.message ?? thrown))
       run.abort(error) // a lane that failed ends the others
+      if (error.code === 'given-up') this.url = this.#plan = null // nothing of it was stored: with another link it begins anew
       if (error.code !== 'paused' && error.code !== 'cancelled') this.#become('failed', error)
       throw error
     } finally {
@@ -224,7 +225,7 @@ export class Upload extends EventTarget {
       this.url = null
       return
     }
-    if (answer.status !== 200 && answer.status !== 204) throw refusal(answer)
+    if (answer.status !== 200 && answer.status !== 204) throw refusal(await this.#explained(answer, signal))
     const length = fields.integer(answer.header('Upload-Length'))
     if (length === null) throw mistake('not-understood')
     if (length !== this.size) throw mistake('other-file')
@@ -234,6 +235,13 @@ export class Upload extends EventTarget {
     if (missing === null) throw mistake('not-understood')
     this.#plan.sync(missing)
     this.#change()
+  }
+
+  /** An answer to HEAD has no words; the one to the same question by GET has some, where a credential was refused. */
+  async #explained(answer, signal) {
+    if (answer.status !== 403) return answer
+    const told = await this.#request('GET', this.url.replace(/\/files\/(?=[^/]+$)/, '/api/uploads/'), signal)
+    return told.status === answer.status ? told : answer
   }
 
   /** One question at a time, whoever asks. */

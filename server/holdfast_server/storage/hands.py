@@ -2,7 +2,8 @@
 
 Rule of this file: to wake a thread costs more than most jobs here take, so one thread does whatever is waiting, one
 after the other, as long as it gets on. When it hangs in a job (a disk that is slow, a sync), others take what waits
-behind it: a job waits for that of somebody else for about `HANGS` seconds, and the event loop never.
+behind it: a job waits for that of somebody else for about `HANGS` seconds, and the event loop never. Where jobs are
+longer than that, as the bytes of a body are, several threads take them from the beginning.
 """
 
 import asyncio
@@ -40,10 +41,12 @@ class _Job(Generic[T]):
 
 
 class Hands:
-    """At most `most` threads. Made and used on one event loop."""
+    """At most `most` threads, of which `at_once` are there without anybody having to hang. Made and used on one event
+    loop."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, at_once: int = 1) -> None:
         self._most = most
+        self._at_once = at_once
         self._loop = asyncio.get_running_loop()
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._waiting: deque[_Job[Any]] = deque()
@@ -83,9 +86,10 @@ class Hands:
     def _ring(self) -> None:
         self._ringing = False
         with self._lock:
-            if not self._threads:
+            while self._threads < self._at_once:
                 self._hire(_IDLE)
-        self._bell.put(None)
+        for _ in range(min(len(self._waiting), self._at_once)):
+            self._bell.put(None)
         if not self._looking:
             self._looking = True
             self._seen = self._taken

@@ -169,10 +169,10 @@ class LocalPiece:
         return result
 
     async def write(self, offset: int, source: Source, most: int, hashers: Sequence[Hasher] = ()) -> int:
-        return await self.run(
-            lambda fd: descriptors.write_from(fd, offset - self.shift, source, most, hashers),
-            self._storage.body_limiter,
-        )
+        async with self.in_use() as fd:
+            return await self._storage.body_hands.perform(
+                lambda: descriptors.write_from(fd, offset - self.shift, source, most, hashers)
+            )
 
     async def read(self, offset: int, size: int) -> bytes:
         return await self.run(
@@ -295,10 +295,11 @@ class LocalStorage:
         # Apart from each other, so that a disk that is slow to write does not hold up who reads.
         self.write_limiter = anyio.CapacityLimiter(32)
         self.read_limiter = anyio.CapacityLimiter(32)
-        # Bodies are copied as fast as the processors can: more threads than these only keep all others from their turn.
-        self.body_limiter = anyio.CapacityLimiter(max(2, os.cpu_count() or 1))
         self.digest_limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
         self.hands = Hands(32)
+        # Bodies are copied as fast as the processors can: more threads than these only keep all others from their turn.
+        processors = max(2, os.cpu_count() or 1)
+        self.body_hands = Hands(processors, at_once=processors)
         self._incoming_names, self._file_names = _Names(self._incoming), _Names(self._files)
         self._syncs: dict[str, _SharedSync] = {}
         self._known: dict[str, None] = {}  # uploads that had a reservation and bytes a short while ago

@@ -80,7 +80,7 @@ class Core:
 def given_up() -> ProblemError:
     """A-SIGN-4, of an upload that had received nothing when the same URL made another one."""
     return ProblemError(
-        "not-permitted",
+        "given-up",
         "The URL that made this upload has made another one in its place, and may make no more. Ask for a new one.",
     )
 

@@ -1,7 +1,7 @@
 -- Uploads, their stored ranges, the event log, fences, and the bytes still to come.
 -- Times are seconds since the epoch, sizes and offsets bytes, ranges half-open [start, stop).
 -- What is looked at for every row that changes, in an index, a generated column or a trigger, has no list of more than
--- two values: SQLite makes a table of a longer one, each time anew, and that costs more than all the rest of a commit.
+-- two values: SQLite makes a table of a longer one, each time anew.
 
 CREATE TABLE upload (
     key INTEGER PRIMARY KEY,
