@@ -190,8 +190,8 @@ class Subscriber:
     async def _may(self, topic: Topic) -> bool:
         match topic.kind:
             case Kind.UPLOAD:
-                upload = await self._hub.catalog.get(topic.name)
-                return upload is not None and self.principal.may_watch(upload)
+                whose = await self._hub.catalog.whose(topic.name)
+                return whose is not None and self.principal.may_watch(whose)
             case Kind.OWNER:
                 return self.principal.may_watch_owner(topic.name)
             case Kind.PROJECT:
