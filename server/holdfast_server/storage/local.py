@@ -175,14 +175,14 @@ class LocalPiece:
             )
 
     async def read(self, offset: int, size: int) -> bytes:
-        return await self.run(
-            lambda fd: descriptors.read_all(fd, offset - self.shift, size), self._storage.read_limiter
-        )
+        async with self.in_use() as fd:
+            return await self._storage.read_hands.perform(lambda: descriptors.read_all(fd, offset - self.shift, size))
 
     async def send(self, connection: socket.socket, start: int, end: int) -> int:
-        return await self.run(
-            lambda fd: descriptors.send(fd, start - self.shift, end - start, connection), self._storage.read_limiter
-        )
+        async with self.in_use() as fd:
+            return await self._storage.read_hands.perform(
+                lambda: descriptors.send(fd, start - self.shift, end - start, connection)
+            )
 
     async def digest(self, start: int, end: int, hashers: Sequence[Hasher]) -> int:
         return await self.run(
@@ -293,12 +293,12 @@ class LocalStorage:
         if durability != "os":
             _sync_directory(root)
         # Apart from each other, so that a disk that is slow to write does not hold up who reads.
+        processors = max(2, os.cpu_count() or 1)
         self.write_limiter = anyio.CapacityLimiter(32)
-        self.read_limiter = anyio.CapacityLimiter(32)
         self.digest_limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
         self.hands = Hands(32)
+        self.read_hands = Hands(32, at_once=processors)
         # Bodies are copied as fast as the processors can: more threads than these only keep all others from their turn.
-        processors = max(2, os.cpu_count() or 1)
         self.body_hands = Hands(processors, at_once=processors)
         self._incoming_names, self._file_names = _Names(self._incoming), _Names(self._files)
         self._syncs: dict[str, _SharedSync] = {}
@@ -517,11 +517,11 @@ class LocalStorage:
         await self.hands.run(lambda: target.unlink(missing_ok=True))
 
     async def incoming(self) -> Sequence[str]:
-        names = await to_thread.run_sync(os.listdir, self._incoming, limiter=self.read_limiter)
+        names = await self.read_hands.run(lambda: [path.name for path in self._incoming.iterdir()])
         return [name for name in names if len(name) == _ID_LENGTH]
 
     async def published(self) -> Sequence[tuple[str, str]]:
-        names = await to_thread.run_sync(os.listdir, self._files, limiter=self.read_limiter)
+        names = await self.read_hands.run(lambda: [path.name for path in self._files.iterdir()])
         # What is not named like an upload's file is not ours to touch.
         parts = [(name[:_ID_LENGTH], name[_ID_LENGTH:]) for name in names]
         return [(upload_id, rest[1:]) for upload_id, rest in parts if rest.startswith("-")]
