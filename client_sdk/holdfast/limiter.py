@@ -143,9 +143,9 @@ class Limiter:
             await self.clock.sleep(min(wait, LOOK))
 
     @asynccontextmanager
-    async def sending(self) -> AsyncIterator[Sending]:
-        """Bytes of a chunk are on their way in the block; whoever moves them says so to what it gets."""
-        sending = self.controller.began(self.clock.monotonic())
+    async def sending(self, size: int = 0) -> AsyncIterator[Sending]:
+        """A chunk of `size` bytes is on its way in the block; whoever moves them says so to what it gets."""
+        sending = self.controller.began(self.clock.monotonic(), size)
         try:
             yield sending
         finally:

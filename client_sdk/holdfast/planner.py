@@ -40,6 +40,9 @@ TUS_GRANULE: Final = 256 * 1024
 
 BETWEEN_BREAKS: Final = 24
 """Chunks that go through between two breaks, at least."""
+AT_RISK: Final = 0.04
+"""Part of all bytes that are in the chunks of all connections as long as there was no break, and that may all break at
+once. Not where it is near; there it is one of these:"""
 OF_WHAT_IS_LEFT: Final = 64
 """Chunks that are still to come, where a break is possible though there was none,"""
 OF_WHAT_IS_THROUGH: Final = 12
@@ -135,17 +138,35 @@ class Budget:
 
 @dataclass(eq=False, slots=True)
 class Sending:
-    """A connection that carries a chunk, or another run of bytes, as the controller knows it."""
+    """A connection that carries a chunk, or another run of bytes, of `size` if that is known."""
 
     moved_at: float
     """When bytes of it moved last, or it began."""
+    size: int = 0
     moved: int = 0
     """Bytes of it that have moved."""
+    _middle: tuple[float, int] | None = None
 
     def advance(self, size: int, now: float) -> None:
-        """So many more have."""
+        """So many more are about to move; those before them have."""
+        if self._middle is None and self.size > self.moved >= self.size // 2 > 0:
+            self._middle = now, self.moved
         self.moved += size
         self.moved_at = now
+
+    def around(self, began: float, gone: float, answered: float) -> float:
+        """Seconds of a request that went into other things than its bytes.
+
+        `gone` is when the last of them was handed to the kernel. From then until the answer those are still on their
+        way that wait in buffers here and there, which may take much longer than the answer itself; how long all of them
+        take is seen from the second half, which moves as fast as the network takes it.
+        """
+        wait = answered - gone
+        if self._middle is None:
+            return wait
+        since, moved = self._middle
+        all_of_them = self.size * (gone - since) / (self.size - moved)
+        return min(max(answered - began - all_of_them, 0.0), wait)
 
 
 class Controller:
@@ -171,9 +192,11 @@ class Controller:
 
     Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 0.2 to 10
     seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 24th of the bytes that go
-    through between two breaks, so that no more than some percent are sent twice. Where it is near they grow so fast
-    that the first break would cost a lot: as long as there was none, a chunk has at most 2 MiB, or an 8th of what has
-    gone through, or a 64th of what is left. Those that are not kept in memory may be larger there than `memory` allows.
+    through between two breaks, so that no more than some percent are sent twice. As long as there was none, it has at
+    most 2 MiB, or so much that all connections together have a 25th of what has gone through and is left. Where it is
+    near that would be too little; but there chunks grow so fast that the first break would cost a lot: as long as there
+    was none, a chunk has at most 2 MiB, or a 12th of what has gone through, or a 64th of what is left. Those that are
+    not kept in memory may be larger there than `memory` allows.
     """
 
     def __init__(self, now: float, *, memory: int = MEMORY, ceiling: int | None = None) -> None:
@@ -182,6 +205,7 @@ class Controller:
         self._readers = 0
         self._ceiling = ceiling
         self._proven = True
+        self._round_trip = math.inf
         self._overhead: float | None = None
         self._rate: float | None = None
         self._bytes = 0.0
@@ -231,6 +255,8 @@ class Controller:
             if not self._broken:
                 safe = max(safe, (self._bytes - UNBROKEN) / OF_WHAT_IS_THROUGH, left / OF_WHAT_IS_LEFT)
             size = min(size, max(SMALLEST_CHUNK, int(safe)))
+        else:
+            size = min(size, max(START_CHUNK, int(AT_RISK * (self._bytes + left) / self._connections)))
         return size if self._ceiling is None else min(size, self._ceiling)
 
     @property
@@ -264,7 +290,8 @@ class Controller:
         return max(0.0, self._resume_at - now)
 
     def met(self, seconds: float) -> None:
-        """A request without a body was answered after so many seconds. Counts until the first chunk was accepted."""
+        """A request without a body was answered after so many seconds."""
+        self._round_trip = min(self._round_trip, seconds)
         if self._rate is None and seconds < NEAR and self._good > NEAR_CONNECTIONS:
             self._connections = self._good = NEAR_CONNECTIONS
             self._near = True
@@ -279,12 +306,12 @@ class Controller:
         finally:
             self._readers -= 1
 
-    def began(self, now: float) -> Sending:
-        """A connection begins to send a chunk."""
+    def began(self, now: float, size: int = 0) -> Sending:
+        """A connection begins to send a chunk of `size` bytes."""
         self._pass_time(now)
         if not self._sending and now - self._idle_since > SETTLE:
             self._begin_window(now)  # nobody had anything to send
-        sending = Sending(now)
+        sending = Sending(now, size)
         self._sending.add(sending)
         return sending
 
@@ -316,8 +343,11 @@ class Controller:
     def accepted(self, size: int, seconds: float, overhead: float, now: float) -> None:
         """A chunk of `size` bytes was accepted, `seconds` after its first byte was sent.
 
-        `overhead` is the part of them that did not go into bytes: the wait for the answer.
+        `overhead` is the part of them that did not go into bytes: the wait for the answer. It is at least what a
+        request without a body takes.
         """
+        if self._round_trip < seconds:
+            overhead = max(overhead, self._round_trip)
         self._overhead = _smooth(self._overhead, overhead, 0.2)
         self._rate = _smooth(self._rate, size / max(seconds - overhead, 0.001), 0.2)
         self._bytes += size
