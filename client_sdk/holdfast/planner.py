@@ -28,6 +28,8 @@ NEAR_CONNECTIONS: Final = 2
 """then it is begun with these."""
 SMALLEST_CHUNK: Final = MIB
 LARGEST_CHUNK: Final = 64 * MIB
+SHORT: Final = 0.05
+"""Seconds that a chunk takes at least: with shorter ones connections would end closer together, but no sooner."""
 MEMORY: Final = 48 * MIB
 """Bytes for the chunks of all transfers to one origin."""
 DEFAULT_CHUNK: Final = 8 * MIB
@@ -258,6 +260,11 @@ class Controller:
         else:
             size = min(size, max(START_CHUNK, int(AT_RISK * (self._bytes + left) / self._connections)))
         return size if self._ceiling is None else min(size, self._ceiling)
+
+    @property
+    def least_chunk(self) -> int:
+        """Bytes below which chunks are not made for connections to end together: 1 MiB, more where it goes fast."""
+        return SMALLEST_CHUNK if self._rate is None else max(SMALLEST_CHUNK, int(self._rate * SHORT))
 
     @property
     def ceiling(self) -> int | None:
@@ -525,12 +532,12 @@ class Plan:
     def chunk_size(self, left: int) -> int:
         """Bytes of the next chunk where `left` are still to be cut: a multiple of the granule, at least one.
 
-        Towards the end chunks get smaller, down to 1 MiB, so that connections come to their end together and a small
-        file goes over more than one.
+        Towards the end chunks get smaller, so that connections come to their end together and a small file goes over
+        more than one; down to 1 MiB, or to what takes 50 ms.
         """
         if self._chunk_size is not None:
             return self._fit(self._chunk_size)
-        share = max(SMALLEST_CHUNK, -(-left // (2 * self.concurrency)))
+        share = max(self._controller.least_chunk, -(-left // (2 * self.concurrency)))
         if self._concurrency is not None:
             share = min(share, max(SMALLEST_CHUNK, MEMORY // (self._concurrency + 1)))
         return self._fit(min(self._controller.size_of(left, kept=self._kept), share))
