@@ -205,6 +205,22 @@ def test_where_connections_break_little_is_sent_twice(near: float | None) -> Non
     assert found.wire <= 1.05 * size + MOST_CONNECTIONS * PIECE
 
 
+def test_in_a_short_transfer_little_is_sent_twice_too() -> None:
+    """All connections come to their first break together, and it is half over before anybody knows of breaks."""
+    size = 512 * MIB
+    found = run(Link(total=20 * MIB, each=4 * MIB, breaks_every=32 * MIB, buffers=768 * 1024), size)
+    assert found.wire <= 1.05 * size
+
+
+@given(through=st.lists(st.integers(1, 16 * MIB), max_size=50), left=st.integers(1, 1 << 40))
+def test_as_long_as_nothing_breaks_little_is_at_risk(through: list[int], left: int) -> None:
+    controller = Controller(0.0)
+    for turn, size in enumerate(through):
+        controller.accepted(size, 2.0, 1.0, float(turn))
+    together = controller.size_of(left) * controller.connections
+    assert together <= max(START_CHUNK * controller.connections, (sum(through) + left) / 25)
+
+
 def test_a_link_that_gets_slower_does_not_keep_the_large_chunks() -> None:
     link = Link(total=20 * MIB, delay=0.05)
     found = Run(link, Controller(0.0), 4096 * MIB)
