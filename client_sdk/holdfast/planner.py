@@ -49,6 +49,10 @@ OF_WHAT_IS_LEFT: Final = 64
 """Chunks that are still to come, where a break is possible though there was none,"""
 OF_WHAT_IS_THROUGH: Final = 12
 """or chunks of this size that have gone through without one."""
+FAST: Final = 128 * MIB
+"""Bytes a second of one connection, beyond which what is sent twice takes less time than requests for small chunks do,"""
+MOMENT: Final = 0.1
+"""and so long a chunk may take."""
 UNBROKEN: Final = float(BETWEEN_BREAKS * START_CHUNK)
 """Bytes that count as gone through before the first, where it is near: as if there had been a break after them."""
 PIECE: Final = 256 * 1024
@@ -197,8 +201,9 @@ class Controller:
     through between two breaks, so that no more than some percent are sent twice. As long as there was none, it has at
     most 2 MiB, or so much that all connections together have a 25th of what has gone through and is left. Where it is
     near that would be too little; but there chunks grow so fast that the first break would cost a lot: as long as there
-    was none, a chunk has at most 2 MiB, or a 12th of what has gone through, or a 64th of what is left. Those that are
-    not kept in memory may be larger there than `memory` allows.
+    was none, a chunk has at most 2 MiB, or a 12th of what has gone through, or a 64th of what is left, or what takes a
+    tenth of a second if a connection is faster than a gigabit network. Those that are not kept in memory may be larger
+    there than `memory` allows.
     """
 
     def __init__(self, now: float, *, memory: int = MEMORY, ceiling: int | None = None) -> None:
@@ -256,6 +261,8 @@ class Controller:
             safe = self._bytes / self._breaks / BETWEEN_BREAKS
             if not self._broken:
                 safe = max(safe, (self._bytes - UNBROKEN) / OF_WHAT_IS_THROUGH, left / OF_WHAT_IS_LEFT)
+                if self._rate is not None and self._rate > FAST:
+                    safe = max(safe, self._rate * MOMENT)
             size = min(size, max(SMALLEST_CHUNK, int(safe)))
         else:
             size = min(size, max(START_CHUNK, int(AT_RISK * (self._bytes + left) / self._connections)))

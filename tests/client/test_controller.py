@@ -460,3 +460,17 @@ def test_the_time_around_the_bytes_is_found_whatever_waits(buffers: int, rate: i
     if size // 2 >= buffers + PIECE:
         assert found == pytest.approx(answer, abs=0.001)
     assert found >= answer - 0.001
+
+
+def test_where_it_goes_faster_than_a_gigabit_chunks_are_soon_large() -> None:
+    """The requests around them are what takes time there; what a break costs does not."""
+    sizes: dict[int, int] = {}
+    for rate in (100 * MIB, 300 * MIB):
+        controller = Controller(0.0)
+        controller.met(NEAR / 2)
+        for turn in range(12):
+            size = controller.size_of(1 << 30)
+            controller.accepted(size, 0.005 + size / rate, 0.005, float(turn))
+        sizes[rate] = controller.size_of(1 << 30, kept=False)
+    assert sizes[100 * MIB] == (1 << 30) // 64
+    assert sizes[300 * MIB] == pytest.approx(30 * MIB, rel=0.1)
