@@ -50,7 +50,7 @@ OF_WHAT_IS_LEFT: Final = 64
 OF_WHAT_IS_THROUGH: Final = 12
 """or chunks of this size that have gone through without one."""
 FAST: Final = 128 * MIB
-"""Bytes a second of one connection, beyond which what is sent twice takes less time than requests for small chunks do,"""
+"""Bytes a second of one connection, beyond which sending twice takes less time than the requests for small chunks,"""
 MOMENT: Final = 0.1
 """and so long a chunk may take."""
 UNBROKEN: Final = float(BETWEEN_BREAKS * START_CHUNK)
