@@ -50,7 +50,8 @@ OF_WHAT_IS_LEFT: Final = 64
 OF_WHAT_IS_THROUGH: Final = 12
 """or chunks of this size that have gone through without one."""
 FAST: Final = 128 * MIB
-"""Bytes a second of one connection, beyond which sending twice takes less time than the requests for small chunks,"""
+"""Bytes a second of one connection, with the requests around them, that only a network beyond a gigabit carries. It is
+the machine that lacks something then: more connections bring nothing, small chunks cost more than a break does,"""
 MOMENT: Final = 0.1
 """and so long a chunk may take."""
 UNBROKEN: Final = float(BETWEEN_BREAKS * START_CHUNK)
@@ -182,11 +183,11 @@ class Controller:
     back. `memory` bounds the chunks in memory: their size times the connections, and one more that each transfer reads.
     `ceiling` is the largest chunk that the origin takes, if that was learnt before.
 
-    Connections: begun with 8, or with 2 where a round trip takes less than 20 ms, doubled while that pays, then a
-    fourth more or fewer are tried now and then (after 10 seconds, and rarer, up to a minute, while it changes nothing:
-    a short transfer would not earn back what it costs to find that fewer do not do). Where more paid, still more are
-    tried at once. More of them pay if the bytes on the wire grow by a tenth of what they would grow by if connections
-    were all that is lacking; fewer are kept if less than 5 % is lost.
+    Connections: begun with 8, or with 2 where a round trip takes less than 20 ms, doubled while that pays and each of
+    them is slower than a gigabit network, then a fourth more or fewer are tried now and then (after 10 seconds, and
+    rarer, up to a minute, while it changes nothing: a short transfer would not earn back what it costs to find that
+    fewer do not do). Where more paid, still more are tried at once. More of them pay if the bytes on the wire grow by a
+    tenth of what they would grow by if connections were all that is lacking; fewer are kept if less than 5 % is lost.
     Bytes are counted over half a second and a chunk of each connection, after a moment for new ones to come up to
     speed, and only while all of them had something to do.
     If they wait for bytes for a fifth of the time, whoever reads and hashes is what limits, and those are given up that
@@ -215,6 +216,7 @@ class Controller:
         self._round_trip = math.inf
         self._overhead: float | None = None
         self._rate: float | None = None
+        self._speed = 0.0
         self._bytes = 0.0
         self._breaks = 0.0
         self._broken = False
@@ -261,8 +263,8 @@ class Controller:
             safe = self._bytes / self._breaks / BETWEEN_BREAKS
             if not self._broken:
                 safe = max(safe, (self._bytes - UNBROKEN) / OF_WHAT_IS_THROUGH, left / OF_WHAT_IS_LEFT)
-                if self._rate is not None and self._rate > FAST:
-                    safe = max(safe, self._rate * MOMENT)
+                if self._speed > FAST:
+                    safe = max(safe, self._speed * MOMENT)
             size = min(size, max(SMALLEST_CHUNK, int(safe)))
         else:
             size = min(size, max(START_CHUNK, int(AT_RISK * (self._bytes + left) / self._connections)))
@@ -271,7 +273,7 @@ class Controller:
     @property
     def least_chunk(self) -> int:
         """Bytes below which chunks are not made for connections to end together: 1 MiB, more where it goes fast."""
-        return SMALLEST_CHUNK if self._rate is None else max(SMALLEST_CHUNK, int(self._rate * SHORT))
+        return max(SMALLEST_CHUNK, int(self._speed * SHORT))
 
     @property
     def ceiling(self) -> int | None:
@@ -364,6 +366,7 @@ class Controller:
             overhead = max(overhead, self._round_trip)
         self._overhead = _smooth(self._overhead, overhead, 0.2)
         self._rate = _smooth(self._rate, size / max(seconds - overhead, 0.001), 0.2)
+        self._speed = _smooth(self._speed, size / max(seconds, 0.001), 0.2)
         self._bytes += size
         self.fitted()
         if size >= self.chunk_size // 2:  # the short end of a file takes as long as a small chunk would
@@ -476,6 +479,9 @@ class Controller:
             if now < self._probe_at:
                 return
             self._upward = not self._upward
+        elif self._speed > FAST:
+            self._settle(now, self._good)
+            return
         self._good_speed = speed
         most = MOST_CONNECTIONS if now >= self._most_until else self._most
         step = self._good if self._climbing else max(1, self._good // 4)
