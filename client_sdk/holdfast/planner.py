@@ -200,11 +200,11 @@ class Controller:
     Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 0.2 to 10
     seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 24th of the bytes that go
     through between two breaks, so that no more than some percent are sent twice. As long as there was none, it has at
-    most 2 MiB, or so much that all connections together have a 25th of what has gone through and is left. Where it is
-    near that would be too little; but there chunks grow so fast that the first break would cost a lot: as long as there
-    was none, a chunk has at most 2 MiB, or a 12th of what has gone through, or a 64th of what is left, or what takes a
-    tenth of a second if a connection is faster than a gigabit network. Those that are not kept in memory may be larger
-    there than `memory` allows.
+    most 2 MiB, or what takes 0.2 seconds, or so much that all connections together have a 25th of what has gone through
+    and is left. Where it is near that would be too little; but there chunks grow so fast that the first break would
+    cost a lot: as long as there was none, a chunk has at most 2 MiB, or a 12th of what has gone through, or a 64th of
+    what is left, or what takes a tenth of a second if a connection is faster than a gigabit network. Those that are not
+    kept in memory may be larger there than `memory` allows.
     """
 
     def __init__(self, now: float, *, memory: int = MEMORY, ceiling: int | None = None) -> None:
@@ -267,7 +267,8 @@ class Controller:
                     safe = max(safe, self._speed * MOMENT)
             size = min(size, max(SMALLEST_CHUNK, int(safe)))
         else:
-            size = min(size, max(START_CHUNK, int(AT_RISK * (self._bytes + left) / self._connections)))
+            safe = max(AT_RISK * (self._bytes + left) / self._connections, LEAST_TIME * self._speed)
+            size = min(size, max(START_CHUNK, int(safe)))
         return size if self._ceiling is None else min(size, self._ceiling)
 
     @property
