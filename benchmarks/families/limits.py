@@ -7,9 +7,9 @@ is compared with is the row without limits.
 
 from typing import Final
 
-from benchmarks.families.slow import measure, turns
+from benchmarks.families.slow import turns
 from benchmarks.families.small import BYTES, CLIENTS
-from benchmarks.families.trust import STREAMS
+from benchmarks.families.trust import TIMES
 from benchmarks.harness import Bench
 from benchmarks.peers import Peer, holdfast
 from benchmarks.processes import running
@@ -22,7 +22,7 @@ NOTE: Final = (
     f"One stream, and files of {size_text(BYTES)} from {CLIENTS} clients in one request each. All limits are those of "
     "connections, requests and bytes a second of a client, speed and time of a request, uploads and bytes in all, and "
     "the types of files, which are looked for in their first bytes. The second row is the first one once more: what "
-    f"they differ by says nothing. {STREAMS} streams a round. On a tmpfs where there is one. The load runs on the same "
+    f"they differ by says nothing. {TIMES} times a round. On a tmpfs where there is one. The load runs on the same "
     "cores."
 )
 _OFF: Final = (
@@ -64,6 +64,5 @@ def run(bench: Bench) -> Report:
             bench.attempt(tables["stream"], "", row) as stream,
             running(there[row], bench.memory or bench.folder) as server,
         ):
-            small.append(measure(bench, server, "small", bench.size))
-            turns(bench, server, bench.size, STREAMS, {"stream": stream})
+            turns(bench, server, bench.size, TIMES, {"small": small, "stream": stream})
     return report
