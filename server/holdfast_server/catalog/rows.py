@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from holdfast_protocol.digest import Digest
-from holdfast_server.catalog.base import Duplicate, UnknownUpload
+from holdfast_server.catalog.base import Duplicate, UnknownUpload, Whose
 from holdfast_server.uploads.upload import State, Upload
 
 _SNAPSHOT: Final = (
@@ -27,6 +27,16 @@ def find(connection: sqlite3.Connection, upload_id: str) -> tuple[int, Upload] |
     """The key and the snapshot of an upload."""
     row = connection.execute(_SNAPSHOT + "WHERE id = ?", (upload_id,)).fetchone()
     return None if row is None else (row[0], _upload(row))
+
+
+def whose(connection: sqlite3.Connection, upload_id: str) -> Whose | None:
+    """For an upload that is not there another row is read, and not answered: so both take as long."""
+    row = connection.execute(
+        "SELECT id, owner, project FROM upload"
+        " WHERE key = ifnull((SELECT key FROM upload WHERE id = ?), (SELECT max(key) FROM upload))",
+        (upload_id,),
+    ).fetchone()
+    return Whose(*row) if row is not None and row[0] == upload_id else None
 
 
 def known(connection: sqlite3.Connection, upload_id: str) -> tuple[int, Upload]:

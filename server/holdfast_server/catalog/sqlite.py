@@ -38,6 +38,7 @@ from holdfast_server.catalog.base import (
     Uploads,
     Use,
     Watched,
+    Whose,
     WrongState,
 )
 from holdfast_server.catalog.committer import Committer
@@ -203,6 +204,9 @@ class SqliteCatalog:
     async def get(self, upload_id: str, /) -> Upload | None:
         found = await self._readers.look(lambda connection: rows.find(connection, upload_id))
         return None if found is None else found[1]
+
+    async def whose(self, upload_id: str, /) -> Whose | None:
+        return await self._readers.look(lambda connection: rows.whose(connection, upload_id))
 
     async def list(
         self,
