@@ -3,6 +3,7 @@
 import base64
 import re
 import secrets
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.support.waiting import eventually, scaled
 from tests.support.workers import speakers_by_worker
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 @pytest.mark.rule("A-SIGN-1", "A-SIGN-2")
 def test_curl_with_a_signed_url(guarded: Guarded, tmp_path: Path) -> None:
     """As a script has it: create, follow Location, send."""

@@ -383,6 +383,7 @@ def test_a_call_costs_the_same_with_few_ranges_and_with_many(table: sqlite3.Conn
         table.execute("COMMIT")
         return found
 
+    costs(3, 1)  # newer versions of SQLite count the steps in which they compile a statement, once, too
     assert costs(1, 50_000) == costs(2, 10)
 
 
