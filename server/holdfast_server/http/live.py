@@ -26,6 +26,9 @@ from holdfast_server.live.hub import Hub
 from holdfast_server.live.subscriber import Subscriber
 
 SUBPROTOCOL: Final = "holdfast"
+STREAMING: Final = "holdfast.response.write"
+"""The extension of a scope by which a server takes a part of the body of an answer that has begun without anybody having
+to wait: `write(body)` writes it, or answers False if it has to be sent, because it could not be written now."""
 MOST_ASKED: Final = 64
 """Messages of one client that wait while another one is answered."""
 
@@ -79,7 +82,8 @@ class Live:
         last = head_of(scope).get(headers.LAST_EVENT_ID)
         if last is not None:
             since = Place.parse(last)
-        outlet = _Pumped()
+        streaming = scope.get("extensions", {}).get(STREAMING)
+        outlet = _Pumped(None if streaming is None else streaming["write"])
         with hub.opened(outlet, principal) as subscriber:
             await subscriber.check(topics)
 
@@ -182,9 +186,11 @@ class _Taken:
 
 
 class _Pumped:
-    """An outlet on a road where sending is waited for: one run of frames is on its way, and its task writes it."""
+    """An outlet on a road where sending is waited for: one run of frames is on its way, and its task writes it. With
+    `straight`, which is as `write` of STREAMING, what can be written at once is."""
 
-    def __init__(self) -> None:
+    def __init__(self, straight: Callable[[bytes], bool] | None = None) -> None:
+        self._straight = straight
         self._run: Run | None = None
         self._wanted = anyio.Event()
         self._taken = anyio.Event()
@@ -200,8 +206,9 @@ class _Pumped:
         return self._run is None and self.closed is None
 
     def write(self, told: Run) -> None:
-        self._run = told
-        self._wanted.set()
+        if self._straight is None or not self._straight(told.event):
+            self._run = told
+            self._wanted.set()
 
     async def drained(self) -> None:
         while self._run is not None and self.closed is None:

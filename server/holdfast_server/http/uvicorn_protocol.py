@@ -22,6 +22,7 @@ from holdfast_server.http.answers import ARRIVED, PEER, TRAILERS
 from holdfast_server.http.downloads import SENDING
 from holdfast_server.http.lending import LendingProtocol, Loan, length_of
 from holdfast_server.http.lent_body import LENDING
+from holdfast_server.http.live import STREAMING
 
 _INFORMATIONAL = "http.response.informational"
 _NOT_IN_A_FIELD = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -62,6 +63,7 @@ def _extending(app: ASGIApp, protocol: LendingProtocol) -> ASGIApp:
         request = _Request(protocol, cycle, send)
         extensions = scope.setdefault("extensions", {})
         extensions[ARRIVED] = {"body": request.arrived}
+        extensions[STREAMING] = {"write": request.write}
         if scope["http_version"] == "1.1":  # RFC 9110, section 15.2: never to a client of HTTP/1.0
             extensions[_INFORMATIONAL] = {}
         if protocol.lends():
@@ -92,6 +94,13 @@ class _Request:
     def arrived(self) -> bytes | None:
         cycle = self._cycle
         return None if cycle.more_body or cycle.waiting_for_100_continue else bytes(cycle.body)
+
+    def write(self, body: bytes) -> bool:
+        cycle = self._cycle
+        if not cycle.chunked_encoding or cycle.response_complete or cycle.disconnected or cycle.flow.write_paused:
+            return False
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        return True
 
     def lend(self) -> Loan:
         return self._protocol.lend(self._cycle)
