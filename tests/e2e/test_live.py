@@ -466,16 +466,21 @@ def test_figures_of_the_server(start_server: StartServer) -> None:
 
 
 @pytest.mark.rule("L-SLOW-1")
-def test_who_does_not_read_is_disconnected_and_recovers(start_server: StartServer) -> None:
+@pytest.mark.parametrize("road", ["websocket", "events"])
+def test_who_does_not_read_is_disconnected_and_recovers(start_server: StartServer, road: str) -> None:
     """Nobody else waits meanwhile."""
     server = start_server("--durability", "os")
     with Speaker(server.url) as speaker, watching(server.url) as quick:
         quick.subscribe("all")
         with Connection(server.url, receive_buffer=4096) as slow:
-            slow.send(
-                b"GET /api/live?topic=all HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-            )
+            if road == "websocket":
+                slow.send(
+                    b"GET /api/live?topic=all HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+                    b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                    b"Sec-WebSocket-Version: 13\r\n\r\n"
+                )
+            else:
+                slow.send(b"GET /api/events?topic=all HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
             def watchers() -> int:
                 stats = json.loads(speaker.request("GET", "/api/stats").body)
@@ -493,8 +498,12 @@ def test_who_does_not_read_is_disconnected_and_recovers(start_server: StartServe
         offsets = [f["offset"] for f in frames if f["type"] == "status"]
         assert offsets == list(range(1, number + 1))
         epoch = quick.seen[0]["payload"]["epoch"]
-        with watching(server.url) as again:
-            answer = again.subscribe("all", since={"epoch": epoch, "offset": 5})
-            told = [f["offset"] for f in answer if f["type"] == "status"]
-            assert told == list(range(6, number + 1))
-            assert answer[-1]["payload"]["more"] is (number > 1000)
+        if road == "websocket":
+            with watching(server.url) as again:
+                answer = again.subscribe("all", since={"epoch": epoch, "offset": 5})
+        else:
+            with events(server.url, "all", headers={"Last-Event-ID": f"{epoch}-5"}) as again:
+                answer = again.until(is_type("synced"), within=30)
+        told = [f["offset"] for f in answer if f["type"] == "status"]
+        assert told == list(range(6, number + 1))
+        assert answer[-1]["payload"]["more"] is (number > 1000)
