@@ -30,6 +30,7 @@ from holdfast.planner import (
     SMALLEST_CHUNK,
     Attempts,
     Plan,
+    Sending,
     aligned,
     pieces,
 )
@@ -75,10 +76,8 @@ class _Flight:
     def __init__(self, chunk: Chunk | Hole, began: float) -> None:
         self.chunk = chunk
         self.began = began
-        self.moved = 0
-        """Bytes that have gone out since it was begun, or begun again,"""
-        self.moved_at = began
-        """and when the last of them did."""
+        self.sending: Sending | None = None
+        """What has gone out since it was begun, or begun again."""
         self.scope = anyio.CancelScope()
         self.landed = False
         self.helped = False
@@ -294,10 +293,11 @@ class ParallelRoad:
                 await self._copy(late)
 
     def _due(self, flight: _Flight, pace: float) -> float:
-        now = self._clock()
-        age, silent = now - flight.began, now - flight.moved_at
-        expected = self._limiter.controller.expected
-        return stragglers.due(flight.chunk.span.length, flight.moved, age, silent, pace, expected)
+        age = silent = self._clock() - flight.began
+        moved = 0
+        if flight.sending is not None:
+            moved, silent = flight.sending.moved, self._limiter.clock.monotonic() - flight.sending.moved_at
+        return stragglers.due(flight.chunk.span.length, moved, age, silent, pace, self._limiter.controller.expected)
 
     async def _copy(self, flight: _Flight) -> None:
         """Send a chunk of another connection once; a failure is that one's to deal with."""
@@ -366,22 +366,17 @@ class ParallelRoad:
             return
         proof, bytes_of = await self._proven(chunk, part)
         began = gone = self._clock()
-        if flight is not None:
-            flight.moved, flight.moved_at = 0, began
-
-        def moved(size: int) -> None:
-            if flight is not None:
-                flight.moved, flight.moved_at = flight.moved + size, self._clock()
 
         async def content() -> AsyncIterator[memoryview | Stored]:
             nonlocal gone
             yield bytes_of
             gone = self._clock()
 
-        async with self._limiter.sending():
-            stored = await self._upload.exchange(
-                protocol.chunk(self._upload.url, part, proof, now=time.time()), Body(part.length, content), moved=moved
-            )
+        async with self._limiter.sending() as sending:
+            if flight is not None:
+                flight.sending = sending
+            steps = protocol.chunk(self._upload.url, part, proof, now=time.time())
+            stored = await self._upload.exchange(steps, Body(part.length, content), sending=sending)
         now = self._clock()
         self._limiter.accepted(part.length, now - began, now - gone)
         await self._upload.lives_until(stored.expires)

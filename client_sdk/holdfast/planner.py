@@ -6,7 +6,7 @@ monotonic clock), and so is randomness.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -46,6 +46,10 @@ OF_WHAT_IS_THROUGH: Final = 12
 """or chunks of this size that have gone through without one."""
 UNBROKEN: Final = float(BETWEEN_BREAKS * START_CHUNK)
 """Bytes that count as gone through before the first, where it is near: as if there had been a break after them."""
+PIECE: Final = 256 * 1024
+STILL: Final = 2.0
+STILL_LEAST: Final = 0.5
+"""A connection stands still when nothing has moved for twice what so many bytes take, and half a second more."""
 RETRY_AFTER_CAP: Final = 600.0
 SETTLE: Final = 0.25
 WINDOW: Final = 0.5
@@ -129,6 +133,21 @@ class Budget:
         return max(0.0, -self.tokens / self.RETRY)
 
 
+@dataclass(eq=False, slots=True)
+class Sending:
+    """A connection that carries a chunk, or another run of bytes, as the controller knows it."""
+
+    moved_at: float
+    """When bytes of it moved last, or it began."""
+    moved: int = 0
+    """Bytes of it that have moved."""
+
+    def advance(self, size: int, now: float) -> None:
+        """So many more have."""
+        self.moved += size
+        self.moved_at = now
+
+
 class Controller:
     """Chunk size and number of connections for one origin and direction, learnt from what happens there.
 
@@ -147,7 +166,8 @@ class Controller:
     had nothing to do.
     Asked for less (429, 503) it goes back to the number that was good before a probe, or else to half, and with 429 to
     those that the server has let in, of which one more is tried after a second; and stays below for a minute. A broken
-    or stalled connection changes nothing.
+    connection changes nothing. One that stands still has another one beside it until it moves again, within what was
+    asked for and 16: it is not known what it waits for, but the others leave the link to whoever can use it.
 
     Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 0.2 to 10
     seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 24th of the bytes that go
@@ -179,7 +199,7 @@ class Controller:
         self._most_until = now
         self._lowered = -math.inf
         self._resume_at = now
-        self._busy = 0
+        self._sending: set[Sending] = set()
         self._busy_seconds = 0.0
         self._idle_since = -math.inf
         self._hungry = 0
@@ -229,6 +249,16 @@ class Controller:
             return None
         return self._overhead + size / self._rate
 
+    def allowed(self, now: float) -> int:
+        """How many connections there may be at this moment: `connections`, and one for each that stands still."""
+        piece = self.expected(PIECE)
+        if piece is None:
+            return self._connections
+        since = now - still_after(piece)
+        standing = sum(each.moved_at < since for each in self._sending)
+        most = MOST_CONNECTIONS if now >= self._most_until else self._most
+        return max(self._connections, min(self._connections + standing, most))
+
     def pause(self, now: float) -> float:
         """Seconds for which nothing may be sent to this origin; 0 most of the time."""
         return max(0.0, self._resume_at - now)
@@ -249,17 +279,19 @@ class Controller:
         finally:
             self._readers -= 1
 
-    def began(self, now: float) -> None:
+    def began(self, now: float) -> Sending:
         """A connection begins to send a chunk."""
         self._pass_time(now)
-        if not self._busy and now - self._idle_since > SETTLE:
+        if not self._sending and now - self._idle_since > SETTLE:
             self._begin_window(now)  # nobody had anything to send
-        self._busy += 1
+        sending = Sending(now)
+        self._sending.add(sending)
+        return sending
 
-    def ended(self, now: float) -> None:
+    def ended(self, sending: Sending, now: float) -> None:
         """A connection has done with a chunk, in whatever way."""
         self._pass_time(now)
-        self._busy -= 1
+        self._sending.remove(sending)
         self._idle_since = now
 
     def hungry(self, now: float) -> None:
@@ -314,15 +346,15 @@ class Controller:
             self._resume_at = max(self._resume_at, now + wait)
         connections = self._connections
         probing = self._good < connections
-        if crowded and self._busy:
-            connections = min(connections, self._busy)
+        if crowded and self._sending:
+            connections = min(connections, len(self._sending))
         if now - self._lowered >= THROTTLE_STEP:  # one step back for what was on its way together
             self._lowered = now
             self._most = max(1, self._connections - 1)
             self._most_until = now + THROTTLE_MEMORY
             if probing:
                 connections = min(connections, self._good)
-            elif not (crowded and self._busy):
+            elif not (crowded and self._sending):
                 connections = min(connections, self._connections // 2)
         if connections < self._connections:
             self._settle(now, connections)
@@ -340,7 +372,7 @@ class Controller:
         self._proven = True
 
     def _pass_time(self, now: float) -> None:
-        self._busy_seconds += (now - self._looked) * min(self._busy, self._connections)
+        self._busy_seconds += (now - self._looked) * min(len(self._sending), self._connections)
         self._hungry_seconds += (now - self._looked) * min(self._hungry, self._connections)
         self._looked = now
 
@@ -410,6 +442,11 @@ class Controller:
         if self._connections == self._good:
             self._settle(now, self._good)
         self._begin_window(now)
+
+
+def still_after(piece: float) -> float:
+    """Seconds without a byte that moves, after which a connection stands still where `PIECE` bytes take `piece`."""
+    return STILL * piece + STILL_LEAST
 
 
 def _smooth(old: float | None, new: float, share: float) -> float:
@@ -499,98 +536,3 @@ def aligned(spans: Iterable[Span], granule: int, length: int) -> RangeSet:
 def pieces(span: Span, size: int) -> tuple[Span, ...]:
     """A span in parts of `size` bytes, the last one shorter if it does not come out even."""
     return tuple(Span(at, min(at + size, span.end)) for at in range(span.start, span.end, size))
-
-
-class RateLimit:
-    """At most `rate` bytes a second on average, with bursts of at most a quarter of a second; None is no limit.
-
-    Whoever wants to move bytes books them and waits for its turn, in the order in which they were booked. The rate may
-    be changed at any time and holds for those who wait already, too. `clock` is monotonic, in seconds.
-    """
-
-    __slots__ = ("_allowed", "_booked", "_clock", "_rate", "_then")
-
-    def __init__(self, rate: float | None, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._rate = _checked_rate(rate)
-        self._booked = 0.0
-        self._allowed = self._burst()
-        self._then = clock()
-
-    @property
-    def rate(self) -> float | None:
-        """Bytes a second, more than 0, or None. Raises UsageError for one that makes no sense."""
-        return self._rate
-
-    @rate.setter
-    def rate(self, rate: float | None) -> None:
-        self._flow()
-        self._rate = _checked_rate(rate)
-        self._allowed = min(self._allowed, self._booked + self._burst())
-
-    @property
-    def slice(self) -> int | None:
-        """The bytes to book at once: 16 to 64 KiB, so that a slow limit is not one burst a minute; None: any."""
-        return None if self._rate is None else int(min(max(self._rate / 8, 16 * 1024), 64 * 1024))
-
-    def book(self, size: int) -> float:
-        """Book `size` bytes; the ticket for `wait`."""
-        self._flow()
-        self._booked += size
-        return self._booked
-
-    def wait(self, ticket: float) -> float:
-        """Seconds until the bytes of a ticket may move, at the rate of now; 0 if they may."""
-        self._flow()
-        if self._rate is None or ticket <= self._allowed:
-            return 0.0
-        return (ticket - self._allowed) / self._rate
-
-    def _burst(self) -> float:
-        return 0.0 if self._rate is None else min(max(64 * 1024.0, self._rate / 4), 4.0 * MIB)
-
-    def _flow(self) -> None:
-        now = self._clock()
-        if self._rate is None:
-            self._allowed = self._booked
-        else:
-            self._allowed = min(self._allowed + (now - self._then) * self._rate, self._booked + self._burst())
-        self._then = now
-
-
-def _checked_rate(rate: float | None) -> float | None:
-    if rate is not None and rate <= 0:
-        raise UsageError("a rate limit must be more than 0 bytes a second")
-    return rate
-
-
-class Share:
-    """What one transfer may take of what all share: its place among those that want a connection, and its rate.
-
-    `limits` are its own rate limit, which comes first, and that of all together. `priority` may be changed at any time;
-    lower numbers go first.
-    """
-
-    __slots__ = ("_limits", "priority")
-
-    def __init__(self, priority: int, *limits: RateLimit) -> None:
-        self.priority: int = priority
-        self._limits = limits
-
-    @property
-    def limited(self) -> bool:
-        """It has a rate limit of its own."""
-        return bool(self._limits) and self._limits[0].rate is not None
-
-    @property
-    def slice(self) -> int | None:
-        """As RateLimit.slice: the smallest of them."""
-        return min((each.slice for each in self._limits if each.slice is not None), default=None)
-
-    def book(self, size: int) -> tuple[float, ...]:
-        """As RateLimit.book."""
-        return tuple(each.book(size) for each in self._limits)
-
-    def wait(self, tickets: tuple[float, ...]) -> float:
-        """As RateLimit.wait: the longest of them."""
-        return max((each.wait(ticket) for each, ticket in zip(self._limits, tickets, strict=True)), default=0.0)

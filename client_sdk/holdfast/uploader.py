@@ -37,9 +37,10 @@ from holdfast.errors import (
 from holdfast.journal import Journal, TransferLock, UploadRecord, upload_key
 from holdfast.outcome import UploadResult
 from holdfast.parallel import ParallelRoad
-from holdfast.planner import MIB, Share
+from holdfast.planner import MIB
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
+from holdfast.rates import Share
 from holdfast.sending import StartAgain, Upload, UploadJob
 from holdfast.sequential import SequentialRoad, arrived_damaged, read_whole
 from holdfast.sources import Source

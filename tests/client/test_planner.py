@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import UsageError
-from holdfast.planner import Attempts, Backoff, Controller, Plan, RateLimit, Share, aligned, pieces
+from holdfast.planner import Attempts, Backoff, Controller, Plan, aligned, pieces
+from holdfast.rates import RateLimit, Share
 from holdfast_protocol.messages import Span
 
 MIB = 1024 * 1024
