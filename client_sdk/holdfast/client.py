@@ -229,6 +229,7 @@ class AsyncClient:
         asked = upload_asked(job, to, self._manner(priority, limit_rate))
         job = replace(job, id=asked.id)
         tracker, limit, share = self._shared(priority, limit_rate)
+        tracker.size = given.size
         gate: Gate | None = None
         work: Callable[[], Awaitable[UploadResult]]
         if given.stream is not None:

@@ -95,6 +95,11 @@ class SyncTransfer(Generic[Result]):
         return self._transfer.state
 
     @property
+    def size(self) -> int | None:
+        """In bytes; None as long as it is not known: that of a stream, and that of a download before its turn."""
+        return self._transfer.size
+
+    @property
     def paused(self) -> bool:
         """`pause()` was called, and not `resume()` since."""
         return self._transfer.paused

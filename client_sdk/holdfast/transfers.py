@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HoldfastError, TransferCancelled
@@ -161,6 +162,11 @@ class Transfer(Generic[Result]):
     def state(self) -> State:
         """What it is doing now."""
         return self._tracker.state
+
+    @property
+    def size(self) -> int | None:
+        """In bytes; None as long as it is not known: that of a stream, and that of a download before its turn."""
+        return self._tracker.size
 
     @property
     def paused(self) -> bool:
@@ -315,7 +321,7 @@ class Transfer(Generic[Result]):
         try:
             while self._result is None and self._error is None:
                 self._scope = anyio.CancelScope()
-                if self._cancelled:
+                if self._cancelled or self._go_on is not None:
                     self._scope.cancel()
                 try:
                     with self._scope:
@@ -339,6 +345,7 @@ class Transfer(Generic[Result]):
             self._ended.set()
 
     async def _turn(self, turns: Turns, delay: float, after: HoldfastError | None) -> None:
+        await anyio.lowlevel.checkpoint()  # who was paused or cancelled before does not begin
         if after is not None:
             self._tracker.enter(State.PENDING, f"{after.message}; the transfer goes on in {delay:.0f} s")
             await self._clock.sleep(delay)

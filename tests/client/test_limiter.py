@@ -70,6 +70,29 @@ async def test_priority_goes_before_that() -> None:
         group.cancel_scope.cancel()
 
 
+async def test_who_had_one_until_now_goes_behind_those_that_had_none() -> None:
+    """With fewer connections than transfers, those that came first do not hand them on among themselves."""
+    one, other, late = Share(0), Share(0), Share(0)
+    limiter = Limiter(SYSTEM, crowd=Crowd(2))
+    came: list[str] = []
+    ends: dict[str, anyio.Event] = {}
+
+    async def use(name: str, share: Share) -> None:
+        ends[name] = anyio.Event()
+        async with limiter.connection(share):
+            came.append(name)
+            await ends[name].wait()
+
+    async with anyio.create_task_group() as group:
+        for name, share in {"one": one, "other": other, "one 2": one, "other 2": other, "late": late}.items():
+            group.start_soon(use, name, share)
+            await anyio.wait_all_tasks_blocked()
+        for name in ("one", "other", "late", "one 2", "other 2"):
+            ends[name].set()
+            await anyio.wait_all_tasks_blocked()
+    assert came == ["one", "other", "late", "one 2", "other 2"]
+
+
 async def test_who_gives_up_waiting_leaves_its_place_to_others() -> None:
     share, other = Share(0), Share(0)
     async with anyio.create_task_group() as group, AsyncExitStack() as first:
