@@ -33,7 +33,7 @@ from holdfast.receiving import DownloadJob
 from holdfast.remotes import remote_of
 from holdfast.repeating import Manner, digest_of, download_asked, upload_asked
 from holdfast.sending import Dialect, OnChange, UploadJob
-from holdfast.sources import UploadSource, recognize
+from holdfast.sources import UploadSource, checked_path, recognize
 from holdfast.streaming import StreamUploader
 from holdfast.transfers import Gate, RetryPolicy, Transfer
 from holdfast.uploader import Uploader
@@ -277,8 +277,8 @@ class AsyncClient:
         _check_attempts(max_attempts)
         job = DownloadJob(
             url=url,
-            path=Path(path) if path is not None else None,
-            folder=Path(folder) if folder is not None else None,
+            path=checked_path(path) if path is not None else None,
+            folder=checked_path(folder) if folder is not None else None,
             segments=segments,
             checksum=checksum,
             overwrite=overwrite,

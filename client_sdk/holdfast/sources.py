@@ -144,8 +144,13 @@ class FileSource(Source):
             raise SourceUnreadable(f"{given} cannot be opened ({reason}); check the path and its rights") from error
         try:
             facts = os.fstat(descriptor)
+            if stat.S_ISDIR(facts.st_mode):
+                raise SourceUnreadable(f"{given} is a folder; give the files in it (holdfast upload --recursive)")
             if not stat.S_ISREG(facts.st_mode):
-                raise SourceUnreadable(f"{given} is not a regular file; save its content to a file first")
+                raise SourceUnreadable(
+                    f"{given} is not a regular file; what is not can be sent as a stream (holdfast upload - < FILE, or"
+                    " the file object of open)"
+                )
             os.set_blocking(descriptor, True)
             source = cls(given, descriptor, _describe(given, facts, edge=""), name)
             edge = source._edge()
@@ -326,7 +331,7 @@ class SeekableSource(Source):
 def recognize(given: UploadSource, name: str | None = None) -> Given:
     """What a caller gave, and what it is called. Raises UsageError if it is nothing that can be sent."""
     if isinstance(given, str | os.PathLike):
-        path = Path(given)
+        path = checked_path(given)
         return Given(name or path.name, lambda: FileSource.open(path, name), path=path, size=_size_of(path))
     if isinstance(given, bytes | bytearray | memoryview):
         data = memoryview(given).cast("B")
@@ -344,7 +349,19 @@ def recognize(given: UploadSource, name: str | None = None) -> Given:
     )
 
 
+def checked_path(given: str | os.PathLike[str]) -> Path:
+    """The path of a file. Raises UsageError for what cannot be one."""
+    said = os.fspath(given)
+    if not said or "\0" in said:
+        raise UsageError(f"{said!r} cannot be the path of a file")
+    return Path(said)
+
+
 def _of_file(file: Any, name: str | None) -> Given:
+    if getattr(file, "closed", False) is True:
+        raise UsageError("the file object is closed; it has to be open until the transfer ends")
+    if not getattr(file, "readable", lambda: True)():
+        raise UsageError("the file object is open for writing only; open it with mode 'rb'")
     said = getattr(file, "name", None)
     called = name or (os.path.basename(said) if isinstance(said, str) and not said.startswith("<") else None)  # noqa: PTH119
     if isinstance(file, io.BytesIO):

@@ -155,6 +155,8 @@ def upload(
 
 
 def _looked_at(job: Job, url: str | None) -> Job:
+    if not job.name:
+        return replace(job, problem="the name of a file is empty")
     if url is None and "endpoint" not in job.said and job.problem is None:
         return replace(job, problem="say where it is to be sent, with --to")
     try:
