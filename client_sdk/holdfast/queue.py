@@ -153,6 +153,7 @@ class TransferQueue:
         accepted = self._gone_bytes + sum(look.accepted for look in looks if look.size is not None)
         moved = sum(look.moved for look in looks if look.size is not None)
         speed = sum(look.speed for look in looks)
+        able = sum(min(each.progress.speed, each.limit_rate or math.inf) for each in self._transfers if each.begun)
         left = max(0, size - self._gone_bytes - moved)
         now = self._clock.monotonic()
         if not self._transfers:
@@ -171,7 +172,7 @@ class TransferQueue:
             retries=self._gone_retries + sum(look.retries for look in looks),
             resent=self._gone_resent + sum(look.resent for look in looks),
             connections=self._crowd.used,
-            eta=self._countdown.left(now, left, min(speed, self.limit_rate or math.inf)) if self._transfers else 0.0,
+            eta=self._countdown.left(now, left, min(able, self.limit_rate or math.inf)) if self._transfers else 0.0,
         )
 
     def on_progress(self, callback: Callable[[AnyTransfer, Progress], object]) -> None:

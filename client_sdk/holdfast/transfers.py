@@ -190,7 +190,10 @@ class Transfer(Generic[Result]):
 
     @property
     def error(self) -> HoldfastError | None:
-        """Why it failed or was cancelled; None if it did not, or has not ended."""
+        """Why it failed or was cancelled; None if it did not, or has not ended. Who has looked was told: it is not
+        raised any more when the client is left.
+        """
+        self._seen = self._seen or self._error is not None
         return self._error
 
     @property
@@ -304,6 +307,11 @@ class Transfer(Generic[Result]):
         return self.state
 
     @property
+    def failure(self) -> HoldfastError | None:
+        """As `error`, for those who write it down and tell nobody."""
+        return self._error
+
+    @property
     def unseen_error(self) -> HoldfastError | None:
         """The error that nobody has been told of."""
         return None if self._seen or self._cancelled else self._error
@@ -347,7 +355,7 @@ class Transfer(Generic[Result]):
     async def _turn(self, turns: Turns, delay: float, after: HoldfastError | None) -> None:
         await anyio.lowlevel.checkpoint()  # who was paused or cancelled before does not begin
         if after is not None:
-            self._tracker.enter(State.PENDING, f"{after.message}; the transfer goes on in {delay:.0f} s")
+            self._tracker.enter(State.PENDING, f"{after.reason}; the transfer goes on in {delay:.1f} s")
             await self._clock.sleep(delay)
         await turns.enter(self)
         try:
