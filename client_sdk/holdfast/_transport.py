@@ -31,7 +31,7 @@ from holdfast.credentials import Key, Keyring, Login
 from holdfast.errors import BrokenProtocol, ConnectionFailed, ServerUntrusted, Stalled, UsageError
 from holdfast.limiter import Crowd, Direction, Limiter, Limiters, Origin
 from holdfast.outcome import from_refusal
-from holdfast.planner import Share
+from holdfast.rates import Share
 from holdfast_protocol import client as protocol
 from holdfast_protocol import headers as names
 from holdfast_protocol.messages import Headers, Request, Response

@@ -26,9 +26,10 @@ from holdfast.journal import Journal
 from holdfast.ledger import Asked, Row, bare, shown
 from holdfast.limiter import Crowd
 from holdfast.outcome import DownloadResult, UploadResult
-from holdfast.planner import MAX_CONCURRENCY, RateLimit, Share
+from holdfast.planner import MAX_CONCURRENCY
 from holdfast.progress import Tracker
 from holdfast.queue import TransferQueue
+from holdfast.rates import RateLimit, Share
 from holdfast.receiving import DownloadJob
 from holdfast.remotes import remote_of
 from holdfast.repeating import Manner, digest_of, download_asked, upload_asked

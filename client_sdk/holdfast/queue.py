@@ -17,8 +17,8 @@ import anyio.lowlevel
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import UsageError
 from holdfast.limiter import Crowd
-from holdfast.planner import RateLimit
 from holdfast.progress import Countdown, Progress, State
+from holdfast.rates import RateLimit
 from holdfast.transfers import RetryPolicy, Transfer, tell
 
 AnyTransfer: TypeAlias = Transfer[Any]

@@ -11,8 +11,8 @@ from holdfast import AsyncClient, State, TargetExists, Transfer
 from holdfast.cli.jobs import Job
 from holdfast.cli.options import Settings
 from holdfast.cli.running import AHEAD, Batch, Sum
-from holdfast.planner import RateLimit, Share
 from holdfast.progress import Tracker
+from holdfast.rates import RateLimit, Share
 
 MANY = 3000
 

@@ -198,8 +198,11 @@ def test_without_a_credential_nothing_but_what_is_for_all(url: str) -> None:
                     answer = caller.request(method, target.format(id=known), fields, body)
                     assert answer.status == 401, (method, target)
                     assert answer["www-authenticate"].startswith("Bearer")
-                    if method != "HEAD":
+                    if method == "HEAD":
+                        assert answer["upload-problem"].startswith('unauthenticated;detail="Say who you are')
+                    else:
                         assert answer.json()["code"] == "unauthenticated"
+                        assert not answer.all("upload-problem")
             assert caller.request("GET", "/nowhere").status == 401
             assert caller.request("OPTIONS", "/files").status == 204
             assert caller.request("OPTIONS", f"/files/{upload}").status == 204
