@@ -203,7 +203,7 @@ class Limiter:
         first = min(able, key=self.rank)
         used = self._used
         if first.share not in self._holds and used < START_CONNECTIONS:
-            # Those that are slow because their own limit wants it may take minutes for a chunk: nobody waits for that.
+            # Those that are slow because a limit wants it may take minutes for a chunk: nobody waits for that.
             used -= sum(count for share, count in self._holds.items() if share.limited)
         return first if used < max(self._allowed, first.most) else None
 

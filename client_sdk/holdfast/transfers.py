@@ -256,7 +256,12 @@ class Transfer(Generic[Result]):
                 self._tracker.enter(State.IN_PROGRESS)
 
     def cancel(self) -> None:
-        """Stop for good, as soon as possible. What is done is kept: the same call later goes on from there."""
+        """Stop for good, as soon as possible. What is done is kept: the same call later goes on from there.
+
+        Without effect on what has ended.
+        """
+        if self.done:
+            return
         self._cancelled = True
         self._scope.cancel()
 

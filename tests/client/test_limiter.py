@@ -204,6 +204,20 @@ async def test_nobody_waits_for_one_that_is_slow_because_its_own_limit_wants_it(
         group.cancel_scope.cancel()
 
 
+async def test_with_a_limit_for_all_none_of_them_waits_for_the_chunks_of_another() -> None:
+    """With few connections, each of which is slow, a transfer would stand still for as long as a chunk takes."""
+    whole = RateLimit(1000, lambda: 0.0)
+    async with anyio.create_task_group() as group:
+        room = Room(group)
+        room.limiter.controller.met(0.001)
+        for number in range(NEAR_CONNECTIONS + 2):
+            share = Share(0, RateLimit(None, lambda: 0.0), whole)
+            for _ in range(NEAR_CONNECTIONS):
+                await room.wait(str(number), share)
+        assert [room.came.count(str(number)) for number in range(4)] == [2, 1, 1, 1]
+        group.cancel_scope.cancel()
+
+
 async def test_who_was_refused_lets_others_have_its_connection() -> None:
     """And has one again before those that waited longer, for what it sends is in memory."""
     share = Share(0)
