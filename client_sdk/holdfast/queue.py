@@ -226,7 +226,7 @@ class TransferQueue:
         """
         self._closed = True
         for each in self.transfers:
-            if not wait or each.state is State.PAUSED:
+            if not wait or each.paused:
                 each.interrupt()
         return await self.join()
 

@@ -315,6 +315,14 @@ async def test_shutdown_waits_for_what_is_there_and_takes_no_more() -> None:
             queue.start(Job("more", log).transfer)
 
 
+async def test_shutdown_does_not_wait_for_one_that_was_paused_just_now() -> None:
+    job = Job("paused", [])
+    async with opened() as queue:
+        queue.start(job.transfer)
+        job.transfer.pause()
+        assert (await queue.shutdown()).cancelled == 1
+
+
 async def test_shutdown_without_waiting_cancels() -> None:
     jobs = [Job(str(number), []) for number in range(3)]
     async with opened() as queue:
