@@ -236,7 +236,7 @@ class Limiter:
             del self._holds[share]
         for each in self._waiting:
             if each.share is share and each.age != FIRST:
-                each.age = next(self._age)
+                each.age = next(self._age)  # it had one until now
         self._crowd.admit()
 
 

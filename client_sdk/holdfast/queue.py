@@ -146,14 +146,15 @@ class TransferQueue:
     @property
     def statistics(self) -> Statistics:
         """One look at all of them."""
-        looks = [each.progress for each in self._transfers if each.begun]
+        begun = [each for each in self._transfers if each.begun]
+        looks = [each.progress for each in begun]
         states = [each.state for each in self._transfers]
         pending, paused = states.count(State.PENDING), states.count(State.PAUSED)
         size = self._gone_bytes + sum(each.size or 0 for each in self._transfers)
         accepted = self._gone_bytes + sum(look.accepted for look in looks if look.size is not None)
         moved = sum(look.moved for look in looks if look.size is not None)
         speed = sum(look.speed for look in looks)
-        able = sum(min(each.progress.speed, each.limit_rate or math.inf) for each in self._transfers if each.begun)
+        able = sum(min(look.speed, each.limit_rate or math.inf) for each, look in zip(begun, looks, strict=True))
         left = max(0, size - self._gone_bytes - moved)
         now = self._clock.monotonic()
         if not self._transfers:

@@ -360,7 +360,8 @@ def checked_path(given: str | os.PathLike[str]) -> Path:
 def _of_file(file: Any, name: str | None) -> Given:
     if getattr(file, "closed", False) is True:
         raise UsageError("the file object is closed; it has to be open until the transfer ends")
-    if not getattr(file, "readable", lambda: True)():
+    readable = getattr(file, "readable", None)
+    if callable(readable) and not readable():
         raise UsageError("the file object is open for writing only; open it with mode 'rb'")
     said = getattr(file, "name", None)
     called = name or (os.path.basename(said) if isinstance(said, str) and not said.startswith("<") else None)  # noqa: PTH119
