@@ -246,6 +246,56 @@ def test_many_at_once(window: Window, server: ServerProcess, tmp_path: Path, rng
         assert window.text("#next") == ""
 
 
+@pytest.mark.rule("T-DELETE-1")
+def test_all_that_is_sent_from_here(window: Window, server: ServerProcess, tmp_path: Path, rng: random.Random) -> None:
+    """Paused, gone on with and cancelled in one; the keyboard stays where it was."""
+    files = [tmp_path / f"{n}.bin" for n in range(8)]
+    for file in files:
+        file.write_bytes(rng.randbytes(2 * MIB))
+    with Proxy(server.url, Fault(rate=100_000)) as proxy:
+        window.open(proxy.url)
+        window.drop(*files)
+        window.sees("of 8 files sent", "#all")
+        window.until(lambda: proxy.up > MIB, what="a MiB on the network")
+        window.look("document.querySelector('#all-toggle').focus()")
+        window.press("Enter")
+        window.sees("Go on with all", "#all")
+        assert window.look("document.activeElement.id") == "all-toggle"
+        window.until(lambda: window.text("main").count("Paused") == 8, what="eight that are paused")
+        assert int(window.look("document.querySelectorAll('.card').length")) == 3, "those that were not begun are rows"
+        eventually(lambda: is_silent(proxy), every=0, what="silence on the network")
+        window.press("Enter")
+        window.sees("Receiving", "#now")
+        window.sees("Waiting for its turn", "#next")
+        window.sees("Pause all", "#all")
+        window.click("#all-cancel")
+        window.sees("Nothing is on its way", "#now-none")
+        assert not window.look("document.querySelector('#all').offsetHeight")
+        eventually(lambda: states(server) == [], every=0.1, what="a server with nothing on it")
+
+
+def test_the_counts_follow(window: Window, server: ServerProcess) -> None:
+    window.open(server.url)
+    window.sees("Live", "#link")
+    with Speaker(server.url) as speaker:
+        for number in range(1, 4):
+            upload = speaker.create(5)
+            assert speaker.patch(upload, 0, b"hello").offset == 5
+            window.until(lambda: window.text("#count-complete") == str(number), within=9, what=f"{number} complete")  # noqa: B023
+
+
+def test_why_an_upload_has_failed_is_said_in_words(window: Window, server: ServerProcess) -> None:
+    """As it happens, and also after a reload."""
+    window.open(server.url)
+    window.sees("Live", "#link")
+    with Speaker(server.url) as speaker:
+        wrong = speaker.create(5, Upload_Digest=f"sha-256=:{b64(bytes(32))}:")
+        speaker.patch(wrong, 0, b"hello")
+    window.sees("nothing was published", "#over")
+    window.reload()
+    window.sees("nothing was published", "#over")
+
+
 @pytest.mark.rule("A-HEAD-3", "L-RIGHT-1")
 def test_asks_for_a_credential(windows: Windows, start_server: StartServer, tmp_path: Path, film: Path) -> None:
     """Alice may not watch everything; her own uploads she sees in another window, too."""
