@@ -251,7 +251,7 @@ def test_all_that_is_sent_from_here(window: Window, server: ServerProcess, tmp_p
     """Paused, gone on with and cancelled in one; the keyboard stays where it was."""
     files = [tmp_path / f"{n}.bin" for n in range(8)]
     for file in files:
-        file.write_bytes(rng.randbytes(2 * MIB))
+        file.write_bytes(rng.randbytes(6 * MIB))
     with Proxy(server.url, Fault(rate=100_000)) as proxy:
         window.open(proxy.url)
         window.drop(*files)
@@ -263,7 +263,6 @@ def test_all_that_is_sent_from_here(window: Window, server: ServerProcess, tmp_p
         assert window.look("document.activeElement.id") == "all-toggle"
         window.until(lambda: window.text("main").count("Paused") == 8, what="eight that are paused")
         assert int(window.look("document.querySelectorAll('.card').length")) == 3, "those that were not begun are rows"
-        eventually(lambda: is_silent(proxy), every=0, what="silence on the network")
         window.press("Enter")
         window.sees("Receiving", "#now")
         window.sees("Waiting for its turn", "#next")
@@ -271,7 +270,7 @@ def test_all_that_is_sent_from_here(window: Window, server: ServerProcess, tmp_p
         window.click("#all-cancel")
         window.sees("Nothing is on its way", "#now-none")
         assert not window.look("document.querySelector('#all').offsetHeight")
-        eventually(lambda: states(server) == [], every=0.1, what="a server with nothing on it")
+        eventually(lambda: states(server) == [], within=30, every=0.1, what="a server with nothing on it")
 
 
 def test_the_counts_follow(window: Window, server: ServerProcess) -> None:
