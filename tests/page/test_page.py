@@ -280,7 +280,7 @@ def test_the_counts_follow(window: Window, server: ServerProcess) -> None:
         for number in range(1, 4):
             upload = speaker.create(5)
             assert speaker.patch(upload, 0, b"hello").offset == 5
-            window.until(lambda: window.text("#count-complete") == str(number), within=9, what=f"{number} complete")  # noqa: B023
+            window.until(lambda: window.text("#count-complete") == str(number), what=f"{number} complete")  # noqa: B023
 
 
 def test_why_an_upload_has_failed_is_said_in_words(window: Window, server: ServerProcess) -> None:

@@ -14,7 +14,8 @@ const COUNTED = 2.5
 
 /**
  * Events: `change` when the board has changed; `over` with the item in `detail` when an upload is complete or has failed;
- * `read` when all that there is was read; `totals` with the figures of L-STATS-1 in `detail`; `link` when `live` or what is watched has changed.
+ * `read` when all that there is was read; `totals` with the figures of L-STATS-1 in `detail`; `link` when `live` or what is
+ * watched has changed.
  */
 export class Feed extends EventTarget {
   constructor(board, access, credential) {
