@@ -7,8 +7,9 @@ is compared with is the row without limits.
 
 from typing import Final
 
-from benchmarks.families.slow import measure
+from benchmarks.families.slow import turns
 from benchmarks.families.small import BYTES, CLIENTS
+from benchmarks.families.trust import TIMES
 from benchmarks.harness import Bench
 from benchmarks.peers import Peer, holdfast
 from benchmarks.processes import running
@@ -16,11 +17,13 @@ from benchmarks.report import MEMORY, Report, Table, cpu, rate
 from benchmarks.units import size_text
 
 NONE: Final = "no limits"
+AGAIN: Final = "no limits, again"
 NOTE: Final = (
     f"One stream, and files of {size_text(BYTES)} from {CLIENTS} clients in one request each. All limits are those of "
     "connections, requests and bytes a second of a client, speed and time of a request, uploads and bytes in all, and "
-    "the types of files, which are looked for in their first bytes. On a tmpfs where there is one. The load runs on "
-    "the same cores."
+    "the types of files, which are looked for in their first bytes. The second row is the first one once more: what "
+    f"they differ by says nothing. {TIMES} times a round. On a tmpfs where there is one. The load runs on the same "
+    "cores."
 )
 _OFF: Final = (
     *("--max-connections", "any", "--client-connections", "any", "--max-uploads", "any"),
@@ -34,6 +37,7 @@ def rows() -> dict[str, Peer]:
     ours = holdfast("os", digest=True)
     return {
         NONE: ours.with_options(*_OFF),
+        AGAIN: ours.with_options(*_OFF),
         "by default": ours,
         "and rates and quotas": ours.with_options(*_QUOTAS),
         "and types": ours.with_options(*_QUOTAS, *_TYPES),
@@ -60,6 +64,5 @@ def run(bench: Bench) -> Report:
             bench.attempt(tables["stream"], "", row) as stream,
             running(there[row], bench.memory or bench.folder) as server,
         ):
-            small.append(measure(bench, server, "small"))
-            stream.append(measure(bench, server, "stream"))
+            turns(bench, server, bench.size, TIMES, {"small": small, "stream": stream})
     return report

@@ -1,9 +1,10 @@
 """What thousands of slow connections cost others: one stream and small files, alone and beside them, on one server.
 
-Rule of this file: all rounds of a row are of the same server, those alone and then those beside, and the load of the
-slow ones is a process of its own; they come once, since to wait for them takes most of the time. They are measured once
-their first seconds are over, and before the server lets them go; as many as were there at the beginning have to be
-there at the end.
+Rule of this file: all rounds of a row are of the same server: a turn that does not count, half of those alone, those
+beside, and the other half of those alone, so that nobody pays for what is done once, or for what changes on the machine
+meanwhile. The load of the slow ones is a process of its own; they come once, since to wait for them takes most of the
+time. Others are measured once the first seconds of the slow ones are over, and before the server lets them go; as many
+as were there at the beginning have to be there at the end.
 """
 
 import contextlib
@@ -25,12 +26,15 @@ from benchmarks.units import size_text
 CONNECTIONS: Final = 4000
 SETTLE: Final = 12.0
 """Seconds after which they are no news for the server any more; it lets them go after about thirty."""
+SHARE: Final = 4
+"""Of the bytes that others send as one stream: all that was sent to a server is kept until it ends."""
 ALONE: Final = "alone"
 BESIDE: Final = f"beside {CONNECTIONS:,} slow connections"
 NOTE: Final = (
     f"{CONNECTIONS:,} connections from 64 addresses send a byte a second each: half of them heads that do not end, "
     f"half bodies. Speed of one stream, and of files of {size_text(BYTES)} from {CLIENTS} clients in one request each, "
-    "before they come and while they are there. The processes that play the slow ones share the cores with both."
+    "before they come, while they are there and when they have gone. On a tmpfs where there is one. The processes that "
+    "play the slow ones share the cores with both."
 )
 
 
@@ -60,21 +64,22 @@ def slow_clients(server: Running) -> Iterator[dict[str, Any]]:
         process.wait()
 
 
-def measure(bench: Bench, server: Running, case: str) -> Sample:
-    """One `stream`, or `small` files."""
+def measure(bench: Bench, server: Running, case: str, size: int) -> Sample:
+    """One `stream` of `size` bytes, or `small` files."""
     peer = server.peer
     if case == "stream":
         _, sample = load(
             server,
             "streams",
+            writes=size,
             collection=peer.collection,
             fields=peer.fields,
-            source=str(bench.source(bench.size)),
-            size=bench.size,
+            source=str(bench.source(size)),
+            size=size,
             count=1,
             piece=0,
         )
-        return replace(sample, work=bench.size)
+        return replace(sample, work=size)
     result, sample = load(
         server,
         "files",
@@ -83,24 +88,24 @@ def measure(bench: Bench, server: Running, case: str) -> Sample:
         size=BYTES,
         clients=CLIENTS,
         limit=SECONDS,
-        most=max(2 * CLIENTS, bench.size // (128 * 1024)),
+        most=max(2 * CLIENTS, size // (128 * 1024)),
         fields=peer.fields,
     )
     return replace(sample, work=result["files"])
 
 
-def measured(bench: Bench, server: Running, samples: Mapping[str, list[Sample]]) -> None:
-    """All rounds, for each case."""
-    for _ in range(bench.rounds):
+def turns(bench: Bench, server: Running, size: int, count: int, samples: Mapping[str, list[Sample]]) -> None:
+    """So many turns of each case."""
+    for _ in range(count):
         for case, found in samples.items():
-            found.append(measure(bench, server, case))
+            found.append(measure(bench, server, case, size))
 
 
-def _tables(report: Report) -> dict[str, Table]:
+def _tables(report: Report, size: int) -> dict[str, Table]:
     stream: tuple[Measure, ...] = (rate(), cpu(), MEMORY)
     small: tuple[Measure, ...] = (rate("files/s", 1), cpu("s/1,000 files", 1000), MEMORY)
     tables = {
-        "stream": Table("slow-stream", "One stream", stream, base=ALONE),
+        "stream": Table("slow-stream", f"One stream, {size_text(size)}", stream, base=ALONE),
         "small": Table("slow-small", "Small files", small, base=ALONE),
     }
     report.tables += tables.values()
@@ -109,10 +114,9 @@ def _tables(report: Report) -> dict[str, Table]:
 
 def run(bench: Bench) -> Report:
     report = Report("slow", "Beside slow connections", NOTE)
-    there = taking_part(
-        report, [holdfast("os"), holdfast("os", workers=2), holdfast("ack", workers=2), TUSD_PEER, RUSTUS]
-    )
-    tables = _tables(report)
+    there = taking_part(report, [holdfast("os"), holdfast("os", workers=2), TUSD_PEER, RUSTUS])
+    size = bench.size // SHARE
+    tables = _tables(report, size)
     for table in tables.values():
         table.say(list(there.values()))
     bench.expect(len(there))
@@ -124,8 +128,15 @@ def run(bench: Bench) -> Report:
                 for case, table in tables.items()
                 for state in (ALONE, BESIDE)
             }
-            server = attempts.enter_context(running(there[row], bench.folder))
-            measured(bench, server, {case: samples[case, ALONE] for case in tables})
+            alone: dict[str, list[Sample]] = {case: samples[case, ALONE] for case in tables}
+            beside: dict[str, list[Sample]] = {case: [] for case in tables}
+            server = attempts.enter_context(running(there[row], bench.memory or bench.folder))
+            turns(bench, server, size, 1, {case: [] for case in tables})
+            turns(bench, server, size, bench.rounds - bench.rounds // 2, alone)
             with slow_clients(server):
-                measured(bench, server, {case: samples[case, BESIDE] for case in tables})
+                turns(bench, server, size, bench.rounds, beside)
+            for case, found in beside.items():
+                samples[case, BESIDE] += found  # only now it is known that the slow ones were there
+            server.settle()
+            turns(bench, server, size, bench.rounds // 2, alone)
     return report

@@ -31,7 +31,7 @@ from holdfast.credentials import Key, Keyring, Login
 from holdfast.errors import BrokenProtocol, ConnectionFailed, ServerUntrusted, Stalled, UsageError
 from holdfast.limiter import Crowd, Direction, Limiter, Limiters, Origin
 from holdfast.outcome import from_refusal
-from holdfast.planner import Share
+from holdfast.rates import Share
 from holdfast_protocol import client as protocol
 from holdfast_protocol import headers as names
 from holdfast_protocol.messages import Headers, Request, Response
@@ -415,7 +415,8 @@ class Session:
         except httpx.HTTPError as error:
             failure = _connection_error(error, error.request)
             if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError) and self._proxied(url):
-                failure.add(" All of it goes through a proxy; is that one right, and running?")
+                stop = "" if failure.message.endswith("?") else "."
+                failure.add(f"{stop} All of it goes through a proxy; is that one right, and running?")
             raise failure from error
         except (httpx.InvalidURL, ValueError) as error:
             raise UsageError(f"{request.url} is not a URL that can be asked: {error}") from error
@@ -489,14 +490,30 @@ def _where(request: httpx.Request) -> str:
 
 def untrusted(where: str, error: BaseException) -> ServerUntrusted | None:
     """Ours, if this one came of a certificate that was looked at."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
-        cause = cause.__cause__ or cause.__context__
-    if cause is None:
+    cause = _tls_error(error)
+    if not isinstance(cause, ssl.SSLCertVerificationError):
         return None
     return ServerUntrusted(
         f"the certificate of {where} cannot be relied on ({cause.verify_message}); check the address, or name the"
         " authority that it is of (--cacert FILE, verify=)"
+    )
+
+
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    """What TLS said, if an error came of it."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def _unencrypted(where: str, error: ssl.SSLError) -> ConnectionFailed | BrokenProtocol:
+    """Ours for a connection on which TLS could not be agreed on."""
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLSyscallError | ssl.SSLZeroReturnError):
+        return ConnectionFailed(f"{where} broke the connection off before TLS was agreed on; is https:// right there?")
+    reason = (error.reason or str(error)).replace("_", " ").lower()
+    return BrokenProtocol(
+        f"{where} does not speak TLS as it is understood here ({reason}); is it http:// that is right there?"
     )
 
 
@@ -509,7 +526,10 @@ def _connection_error(
     distrust = untrusted(where, error)
     if distrust is not None:
         return distrust
+    tls = _tls_error(error)
     match error:
+        case httpx.ConnectError() if tls is not None:
+            return _unencrypted(where, tls)
         case httpx.ConnectTimeout():
             return Stalled(f"no connection to {where} in time; is the address right and the network up?")
         case httpx.ConnectError():

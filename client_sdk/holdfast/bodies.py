@@ -13,7 +13,7 @@ from anyio import to_thread
 from holdfast._wire import WRITTEN, Sent, UnreadableError
 from holdfast.errors import ConnectionFailed
 from holdfast.limiter import Limiter
-from holdfast.planner import Share
+from holdfast.rates import Share
 from holdfast.sources import Source
 from holdfast_protocol.messages import Span
 

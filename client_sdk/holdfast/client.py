@@ -4,6 +4,7 @@ Rule of this file: what belongs to one event loop (connections, task group, queu
 the `async with` of an AsyncClient, and whatever was started in it has ended when it is left.
 """
 
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,9 +26,10 @@ from holdfast.journal import Journal
 from holdfast.ledger import Asked, Row, bare, shown
 from holdfast.limiter import Crowd
 from holdfast.outcome import DownloadResult, UploadResult
-from holdfast.planner import MAX_CONCURRENCY, RateLimit, Share
+from holdfast.planner import MAX_CONCURRENCY
 from holdfast.progress import Tracker
 from holdfast.queue import TransferQueue
+from holdfast.rates import RateLimit, Share
 from holdfast.receiving import DownloadJob
 from holdfast.remotes import remote_of
 from holdfast.repeating import Manner, digest_of, download_asked, upload_asked
@@ -367,7 +369,12 @@ class AsyncClient:
     def _shared(self, priority: int, limit_rate: float | None) -> tuple[Tracker, RateLimit, Share]:
         """What a transfer is seen and held by: its progress, its own rate limit, and its share of what is common."""
         limit = RateLimit(limit_rate, self._clock.monotonic)
-        return Tracker(self._clock.monotonic), limit, Share(priority, limit, self._limit)
+        limits = limit, self._limit
+
+        def most() -> float:
+            return min((each.rate for each in limits if each.rate is not None), default=math.inf)
+
+        return Tracker(self._clock.monotonic, most), limit, Share(priority, *limits)
 
 
 def _encoded(metadata: Metadata) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.outcome import from_refusal
-from holdfast.planner import MEMORY, MIB, MOST_CONNECTIONS
+from holdfast.planner import MEMORY, MIB, MOST_CONNECTIONS, Sending
 from holdfast.progress import State as Stage
 from holdfast.sending import StartAgain, Upload
 from holdfast.sequential import SequentialRoad
@@ -194,10 +194,10 @@ class ConcatenationRoad:
         upload = self._upload
         try:
             while queue:
-                async with upload.connection(), upload.session.limiter.sending():
+                async with upload.connection(), upload.session.limiter.sending() as sending:
                     if queue:
                         self._count(1)
-                        await self._deliver(queue.popleft())
+                        await self._deliver(queue.popleft(), sending)
                         self._count(-1)
         except (HoldfastError, StartAgain) as error:
             self._fail(error, scope)
@@ -206,11 +206,12 @@ class ConcatenationRoad:
         self._working += change
         self._upload.tracker.busy(self._working)
 
-    async def _deliver(self, start: int) -> None:
+    async def _deliver(self, start: int, sending: Sending) -> None:
         """Bring one part to the server; begun anew once if it cannot be continued."""
         for last in (False, True):
             part = self._parts[start]
             upload = self._part_upload(part)
+            upload.sending = sending
             try:
                 if part.url and (part.expires is None or part.expires > time.time()):
                     state = await upload.state()

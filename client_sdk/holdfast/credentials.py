@@ -11,6 +11,7 @@ and no message. The first of these that there is for an origin is used:
 """
 
 import base64
+import contextlib
 import inspect
 import logging
 import netrc
@@ -18,6 +19,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
@@ -49,20 +51,31 @@ _log = logging.getLogger("holdfast")
 def netrc_login(host: str) -> Login | None:
     """What netrc(5) has for a machine: user name and password. `default` is for nobody.
 
-    A file that cannot be read is as good as none; a warning is logged. Blocks for a disk access.
+    A file that cannot be read is as good as none, and so is one that $NETRC names and that is not there; a warning is
+    logged, once in a process. Blocks for a disk access.
     """
     said = os.environ.get(NETRC_VARIABLE)
-    path = Path(said).expanduser() if said else Path.home() / ".netrc"
+    path = Path(said or "~/.netrc")
+    with contextlib.suppress(RuntimeError):  # nobody knows where this user is at home
+        path = path.expanduser()
     if not path.is_file():
+        if said and said != os.devnull:
+            _pass_over(path, f"{NETRC_VARIABLE} names it, but there is no such file")
         return None
     try:
         # Without a name the module also looks whether others may read the file.
         found = netrc.netrc(str(path) if said else None).hosts.get(host)
     except (netrc.NetrcParseError, OSError, UnicodeError) as error:
         reason = error.msg if isinstance(error, netrc.NetrcParseError) else type(error).__name__
-        _log.warning("%s is not used: %s", path, reason)
+        _pass_over(path, reason)
         return None
     return (found[0] or "", found[2] or "") if found is not None else None
+
+
+@cache
+def _pass_over(path: Path, reason: str) -> None:
+    # Each transfer looks for its own.
+    _log.warning("%s is not used: %s", path, reason)
 
 
 def environment_token(host: str, port: int | None) -> str | None:

@@ -32,7 +32,7 @@ from typing import Final
 
 import platformdirs
 
-from holdfast.errors import TransferBusy
+from holdfast.errors import HoldfastError, TransferBusy
 from holdfast.journal_file import STATE_VARIABLE, JournalFile
 from holdfast.ledger import Ledger, bare
 from holdfast.sources import Fingerprint
@@ -196,27 +196,39 @@ class Journal:
         self._collect()
 
     @classmethod
-    def open(cls, folder: str | os.PathLike[str] | None = None) -> "Journal":
+    def open(cls, folder: str | os.PathLike[str] | None = None, *, needed: bool = False) -> "Journal":
         """The journal in `folder`, else in $HOLDFAST_STATE, else in the user's state folder.
 
         Where the folder cannot be written the journal is kept in memory, and a warning is logged: transfers work,
-        but another process cannot go on with them.
+        but another process cannot go on with them. To whoever has `needed` what is in it that is no help, and
+        HoldfastError is raised.
         """
-        chosen = folder or os.environ.get(STATE_VARIABLE) or platformdirs.user_state_dir("holdfast")
-        path = Path(chosen).expanduser()
+        chosen = folder or os.environ.get(STATE_VARIABLE)
+        where: object = chosen or "the user's state folder"
         try:
+            where = path = Path(chosen or platformdirs.user_state_dir("holdfast")).expanduser()
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             return cls(path)
-        except (OSError, sqlite3.OperationalError) as error:
+        # RuntimeError: nobody knows where this user is at home.
+        except (OSError, RuntimeError, sqlite3.OperationalError) as error:
+            if needed:
+                raise HoldfastError(
+                    f"the journal in {where} cannot be used ({error}), so nobody can say what is in it; it has to be"
+                    f" writable, with some room left on its disk ({STATE_VARIABLE} names another folder)",
+                    code="journal-unusable",
+                ) from error
             _log.warning(
-                "the journal in %s cannot be used (%s); transfers of this run cannot be resumed later",
-                path,
-                error,
+                "the journal in %s cannot be used (%s); transfers of this run cannot be resumed later", where, error
             )
             return cls(None)
 
     def close(self) -> None:
         self._file.close()
+
+    @property
+    def unread(self) -> bool:
+        """Something could not be read; a warning was logged, and nothing was found."""
+        return self._file.unread
 
     # Uploads
 

@@ -79,6 +79,8 @@ class JournalFile:
         self.folder = folder
         self._guard = threading.Lock()
         self._troubled = False
+        self.unread: bool = False
+        """Something could not be read, and was answered with nothing."""
         with _alone(folder):
             self._db = self._open()
             try:
@@ -116,6 +118,7 @@ class JournalFile:
                 return self._db.execute(statement, tuple(values)).fetchall()
             except sqlite3.DatabaseError as error:
                 self._excuse(error, "read")
+                self.unread = True
                 return []
 
     def row(self, statement: str, *values: object) -> tuple[Any, ...] | None:

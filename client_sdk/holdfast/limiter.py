@@ -19,7 +19,8 @@ import anyio
 from holdfast.buffers import Buffers
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import UsageError
-from holdfast.planner import START_CONNECTIONS, Backoff, Budget, Controller, Share
+from holdfast.planner import START_CONNECTIONS, Backoff, Budget, Controller, Sending
+from holdfast.rates import Share
 
 Origin: TypeAlias = tuple[str, str | None, int | None]
 Direction = Literal["up", "down"]
@@ -142,13 +143,13 @@ class Limiter:
             await self.clock.sleep(min(wait, LOOK))
 
     @asynccontextmanager
-    async def sending(self) -> AsyncIterator[None]:
-        """Bytes of a chunk are on their way in the block."""
-        self.controller.began(self.clock.monotonic())
+    async def sending(self, size: int = 0) -> AsyncIterator[Sending]:
+        """A chunk of `size` bytes is on its way in the block; whoever moves them says so to what it gets."""
+        sending = self.controller.began(self.clock.monotonic(), size)
         try:
-            yield
+            yield sending
         finally:
-            self.controller.ended(self.clock.monotonic())
+            self.controller.ended(sending, self.clock.monotonic())
 
     @contextmanager
     def hungry(self) -> Iterator[None]:
@@ -164,7 +165,7 @@ class Limiter:
 
         For those who hold a connection for long.
         """
-        if self._used > max(self.controller.connections, fixed or 0):
+        if self._used > max(self._allowed, fixed or 0):
             return True
         mine = (share.priority, self._holds[share] - 1)
         return any((each.share.priority, self._holds.get(each.share, 0)) < mine for each in self._waiting)
@@ -172,7 +173,7 @@ class Limiter:
     def moved(self, size: int) -> None:
         """See `Controller.moved`."""
         self.controller.moved(size, self.clock.monotonic())
-        if self._waiting and self._used < self.controller.connections:
+        if self._waiting and self._used < self._allowed:
             self._crowd.admit()
 
     def accepted(self, size: int, seconds: float, overhead: float) -> None:
@@ -204,7 +205,7 @@ class Limiter:
         if first.share not in self._holds and used < START_CONNECTIONS:
             # Those that are slow because their own limit wants it may take minutes for a chunk: nobody waits for that.
             used -= sum(count for share, count in self._holds.items() if share.limited)
-        return first if used < max(self.controller.connections, first.most) else None
+        return first if used < max(self._allowed, first.most) else None
 
     def rank(self, waiter: _Waiter) -> tuple[int, int, int]:
         """Who goes first has the least."""
@@ -217,6 +218,10 @@ class Limiter:
         self._waiting.remove(waiter)
         self._take(waiter.share)
         waiter.turn.set()
+
+    @property
+    def _allowed(self) -> int:
+        return self.controller.allowed(self.clock.monotonic())
 
     def _take(self, share: Share) -> None:
         self._used += 1

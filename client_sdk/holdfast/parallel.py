@@ -13,7 +13,7 @@ import contextlib
 import math
 import mmap
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +30,7 @@ from holdfast.planner import (
     SMALLEST_CHUNK,
     Attempts,
     Plan,
+    Sending,
     aligned,
     pieces,
 )
@@ -75,10 +76,8 @@ class _Flight:
     def __init__(self, chunk: Chunk | Hole, began: float) -> None:
         self.chunk = chunk
         self.began = began
-        self.moved = 0
-        """Bytes that have gone out since it was begun, or begun again,"""
-        self.moved_at = began
-        """and when the last of them did."""
+        self.sending: Sending | None = None
+        """What has gone out since it was begun, or begun again."""
         self.scope = anyio.CancelScope()
         self.landed = False
         self.helped = False
@@ -87,11 +86,11 @@ class _Flight:
 class ParallelRoad:
     """Brings what is missing to the server, and completes the upload. `state` is what the server said last."""
 
-    def __init__(self, upload: Upload, state: protocol.State, clock: Callable[[], float]) -> None:
+    def __init__(self, upload: Upload, state: protocol.State) -> None:
         assert state.offer is not None
         self._upload = upload
         self._state = state
-        self._clock = clock
+        self._clock = upload.session.clock.monotonic
         self._granule = state.offer.granule
         self._holes = state.offer.holes
         self._limiter = upload.session.limiter
@@ -295,9 +294,11 @@ class ParallelRoad:
 
     def _due(self, flight: _Flight, pace: float) -> float:
         now = self._clock()
-        age, silent = now - flight.began, now - flight.moved_at
-        expected = self._limiter.controller.expected
-        return stragglers.due(flight.chunk.span.length, flight.moved, age, silent, pace, expected)
+        age = silent = now - flight.began
+        moved = 0
+        if flight.sending is not None:
+            moved, silent = flight.sending.moved, now - flight.sending.moved_at
+        return stragglers.due(flight.chunk.span.length, moved, age, silent, pace, self._limiter.controller.expected)
 
     async def _copy(self, flight: _Flight) -> None:
         """Send a chunk of another connection once; a failure is that one's to deal with."""
@@ -366,24 +367,19 @@ class ParallelRoad:
             return
         proof, bytes_of = await self._proven(chunk, part)
         began = gone = self._clock()
-        if flight is not None:
-            flight.moved, flight.moved_at = 0, began
-
-        def moved(size: int) -> None:
-            if flight is not None:
-                flight.moved, flight.moved_at = flight.moved + size, self._clock()
 
         async def content() -> AsyncIterator[memoryview | Stored]:
             nonlocal gone
             yield bytes_of
             gone = self._clock()
 
-        async with self._limiter.sending():
-            stored = await self._upload.exchange(
-                protocol.chunk(self._upload.url, part, proof, now=time.time()), Body(part.length, content), moved=moved
-            )
+        async with self._limiter.sending(part.length) as sending:
+            if flight is not None:
+                flight.sending = sending
+            steps = protocol.chunk(self._upload.url, part, proof, now=time.time())
+            stored = await self._upload.exchange(steps, Body(part.length, content), sending=sending)
         now = self._clock()
-        self._limiter.accepted(part.length, now - began, now - gone)
+        self._limiter.accepted(part.length, now - began, sending.around(began, gone, now))
         await self._upload.lives_until(stored.expires)
         self._upload.chunks += 1
 

@@ -6,7 +6,7 @@ monotonic clock), and so is randomness.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -28,6 +28,8 @@ NEAR_CONNECTIONS: Final = 2
 """then it is begun with these."""
 SMALLEST_CHUNK: Final = MIB
 LARGEST_CHUNK: Final = 64 * MIB
+SHORT: Final = 0.05
+"""Seconds that a chunk takes at least: with shorter ones connections would end closer together, but no sooner."""
 MEMORY: Final = 48 * MIB
 """Bytes for the chunks of all transfers to one origin."""
 DEFAULT_CHUNK: Final = 8 * MIB
@@ -40,12 +42,24 @@ TUS_GRANULE: Final = 256 * 1024
 
 BETWEEN_BREAKS: Final = 24
 """Chunks that go through between two breaks, at least."""
+AT_RISK: Final = 0.04
+"""Part of all bytes that are in the chunks of all connections as long as there was no break, and that may all break at
+once. Not where it is near; there it is one of these:"""
 OF_WHAT_IS_LEFT: Final = 64
 """Chunks that are still to come, where a break is possible though there was none,"""
 OF_WHAT_IS_THROUGH: Final = 12
 """or chunks of this size that have gone through without one."""
+FAST: Final = 128 * MIB
+"""Bytes a second of one connection, with the requests around them, that only a network beyond a gigabit carries. It is
+the machine that lacks something then: more connections bring nothing, small chunks cost more than a break does,"""
+MOMENT: Final = 0.1
+"""and so long a chunk may take."""
 UNBROKEN: Final = float(BETWEEN_BREAKS * START_CHUNK)
 """Bytes that count as gone through before the first, where it is near: as if there had been a break after them."""
+PIECE: Final = 256 * 1024
+STILL: Final = 2.0
+STILL_LEAST: Final = 0.5
+"""A connection stands still when nothing has moved for twice what so many bytes take, and half a second more."""
 RETRY_AFTER_CAP: Final = 600.0
 SETTLE: Final = 0.25
 WINDOW: Final = 0.5
@@ -129,6 +143,39 @@ class Budget:
         return max(0.0, -self.tokens / self.RETRY)
 
 
+@dataclass(eq=False, slots=True)
+class Sending:
+    """A connection that carries a chunk, or another run of bytes, of `size` if that is known."""
+
+    moved_at: float
+    """When bytes of it moved last, or it began."""
+    size: int = 0
+    moved: int = 0
+    """Bytes of it that have moved."""
+    _middle: tuple[float, int] | None = None
+
+    def advance(self, size: int, now: float) -> None:
+        """So many more are about to move; those before them have."""
+        if self._middle is None and self.size > self.moved >= self.size // 2 > 0:
+            self._middle = now, self.moved
+        self.moved += size
+        self.moved_at = now
+
+    def around(self, began: float, gone: float, answered: float) -> float:
+        """Seconds of a request that went into other things than its bytes.
+
+        `gone` is when the last of them was handed to the kernel. From then until the answer those are still on their
+        way that wait in buffers here and there, which may take much longer than the answer itself; how long all of them
+        take is seen from the second half, which moves as fast as the network takes it.
+        """
+        wait = answered - gone
+        if self._middle is None:
+            return wait
+        since, moved = self._middle
+        all_of_them = self.size * (gone - since) / (self.size - moved)
+        return min(max(answered - began - all_of_them, 0.0), wait)
+
+
 class Controller:
     """Chunk size and number of connections for one origin and direction, learnt from what happens there.
 
@@ -136,24 +183,28 @@ class Controller:
     back. `memory` bounds the chunks in memory: their size times the connections, and one more that each transfer reads.
     `ceiling` is the largest chunk that the origin takes, if that was learnt before.
 
-    Connections: begun with 8, or with 2 where a round trip takes less than 20 ms, doubled while that pays, then a
-    fourth more or fewer are tried now and then (after 10 seconds, and rarer, up to a minute, while it changes nothing:
-    a short transfer would not earn back what it costs to find that fewer do not do). Where more paid, still more are
-    tried at once. More of them pay if the bytes on the wire grow by a tenth of what they would grow by if connections
-    were all that is lacking; fewer are kept if less than 5 % is lost.
+    Connections: begun with 8, or with 2 where a round trip takes less than 20 ms, doubled while that pays and each of
+    them is slower than a gigabit network, then a fourth more or fewer are tried now and then (after 10 seconds, and
+    rarer, up to a minute, while it changes nothing: a short transfer would not earn back what it costs to find that
+    fewer do not do). Where more paid, still more are tried at once. More of them pay if the bytes on the wire grow by a
+    tenth of what they would grow by if connections were all that is lacking; fewer are kept if less than 5 % is lost.
     Bytes are counted over half a second and a chunk of each connection, after a moment for new ones to come up to
     speed, and only while all of them had something to do.
     If they wait for bytes for a fifth of the time, whoever reads and hashes is what limits, and those are given up that
     had nothing to do.
     Asked for less (429, 503) it goes back to the number that was good before a probe, or else to half, and with 429 to
     those that the server has let in, of which one more is tried after a second; and stays below for a minute. A broken
-    or stalled connection changes nothing.
+    connection changes nothing. One that stands still has another one beside it until it moves again, within what was
+    asked for and 16: it is not known what it waits for, but the others leave the link to whoever can use it.
 
     Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 0.2 to 10
     seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 24th of the bytes that go
-    through between two breaks, so that no more than some percent are sent twice. Where it is near they grow so fast
-    that the first break would cost a lot: as long as there was none, a chunk has at most 2 MiB, or an 8th of what has
-    gone through, or a 64th of what is left. Those that are not kept in memory may be larger there than `memory` allows.
+    through between two breaks, so that no more than some percent are sent twice. As long as there was none, it has at
+    most 2 MiB, or what takes 0.2 seconds, or so much that all connections together have a 25th of what has gone through
+    and is left. Where it is near that would be too little; but there chunks grow so fast that the first break would
+    cost a lot: as long as there was none, a chunk has at most 2 MiB, or a 12th of what has gone through, or a 64th of
+    what is left, or what takes a tenth of a second if a connection is faster than a gigabit network. Those that are not
+    kept in memory may be larger there than `memory` allows.
     """
 
     def __init__(self, now: float, *, memory: int = MEMORY, ceiling: int | None = None) -> None:
@@ -162,8 +213,10 @@ class Controller:
         self._readers = 0
         self._ceiling = ceiling
         self._proven = True
+        self._round_trip = math.inf
         self._overhead: float | None = None
         self._rate: float | None = None
+        self._speed = 0.0
         self._bytes = 0.0
         self._breaks = 0.0
         self._broken = False
@@ -179,7 +232,7 @@ class Controller:
         self._most_until = now
         self._lowered = -math.inf
         self._resume_at = now
-        self._busy = 0
+        self._sending: set[Sending] = set()
         self._busy_seconds = 0.0
         self._idle_since = -math.inf
         self._hungry = 0
@@ -210,8 +263,18 @@ class Controller:
             safe = self._bytes / self._breaks / BETWEEN_BREAKS
             if not self._broken:
                 safe = max(safe, (self._bytes - UNBROKEN) / OF_WHAT_IS_THROUGH, left / OF_WHAT_IS_LEFT)
+                if self._speed > FAST:
+                    safe = max(safe, self._speed * MOMENT)
             size = min(size, max(SMALLEST_CHUNK, int(safe)))
+        else:
+            safe = max(AT_RISK * (self._bytes + left) / self._connections, LEAST_TIME * self._speed)
+            size = min(size, max(START_CHUNK, int(safe)))
         return size if self._ceiling is None else min(size, self._ceiling)
+
+    @property
+    def least_chunk(self) -> int:
+        """Bytes below which chunks are not made for connections to end together: 1 MiB, more where it goes fast."""
+        return max(SMALLEST_CHUNK, int(self._speed * SHORT))
 
     @property
     def ceiling(self) -> int | None:
@@ -229,12 +292,23 @@ class Controller:
             return None
         return self._overhead + size / self._rate
 
+    def allowed(self, now: float) -> int:
+        """How many connections there may be at this moment: `connections`, and one for each that stands still."""
+        piece = self.expected(PIECE)
+        if piece is None:
+            return self._connections
+        since = now - still_after(piece)
+        standing = sum(each.moved_at < since for each in self._sending)
+        most = MOST_CONNECTIONS if now >= self._most_until else self._most
+        return max(self._connections, min(self._connections + standing, most))
+
     def pause(self, now: float) -> float:
         """Seconds for which nothing may be sent to this origin; 0 most of the time."""
         return max(0.0, self._resume_at - now)
 
     def met(self, seconds: float) -> None:
-        """A request without a body was answered after so many seconds. Counts until the first chunk was accepted."""
+        """A request without a body was answered after so many seconds."""
+        self._round_trip = min(self._round_trip, seconds)
         if self._rate is None and seconds < NEAR and self._good > NEAR_CONNECTIONS:
             self._connections = self._good = NEAR_CONNECTIONS
             self._near = True
@@ -249,17 +323,19 @@ class Controller:
         finally:
             self._readers -= 1
 
-    def began(self, now: float) -> None:
-        """A connection begins to send a chunk."""
+    def began(self, now: float, size: int = 0) -> Sending:
+        """A connection begins to send a chunk of `size` bytes."""
         self._pass_time(now)
-        if not self._busy and now - self._idle_since > SETTLE:
+        if not self._sending and now - self._idle_since > SETTLE:
             self._begin_window(now)  # nobody had anything to send
-        self._busy += 1
+        sending = Sending(now, size)
+        self._sending.add(sending)
+        return sending
 
-    def ended(self, now: float) -> None:
+    def ended(self, sending: Sending, now: float) -> None:
         """A connection has done with a chunk, in whatever way."""
         self._pass_time(now)
-        self._busy -= 1
+        self._sending.remove(sending)
         self._idle_since = now
 
     def hungry(self, now: float) -> None:
@@ -284,10 +360,14 @@ class Controller:
     def accepted(self, size: int, seconds: float, overhead: float, now: float) -> None:
         """A chunk of `size` bytes was accepted, `seconds` after its first byte was sent.
 
-        `overhead` is the part of them that did not go into bytes: the wait for the answer.
+        `overhead` is the part of them that did not go into bytes: the wait for the answer. It is at least what a
+        request without a body takes.
         """
+        if self._round_trip < seconds:
+            overhead = max(overhead, self._round_trip)
         self._overhead = _smooth(self._overhead, overhead, 0.2)
         self._rate = _smooth(self._rate, size / max(seconds - overhead, 0.001), 0.2)
+        self._speed = _smooth(self._speed, size / max(seconds, 0.001), 0.2)
         self._bytes += size
         self.fitted()
         if size >= self.chunk_size // 2:  # the short end of a file takes as long as a small chunk would
@@ -314,15 +394,15 @@ class Controller:
             self._resume_at = max(self._resume_at, now + wait)
         connections = self._connections
         probing = self._good < connections
-        if crowded and self._busy:
-            connections = min(connections, self._busy)
+        if crowded and self._sending:
+            connections = min(connections, len(self._sending))
         if now - self._lowered >= THROTTLE_STEP:  # one step back for what was on its way together
             self._lowered = now
             self._most = max(1, self._connections - 1)
             self._most_until = now + THROTTLE_MEMORY
             if probing:
                 connections = min(connections, self._good)
-            elif not (crowded and self._busy):
+            elif not (crowded and self._sending):
                 connections = min(connections, self._connections // 2)
         if connections < self._connections:
             self._settle(now, connections)
@@ -340,7 +420,7 @@ class Controller:
         self._proven = True
 
     def _pass_time(self, now: float) -> None:
-        self._busy_seconds += (now - self._looked) * min(self._busy, self._connections)
+        self._busy_seconds += (now - self._looked) * min(len(self._sending), self._connections)
         self._hungry_seconds += (now - self._looked) * min(self._hungry, self._connections)
         self._looked = now
 
@@ -400,6 +480,9 @@ class Controller:
             if now < self._probe_at:
                 return
             self._upward = not self._upward
+        elif self._speed > FAST:
+            self._settle(now, self._good)
+            return
         self._good_speed = speed
         most = MOST_CONNECTIONS if now >= self._most_until else self._most
         step = self._good if self._climbing else max(1, self._good // 4)
@@ -410,6 +493,11 @@ class Controller:
         if self._connections == self._good:
             self._settle(now, self._good)
         self._begin_window(now)
+
+
+def still_after(piece: float) -> float:
+    """Seconds without a byte that moves, after which a connection stands still where `PIECE` bytes take `piece`."""
+    return STILL * piece + STILL_LEAST
 
 
 def _smooth(old: float | None, new: float, share: float) -> float:
@@ -458,12 +546,12 @@ class Plan:
     def chunk_size(self, left: int) -> int:
         """Bytes of the next chunk where `left` are still to be cut: a multiple of the granule, at least one.
 
-        Towards the end chunks get smaller, down to 1 MiB, so that connections come to their end together and a small
-        file goes over more than one.
+        Towards the end chunks get smaller, so that connections come to their end together and a small file goes over
+        more than one; down to 1 MiB, or to what takes 50 ms.
         """
         if self._chunk_size is not None:
             return self._fit(self._chunk_size)
-        share = max(SMALLEST_CHUNK, -(-left // (2 * self.concurrency)))
+        share = max(self._controller.least_chunk, -(-left // (2 * self.concurrency)))
         if self._concurrency is not None:
             share = min(share, max(SMALLEST_CHUNK, MEMORY // (self._concurrency + 1)))
         return self._fit(min(self._controller.size_of(left, kept=self._kept), share))
@@ -499,98 +587,3 @@ def aligned(spans: Iterable[Span], granule: int, length: int) -> RangeSet:
 def pieces(span: Span, size: int) -> tuple[Span, ...]:
     """A span in parts of `size` bytes, the last one shorter if it does not come out even."""
     return tuple(Span(at, min(at + size, span.end)) for at in range(span.start, span.end, size))
-
-
-class RateLimit:
-    """At most `rate` bytes a second on average, with bursts of at most a quarter of a second; None is no limit.
-
-    Whoever wants to move bytes books them and waits for its turn, in the order in which they were booked. The rate may
-    be changed at any time and holds for those who wait already, too. `clock` is monotonic, in seconds.
-    """
-
-    __slots__ = ("_allowed", "_booked", "_clock", "_rate", "_then")
-
-    def __init__(self, rate: float | None, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._rate = _checked_rate(rate)
-        self._booked = 0.0
-        self._allowed = self._burst()
-        self._then = clock()
-
-    @property
-    def rate(self) -> float | None:
-        """Bytes a second, more than 0, or None. Raises UsageError for one that makes no sense."""
-        return self._rate
-
-    @rate.setter
-    def rate(self, rate: float | None) -> None:
-        self._flow()
-        self._rate = _checked_rate(rate)
-        self._allowed = min(self._allowed, self._booked + self._burst())
-
-    @property
-    def slice(self) -> int | None:
-        """The bytes to book at once: 16 to 64 KiB, so that a slow limit is not one burst a minute; None: any."""
-        return None if self._rate is None else int(min(max(self._rate / 8, 16 * 1024), 64 * 1024))
-
-    def book(self, size: int) -> float:
-        """Book `size` bytes; the ticket for `wait`."""
-        self._flow()
-        self._booked += size
-        return self._booked
-
-    def wait(self, ticket: float) -> float:
-        """Seconds until the bytes of a ticket may move, at the rate of now; 0 if they may."""
-        self._flow()
-        if self._rate is None or ticket <= self._allowed:
-            return 0.0
-        return (ticket - self._allowed) / self._rate
-
-    def _burst(self) -> float:
-        return 0.0 if self._rate is None else min(max(64 * 1024.0, self._rate / 4), 4.0 * MIB)
-
-    def _flow(self) -> None:
-        now = self._clock()
-        if self._rate is None:
-            self._allowed = self._booked
-        else:
-            self._allowed = min(self._allowed + (now - self._then) * self._rate, self._booked + self._burst())
-        self._then = now
-
-
-def _checked_rate(rate: float | None) -> float | None:
-    if rate is not None and rate <= 0:
-        raise UsageError("a rate limit must be more than 0 bytes a second")
-    return rate
-
-
-class Share:
-    """What one transfer may take of what all share: its place among those that want a connection, and its rate.
-
-    `limits` are its own rate limit, which comes first, and that of all together. `priority` may be changed at any time;
-    lower numbers go first.
-    """
-
-    __slots__ = ("_limits", "priority")
-
-    def __init__(self, priority: int, *limits: RateLimit) -> None:
-        self.priority: int = priority
-        self._limits = limits
-
-    @property
-    def limited(self) -> bool:
-        """It has a rate limit of its own."""
-        return bool(self._limits) and self._limits[0].rate is not None
-
-    @property
-    def slice(self) -> int | None:
-        """As RateLimit.slice: the smallest of them."""
-        return min((each.slice for each in self._limits if each.slice is not None), default=None)
-
-    def book(self, size: int) -> tuple[float, ...]:
-        """As RateLimit.book."""
-        return tuple(each.book(size) for each in self._limits)
-
-    def wait(self, tickets: tuple[float, ...]) -> float:
-        """As RateLimit.wait: the longest of them."""
-        return max((each.wait(ticket) for each, ticket in zip(self._limits, tickets, strict=True)), default=0.0)

@@ -87,6 +87,11 @@ class Progress:
     """What the connections of a download have before them, in the order of the file."""
 
     @property
+    def moved(self) -> int:
+        """`accepted`, and what is on its way."""
+        return max(self.accepted, self.resumed + self.wire - self.resent)
+
+    @property
     def fraction(self) -> float:
         """Accepted part of the whole, 0.0 to 1.0; 0.0 while the size is not known."""
         if self.size is None:
@@ -203,10 +208,11 @@ class Latest:
 
 
 class Tracker:
-    """Collects what a driver reports. `clock` is monotonic, in seconds."""
+    """Collects what a driver reports. `clock` is monotonic, in seconds; `most` tells the rate limit of the moment."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], most: Callable[[], float] = lambda: math.inf) -> None:
         self._clock = clock
+        self._most = most
         self._began = clock()
         self.begun: bool = False
         self._meter = Meter(self._began)
@@ -304,4 +310,5 @@ class Tracker:
             return None
         # What is on its way counts as moved: a chunk that is accepted would be a leap else.
         there = max(self.accepted, self.resumed + self.wire - self.resent)
-        return self._countdown.left(now, max(0, self.size - there), speed)
+        # What a limit lets go at once in the beginning is faster than what comes.
+        return self._countdown.left(now, max(0, self.size - there), min(speed, self._most()))

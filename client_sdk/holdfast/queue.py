@@ -5,6 +5,7 @@ paused or waits for another try takes no place. Nothing that was taken in is for
 """
 
 import bisect
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +17,8 @@ import anyio.lowlevel
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import UsageError
 from holdfast.limiter import Crowd
-from holdfast.planner import RateLimit
 from holdfast.progress import Countdown, Progress, State
+from holdfast.rates import RateLimit
 from holdfast.transfers import RetryPolicy, Transfer, tell
 
 AnyTransfer: TypeAlias = Transfer[Any]
@@ -148,9 +149,7 @@ class TransferQueue:
         pending, paused = states.count(State.PENDING), states.count(State.PAUSED)
         size = self._gone_bytes + sum(look.size or 0 for look in looks)
         accepted = self._gone_bytes + sum(look.accepted for look in looks if look.size is not None)
-        moved = sum(
-            max(look.accepted, look.resumed + look.wire - look.resent) for look in looks if look.size is not None
-        )
+        moved = sum(look.moved for look in looks if look.size is not None)
         speed = sum(look.speed for look in looks)
         left = max(0, size - self._gone_bytes - moved)
         return Statistics(
@@ -167,7 +166,7 @@ class TransferQueue:
             retries=self._gone_retries + sum(look.retries for look in looks),
             resent=self._gone_resent + sum(look.resent for look in looks),
             connections=self._crowd.used,
-            eta=self._countdown.left(self._clock.monotonic(), left, speed),
+            eta=self._countdown.left(self._clock.monotonic(), left, min(speed, self.limit_rate or math.inf)),
         )
 
     def on_progress(self, callback: Callable[[AnyTransfer, Progress], object]) -> None:

@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 from holdfast.arrivals import Arrivals
 from holdfast.errors import ConnectionFailed, HoldfastError
 from holdfast.outcome import from_refusal
-from holdfast.planner import MOST_CONNECTIONS, Attempts
+from holdfast.planner import MOST_CONNECTIONS, Attempts, Sending
 from holdfast.progress import State as Stage
 from holdfast.receiving import Download, First, Source
 from holdfast.remote import Answer, OtherVersion, Remote, Version, same_file
@@ -161,9 +161,9 @@ class RangedRoad:
         trouble: ConnectionFailed | Refusal | None = None
         try:
             with scope:
-                async with limiter.sending(), self._answer(source, segment, answer) as given:
+                async with limiter.sending() as sending, self._answer(source, segment, answer) as given:
                     overhead = download.clock() - began
-                    await self._carry(source, segment, given)
+                    await self._carry(source, segment, given, sending)
         except (ConnectionFailed, Refusal) as error:
             trouble = error
         finally:
@@ -191,7 +191,7 @@ class RangedRoad:
         async with source.remote.range(source.version, Span(segment.start, segment.end)) as new:
             yield new
 
-    async def _carry(self, source: Source, segment: Segment, answer: Answer) -> None:
+    async def _carry(self, source: Source, segment: Segment, answer: Answer, sending: Sending) -> None:
         download, limiter = self._download, source.remote.limiter
         start = answer.start
         until = download.clock() + HOLD
@@ -206,6 +206,7 @@ class RangedRoad:
             now = download.clock()
             new = self._arrivals.came(segment, segment.at, segment.at + count)
             segment.came(count, now)
+            sending.advance(count, limiter.clock.monotonic())
             download.progress += new
             download.came(limiter, count, new)
             await limiter.held_to(download.share, count)

@@ -19,9 +19,10 @@ from holdfast.bodies import Body
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.journal import TransferLock
 from holdfast.outcome import from_refusal, from_violation, gave_up
-from holdfast.planner import Attempts, Backoff, Share
+from holdfast.planner import Attempts, Backoff, Sending
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
+from holdfast.rates import Share
 from holdfast.sources import Given, Source
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal, SizeLimits, Speech, ViolationError
@@ -103,6 +104,8 @@ class Upload:
         """Bytes of holes that the server was told of by this call, and that were not sent."""
         self.progress: int = 0
         """Grows with each thing that the server accepted; attempts are counted against it."""
+        self.sending: Sending | None = None
+        """The connection that carries it, where one does."""
         self._backoff = Backoff()
         self.algorithm: str = job.checksum or protocol.SAFE_DIGEST
         """Of the digest of the whole file."""
@@ -131,20 +134,21 @@ class Upload:
         steps: Generator[Request, Response, Result],
         body: Body | None = None,
         *,
-        moved: Callable[[int], None] | None = None,
+        sending: Sending | None = None,
         patience: float = 0.0,
     ) -> Result:
-        """One exchange, tried once; `moved` is told of bytes of the body that go out, `patience` is as in
+        """One exchange, tried once; `sending` is told of bytes of the body that go out, `patience` is as in
         Session.exchange. Raises Refusal, HoldfastError.
         """
         sent = 0
+        carrying = sending or self.sending
 
         def count(size: int) -> None:
             nonlocal sent
             sent += size
             self._sent(size)
-            if moved is not None:
-                moved(size)
+            if carrying is not None:
+                carrying.advance(size, self.session.clock.monotonic())
 
         try:
             return await self.session.exchange(steps, body, sent=count, share=self.share, patience=patience)

@@ -1,20 +1,18 @@
 """When a chunk on a slow connection is sent on another one too: a decision without any I/O.
 
-Rule of this file: what is sent twice costs the user, so it has to be worth it. A chunk is helped out if it takes much
-longer than chunks do, and stands still or has more before it, at its own pace, than a copy would take from its
-beginning. Where all connections are slow that is never so. Sizes are in bytes, times in seconds.
+Rule of this file: what is sent twice costs the user, so it has to be worth it. A chunk is helped out if it stands
+still, or if it takes much longer than chunks do and has more before it, at its own pace, than a copy would take from
+its beginning. Where all connections are slow that is never so. Sizes are in bytes, times in seconds.
 """
 
 from collections.abc import Callable
 from typing import Final
 
-from holdfast.planner import SMALLEST_CHUNK
+from holdfast.planner import PIECE, SMALLEST_CHUNK, still_after
 
 FACTOR: Final = 2.0
 LEAST: Final = 0.5
 """A chunk is late when it takes twice what one of its size takes, and half a second more."""
-PIECE: Final = 256 * 1024
-"""It stands still when nothing has gone out for twice what so many bytes take, and half a second more."""
 LOOK: Final = 1.0
 SHARE: Final = 20
 """At most this part of a file is sent twice, or as much as the smallest chunk."""
@@ -37,10 +35,12 @@ def due(
     usual, piece = expected(size), expected(PIECE)
     if usual is None or piece is None:
         return LOOK
+    still = still_after(piece) - silent
+    if still <= 0:
+        return still
     copy = max(usual, pace * size)
     late = FACTOR * copy + LEAST - age
-    still = FACTOR * piece + LEAST - silent
-    if late > 0 or still <= 0:
-        return late
+    if late > 0:
+        return min(late, still)
     left = (size - moved) * age / max(moved, 1)
     return 0.0 if left > copy else min(still, LOOK)

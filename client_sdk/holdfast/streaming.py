@@ -30,9 +30,10 @@ from holdfast.errors import (
 )
 from holdfast.journal import TransferLock
 from holdfast.outcome import UploadResult
-from holdfast.planner import DEFAULT_CHUNK, RETRY_AFTER_CAP, Share
+from holdfast.planner import DEFAULT_CHUNK, RETRY_AFTER_CAP
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
+from holdfast.rates import Share
 from holdfast.sending import StartAgain, Upload, UploadJob
 from holdfast.sequential import LONGEST_PATCH, arrived_damaged
 from holdfast.sources import Fingerprint, Source, Stream, pieces

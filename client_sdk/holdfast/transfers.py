@@ -16,8 +16,9 @@ import anyio
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HoldfastError, TransferCancelled
-from holdfast.planner import Backoff, RateLimit, Share
+from holdfast.planner import Backoff
 from holdfast.progress import Progress, State, Tracker
+from holdfast.rates import RateLimit, Share
 
 Result = TypeVar("Result")
 Kind = Literal["upload", "download"]

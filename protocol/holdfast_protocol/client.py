@@ -562,6 +562,9 @@ def _text(answer: Response) -> str:
 
 
 def _problem(answer: Response) -> dict[str, object]:
+    said = answer.headers.get(headers.UPLOAD_PROBLEM)
+    if said is not None and (told := _lenient(lambda: fields.parse_problem(said))) is not None:
+        return {"code": told[0], "detail": told[1]}  # an answer to HEAD (V-PROBLEM-2)
     kind = fields.media_type(answer.headers.get(headers.CONTENT_TYPE))
     if kind not in (headers.MEDIA_PROBLEM, "application/json"):
         return {}

@@ -264,6 +264,21 @@ def format_missing(ranges: Iterable[tuple[int, int]], more: bool) -> str:
     return http_sf.ser(members)
 
 
+def parse_problem(value: str) -> tuple[str, str]:
+    """`Upload-Problem` (V-PROBLEM-2): the code of a problem, and its sentence or "". Raises FieldError."""
+    bare, parameters = _structured(headers.UPLOAD_PROBLEM, value, "item")
+    detail = parameters.get("detail", "")
+    if not isinstance(bare, http_sf.Token) or type(detail) is not str:
+        raise FieldError(headers.UPLOAD_PROBLEM, "not a token with a string as detail")
+    return str(bare), detail
+
+
+def format_problem(code: str, detail: str) -> str:
+    """As `parse_problem` reads it. What a structured field cannot hold is `?` in the sentence."""
+    plain = "".join(char if " " <= char <= "~" else "?" for char in detail)
+    return f"{code};detail={http_sf.ser(plain)}"
+
+
 @dataclass(frozen=True, slots=True)
 class ParallelOffer:
     """What a server that takes parallel chunks asks of them (P-OFFER-1). Both in bytes.

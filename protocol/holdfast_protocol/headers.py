@@ -37,6 +37,7 @@ UPLOAD_PARALLEL: Final = "Upload-Parallel"
 UPLOAD_DIGEST: Final = "Upload-Digest"
 UPLOAD_HOLE: Final = "Upload-Hole"
 UPLOAD_MISSING: Final = "Upload-Missing"
+UPLOAD_PROBLEM: Final = "Upload-Problem"
 UPLOAD_STATE: Final = "Upload-State"
 
 # RFC 9530

@@ -4,6 +4,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,22 @@ from holdfast.limiter import BUDGET
 from tests.client.draft_loopback import DraftLoopback
 from tests.client.face import ClientFace
 from tests.client.loopback import Loopback
+from tests.support.scripted import Script, Scripted
 
+MIB = 1024 * 1024
 MakeFile = Callable[..., Path]
-OVER_BOTH = ("test_uploader", "test_downloader", "test_given", "test_streaming", "test_queue", "test_credentials")
+Serve = Callable[[Script], Scripted]
+OVER_BOTH = (
+    "test_uploader",
+    "test_uploader_changes",
+    "test_uploader_faults",
+    "test_uploader_limits",
+    "test_downloader",
+    "test_given",
+    "test_streaming",
+    "test_queue",
+    "test_credentials",
+)
 
 
 @pytest.fixture
@@ -48,6 +62,19 @@ def loopback() -> Iterator[Loopback]:
 def tus_only() -> Iterator[Loopback]:
     with Loopback(parallel=False) as server:
         yield server
+
+
+@pytest.fixture
+def content(rng: random.Random) -> bytes:
+    """A file to receive."""
+    return rng.randbytes(6 * MIB + 11)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Starts servers that follow a script."""
+    with ExitStack() as stack:
+        yield lambda script: stack.enter_context(Scripted(script))
 
 
 @pytest.fixture

@@ -14,10 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from holdfast import UploadResult
 from holdfast_protocol import fields, headers
 from holdfast_protocol.digest import Digest, digest
 from holdfast_protocol.fields import ParallelOffer
@@ -508,3 +510,13 @@ class Handler(BaseHTTPRequestHandler):
         ((start, end),) = ranges
         said[headers.CONTENT_RANGE] = fields.format_content_range(start, end, kept.length)
         return 206, said, bytes(kept.data[start:end])
+
+
+def same(result: UploadResult, loopback: Loopback, path: Path) -> bool:
+    """The only upload that is kept has the bytes of a file, and the result says so."""
+    content = path.read_bytes()
+    return (
+        bytes(loopback.only().data) == content
+        and result.digest == digest(result.digest.algorithm, content)
+        and result.size == len(content)
+    )

@@ -36,8 +36,8 @@ from holdfast.errors import (
     UploadGone,
     VerificationFailed,
 )
-from holdfast.planner import RateLimit, Share
 from holdfast.progress import Tracker
+from holdfast.rates import RateLimit, Share
 from holdfast_protocol.digest import digest
 from tests.client.loopback import Loopback
 from tests.support.process import CommandLine, environment

@@ -4,6 +4,8 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from holdfast.planner import (
     LARGEST_CHUNK,
@@ -15,6 +17,7 @@ from holdfast.planner import (
     START_CHUNK,
     START_CONNECTIONS,
     Controller,
+    Sending,
 )
 
 MIB = 1024 * 1024
@@ -34,6 +37,12 @@ class Link:
     """Requests at once; one more is answered 429."""
     breaks_every: int | None = None
     """Bytes after which a connection breaks."""
+    stalls: float = 0.0
+    """The probability, for each MiB of each connection, that it stands still"""
+    stall_time: float = 3.0
+    """for so long."""
+    buffers: int = 0
+    """Bytes of each connection that are taken before they are on their way."""
 
 
 @dataclass
@@ -43,8 +52,11 @@ class _Connection:
     sent: float = 0.0
     told: int = 0
     wait: float = 0.0
+    gone: float | None = None
     answering: bool = False
     life: float = 0.0
+    still_until: float = 0.0
+    sending: Sending | None = None
 
 
 @dataclass
@@ -59,6 +71,7 @@ class Run:
     wire: int = 0
     history: list[tuple[float, int, int]] = field(default_factory=list)
     connections: list[_Connection] = field(default_factory=list)
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
 
     def go(self, until: float = float("inf")) -> float:
         """Runs to the end, or to a moment; the seconds that it took."""
@@ -69,7 +82,7 @@ class Run:
 
     def _step(self) -> None:
         self.now += STEP
-        limit = self.controller.connections
+        limit = self.controller.allowed(self.now)
         while len(self.connections) < limit:
             self.connections.append(_Connection(wait=self.now + self.link.delay))
         busy = [each for each in self.connections if each.size]
@@ -79,38 +92,54 @@ class Run:
                     self.refused += 1
                     each.wait = self.now + self.link.delay + 0.3
                     self.controller.throttled(self.now, 0.5, crowded=True)
-                    limit = self.controller.connections
+                    limit = self.controller.allowed(self.now)
                     continue
                 each.size = min(self.controller.size_of(self.left), self.left)
                 self.left -= each.size
-                each.began, each.sent, each.told, each.answering = self.now, 0.0, 0, False
-                self.controller.began(self.now)
+                each.began, each.sent, each.told, each.gone, each.answering = self.now, 0.0, 0, None, False
+                each.sending = self.controller.began(self.now, each.size)
                 busy.append(each)
-        sending = [each for each in busy if not each.answering]
+        sending = [each for each in busy if not each.answering and each.still_until <= self.now]
         for each in sending:
-            each.sent += min(self.link.each, self.link.total / len(sending)) * STEP
-            while each.told < min(each.sent, each.size):
-                piece = min(PIECE, each.size - each.told)
-                each.told += piece
-                self.wire += piece
-                self.controller.moved(piece, self.now)
-            if self.link.breaks_every is not None:
-                each.life += min(self.link.each, self.link.total / len(sending)) * STEP
-                if each.life >= self.link.breaks_every:
-                    each.life = 0.0
-                    self.left += each.size
-                    each.size, each.wait = 0, self.now + 0.2
-                    self.controller.ended(self.now)
-                    self.controller.broken()
-                    continue
-            if each.sent >= each.size:
-                each.answering, each.wait = True, self.now + self.link.delay
+            self._send(each, min(self.link.each, self.link.total / len(sending)) * STEP)
         for each in busy:
             if each.size and each.answering and each.wait <= self.now:
-                self.controller.ended(self.now)
-                self.controller.accepted(each.size, self.now - each.began, self.link.delay, self.now)
+                self._end(each)
+                assert each.sending is not None
+                assert each.gone is not None
+                overhead = each.sending.around(each.began, each.gone, self.now)
+                self.controller.accepted(each.size, self.now - each.began, overhead, self.now)
                 each.size, each.wait = 0, self.now + self.link.delay
         self.history.append((self.now, self.controller.connections, self.controller.chunk_size))
+
+    def _send(self, each: _Connection, size: float) -> None:
+        assert each.sending is not None
+        if int((each.sent + size) // MIB) > int(each.sent // MIB) and self.chance.random() < self.link.stalls:
+            each.still_until = self.now + self.link.stall_time
+        each.sent += size
+        while each.told < min(each.sent + self.link.buffers, each.size):
+            piece = min(PIECE, each.size - each.told)
+            each.told += piece
+            self.wire += piece
+            each.sending.advance(piece, self.now)
+            self.controller.moved(piece, self.now)
+        if each.gone is None and each.sent + self.link.buffers >= each.size:
+            each.gone = self.now
+        if self.link.breaks_every is not None:
+            each.life += size
+            if each.life >= self.link.breaks_every:
+                each.life = 0.0
+                self.left += each.size
+                each.size, each.wait = 0, self.now + 0.2
+                self._end(each)
+                self.controller.broken()
+                return
+        if each.sent >= each.size:
+            each.answering, each.wait = True, self.now + self.link.delay
+
+    def _end(self, each: _Connection) -> None:
+        assert each.sending is not None
+        self.controller.ended(each.sending, self.now)
 
 
 def run(link: Link, size: int, near: float | None = None) -> Run:
@@ -176,6 +205,22 @@ def test_where_connections_break_little_is_sent_twice(near: float | None) -> Non
     assert found.wire <= 1.05 * size + MOST_CONNECTIONS * PIECE
 
 
+def test_in_a_short_transfer_little_is_sent_twice_too() -> None:
+    """All connections come to their first break together, and it is half over before anybody knows of breaks."""
+    size = 512 * MIB
+    found = run(Link(total=20 * MIB, each=4 * MIB, breaks_every=32 * MIB, buffers=768 * 1024), size)
+    assert found.wire <= 1.05 * size
+
+
+@given(through=st.lists(st.integers(1, 16 * MIB), max_size=50), left=st.integers(1, 1 << 40))
+def test_as_long_as_nothing_breaks_little_is_at_risk(through: list[int], left: int) -> None:
+    controller = Controller(0.0)
+    for turn, size in enumerate(through):
+        controller.accepted(size, 2.0, 1.0, float(turn))
+    together = controller.size_of(left) * controller.connections
+    assert together <= max(START_CHUNK * controller.connections, (sum(through) + left) / 25)
+
+
 def test_a_link_that_gets_slower_does_not_keep_the_large_chunks() -> None:
     link = Link(total=20 * MIB, delay=0.05)
     found = Run(link, Controller(0.0), 4096 * MIB)
@@ -191,11 +236,11 @@ def test_memory_is_bounded_whatever_is_learnt() -> None:
     random.seed(1)
     controller = Controller(0.0)
     for now in range(1, 500):
-        controller.began(now)
+        sending = controller.began(now)
         for _ in range(100):
             controller.moved(MIB, now + random.random())
         controller.accepted(controller.chunk_size, random.random(), random.random() / 10, now + 1.0)
-        controller.ended(now + 1.0)
+        controller.ended(sending, now + 1.0)
         held = controller.chunk_size * (controller.connections + 1)
         assert held <= MEMORY or controller.chunk_size == SMALLEST_CHUNK
         assert SMALLEST_CHUNK <= controller.chunk_size <= LARGEST_CHUNK
@@ -219,20 +264,18 @@ def test_what_was_on_its_way_together_counts_as_one_refusal() -> None:
 
 def test_too_many_requests_are_as_many_as_were_let_in() -> None:
     controller = Controller(0.0)
-    for _ in range(8):
-        controller.began(1.0)
-    for _ in range(5):
-        controller.ended(2.0)
+    eight = [controller.began(1.0) for _ in range(8)]
+    for each in eight[:5]:
+        controller.ended(each, 2.0)
         controller.throttled(2.0, 0.5, crowded=True)
     assert controller.connections == 3
 
 
 def two_after_a_refusal(controller: Controller) -> None:
-    controller.began(0.0)
-    controller.began(0.0)
+    two = [controller.began(0.0) for _ in range(2)]
     controller.throttled(0.0, 0.5, crowded=True)
-    controller.ended(0.0)
-    controller.ended(0.0)
+    for each in two:
+        controller.ended(each, 0.0)
     assert controller.connections == 2
 
 
@@ -342,3 +385,102 @@ def test_where_it_is_near_the_first_break_does_not_cost_much() -> None:
     size = 256 * MIB
     found = run(Link(total=1000 * MIB, each=64 * MIB, delay=0.002, breaks_every=32 * MIB), size, near=0.001)
     assert found.wire <= 1.05 * size
+
+
+def test_others_send_for_those_that_stand_still() -> None:
+    """Five connections fill this link, and of eight now and then more than three stand still."""
+    shares: list[float] = []
+    for seed in range(4):
+        link = Link(total=20 * MIB, each=4 * MIB, delay=0.02, stalls=0.04)
+        found = Run(link, Controller(0.0), 2400 * MIB, chance=random.Random(seed))
+        found.go(until=20)
+        shares.append(found.wire / found.now / link.total)
+    assert sum(shares) / len(shares) >= 0.95, shares
+
+
+def known(controller: Controller, now: float) -> Controller:
+    """It knows by now how long bytes take: a second for a MiB."""
+    controller.accepted(MIB, 1.05, 0.05, now)
+    return controller
+
+
+def test_a_connection_that_stands_still_has_another_one_beside_it_until_it_moves() -> None:
+    controller = known(Controller(0.0), 0.0)
+    moving, still = controller.began(0.0), controller.began(0.0)
+    for now in (0.5, 1.0, 1.5, 2.0):
+        moving.advance(MIB // 2, now)
+    assert controller.allowed(1.0) == START_CONNECTIONS
+    assert controller.allowed(2.0) == START_CONNECTIONS + 1
+    still.advance(MIB // 2, 2.0)
+    assert controller.allowed(2.0) == START_CONNECTIONS
+    assert controller.allowed(9.0) == START_CONNECTIONS + 2
+    controller.ended(moving, 9.0)
+    assert controller.allowed(9.0) == START_CONNECTIONS + 1
+
+
+def test_before_it_is_known_how_long_bytes_take_none_stands_still() -> None:
+    controller = Controller(0.0)
+    controller.began(0.0)
+    assert controller.allowed(100.0) == START_CONNECTIONS
+
+
+@given(still=st.integers(0, 40), refused=st.booleans(), now=st.floats(0, 200))
+def test_there_are_never_more_than_the_server_takes(still: int, refused: bool, now: float) -> None:
+    controller = known(Controller(0.0), 0.0)
+    for _ in range(still):
+        controller.began(0.0)
+    if refused:
+        controller.throttled(0.0, 0.5, crowded=True)
+    most = START_CONNECTIONS - 1 if refused and now < 60 else MOST_CONNECTIONS
+    assert controller.connections <= controller.allowed(now) <= max(controller.connections, most)
+
+
+def test_what_waits_in_buffers_is_not_taken_for_the_answer() -> None:
+    """Chunks need not be large to make little of a short answer, and a break costs so much less."""
+    found = run(Link(total=20 * MIB, each=4 * MIB, delay=0.02, buffers=768 * 1024), 400 * MIB)
+    assert max(size for _, _, size in found.history) <= 3 * MIB
+
+
+@given(
+    buffers=st.integers(0, 4 * MIB),
+    rate=st.integers(MIB // 4, 64 * MIB),
+    size=st.integers(1, 64 * MIB),
+    answer=st.floats(0, 5),
+)
+def test_the_time_around_the_bytes_is_found_whatever_waits(buffers: int, rate: int, size: int, answer: float) -> None:
+    """To within the bytes that are handed over at once; never more than the wait for the answer."""
+    sending = Sending(0.0, size)
+    while sending.moved < size:
+        # The buffers take a piece as soon as they have room for the one before it.
+        now = max(0.0, sending.moved - buffers) / rate
+        sending.advance(min(PIECE, size - sending.moved), now)
+    gone, answered = max(0.0, size - buffers) / rate, size / rate + answer
+    found = sending.around(0.0, gone, answered)
+    assert 0 <= found <= answered - gone
+    if size // 2 >= buffers + PIECE:
+        assert found == pytest.approx(answer, abs=0.001)
+    assert found >= answer - 0.001
+
+
+def test_where_it_goes_faster_than_a_gigabit_chunks_are_soon_large() -> None:
+    """The requests around them are what takes time there; what a break costs does not."""
+    sizes: dict[int, int] = {}
+    for rate in (100 * MIB, 300 * MIB):
+        controller = Controller(0.0)
+        controller.met(NEAR / 2)
+        for turn in range(20):
+            size = controller.size_of(1 << 30)
+            controller.accepted(size, 0.005 + size / rate, 0.005, float(turn))
+        sizes[rate] = controller.size_of(1 << 30, kept=False)
+    assert sizes[100 * MIB] < 20 * MIB
+    assert 25 * MIB < sizes[300 * MIB] <= 30 * MIB
+
+
+@pytest.mark.parametrize(("each", "most"), [(500 * MIB, NEAR_CONNECTIONS), (60 * MIB, MOST_CONNECTIONS)])
+def test_connections_that_are_fast_each_are_not_made_more(each: int, most: int) -> None:
+    """More of them would share the processors; what looks like a gain is what their buffers take at once."""
+    link = Link(total=16 * each, each=each, delay=0.001, buffers=4 * MIB)
+    found = Run(link, Controller(0.0), 100 * each)
+    found.controller.met(NEAR / 2)
+    found.go(until=9)
+    assert found.controller.connections == most

@@ -2,6 +2,7 @@
 
 import base64
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -177,6 +178,20 @@ def test_a_netrc_that_cannot_be_read_stops_nobody(
     assert netrc_login("host") is None
     assert "is not used" in caplog.text
     assert "geheim" not in caplog.text
+
+
+def test_a_netrc_that_is_named_and_not_there_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each transfer looks for its own; nobody wants to read it ten thousand times."""
+    monkeypatch.setenv("NETRC", str(tmp_path / "nowhere"))
+    assert [netrc_login(host) for host in ("one", "two")] == [None, None]
+    assert caplog.text.count("there is no such file") == 1
+    for other in (os.devnull, ""):
+        monkeypatch.setenv("NETRC", other)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert netrc_login("one") is None
+    assert caplog.text.count("is not used") == 1, "there is nothing in them, and nobody said that there was"
 
 
 async def test_a_token_and_a_header_are_one_too_many(make_client: MakeClient) -> None:

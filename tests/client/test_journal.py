@@ -122,6 +122,30 @@ def test_where_it_cannot_be_written_transfers_work_without_it(tmp_path: Path, ca
     assert "cannot be resumed" in caplog.text
 
 
+def test_whoever_needs_what_is_in_it_is_told_that_it_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(HoldfastError, match="nobody can say what is in it") as caught:
+        Journal.open(tmp_path / "file" / "state", needed=True)
+    assert caught.value.code == "journal-unusable"
+
+
+def test_who_has_no_home_has_no_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A container that runs as a user of whom it knows nothing."""
+
+    def nobody(uid: int) -> object:
+        raise KeyError(uid)
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "XDG_STATE_HOME", "HOLDFAST_STATE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    Journal.open().close()
+    assert "cannot be resumed" in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_folder_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOLDFAST_STATE", str(tmp_path / "there"))
     Journal.open().close()

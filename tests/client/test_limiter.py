@@ -10,7 +10,8 @@ from anyio.abc import TaskGroup
 from holdfast.clock import SYSTEM
 from holdfast.errors import UsageError
 from holdfast.limiter import Crowd, Limiter, Limiters
-from holdfast.planner import NEAR_CONNECTIONS, START_CONNECTIONS, Budget, RateLimit, Share
+from holdfast.planner import NEAR_CONNECTIONS, START_CONNECTIONS, Budget
+from holdfast.rates import RateLimit, Share
 
 pytestmark = pytest.mark.anyio
 

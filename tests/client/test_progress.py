@@ -141,6 +141,28 @@ def test_nothing_is_said_of_the_time_to_go_before_there_is_a_speed() -> None:
     assert tracker.snapshot().eta is None, "nor after a pause"
 
 
+def test_the_time_to_go_knows_of_a_limit() -> None:
+    """What the limit lets go at once in the beginning, and what buffers take, is faster than it will be."""
+    clock = Clock()
+    limit = 1_000_000.0
+    tracker = Tracker(clock, lambda: limit)
+    tracker.size = 30_000_000
+    tracker.begin()
+    tracker.enter(State.IN_PROGRESS)
+    clock.now += 0.5
+    tracker.moved(2_000_000)
+    clock.now += 0.51
+    look = tracker.snapshot()
+    assert look.speed > limit
+    assert look.eta == pytest.approx(28, abs=0.1)
+    limit = 2_000_000.0
+    for _ in range(300):
+        clock.now += 0.1
+        tracker.moved(100_000)
+        eta = tracker.snapshot().eta
+    assert eta == pytest.approx(0, abs=0.1), "slower than the limit it is as fast as it is"
+
+
 def test_the_same_failure_counts_once() -> None:
     tracker = Tracker(Clock())
     error = ConnectionFailed("no way")

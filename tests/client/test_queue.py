@@ -11,9 +11,9 @@ from anyio import to_thread
 
 import holdfast
 from holdfast import AsyncClient, ConnectionFailed, Progress, RetryPolicy, State, UsageError, VerificationFailed
-from holdfast.planner import RateLimit, Share
 from holdfast.progress import Tracker
 from holdfast.queue import TransferQueue
+from holdfast.rates import RateLimit, Share
 from holdfast.transfers import Gate, Transfer
 from tests.client.loopback import Loopback
 from tests.support.waiting import eventually

@@ -7,12 +7,12 @@ from typing import Any
 import anyio
 import pytest
 
-from holdfast import AsyncClient, TargetExists, Transfer
+from holdfast import AsyncClient, State, TargetExists, Transfer
 from holdfast.cli.jobs import Job
 from holdfast.cli.options import Settings
-from holdfast.cli.running import AHEAD, Batch
-from holdfast.planner import RateLimit, Share
+from holdfast.cli.running import AHEAD, Batch, Sum
 from holdfast.progress import Tracker
+from holdfast.rates import RateLimit, Share
 
 MANY = 3000
 
@@ -56,6 +56,21 @@ def test_a_long_list_is_begun_little_by_little(
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"result {number}" for number in range(MANY) if number % 3 != 1]
     assert len(err.splitlines()) == MANY // 3
+
+
+def test_the_time_to_go_of_all_counts_what_is_on_its_way_and_knows_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("holdfast.cli.running.time.monotonic", lambda: now)
+    total = Sum([Job("a", size=20_000_000), Job("b", size=10_000_000)], 1_000_000)
+    tracker = Tracker(lambda: now)
+    tracker.size = 20_000_000
+    tracker.enter(State.IN_PROGRESS)
+    tracker.moved(2_000_000)
+    now += 1.01
+    total.look(0, tracker.snapshot())
+    overall = total.overall()
+    assert overall.accepted == 0
+    assert overall.eta == pytest.approx(28, abs=0.1)
 
 
 def test_of_a_list_the_lowest_number_is_begun_first(

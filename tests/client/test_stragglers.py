@@ -35,6 +35,12 @@ def test_one_that_stands_still_is_helped_even_if_all_of_it_has_gone_out() -> Non
     assert slow(0, 2.0, others=8 * MIB, moved=MIB, silent=1.9) <= 0
 
 
+def test_nobody_waits_for_one_that_stands_still_until_it_is_late() -> None:
+    """A large chunk is late after seconds; that it moves no more is known before."""
+    assert due(16 * MIB, 4 * MIB, 2.0, 0.5, 1 / (8 * MIB), lambda size: 0.1 + size / (8 * MIB)) > 0
+    assert due(16 * MIB, 4 * MIB, 2.0, 0.8, 1 / (8 * MIB), lambda size: 0.1 + size / (8 * MIB)) <= 0
+
+
 def test_before_a_chunk_was_accepted_nobody_knows() -> None:
     assert due(MIB, 0, 100.0, 100.0, 1e-7, lambda size: None) > 0
 

@@ -218,6 +218,17 @@ def test_a_journal_of_a_newer_version_is_left_alone(holdfast_command: CommandLin
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("words", [[], ["list", "--json"], ["pause", "--all"], ["clear"]])
+def test_a_journal_that_cannot_be_used_is_not_taken_for_an_empty_one(
+    holdfast_command: CommandLine, tmp_path: Path, words: list[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = holdfast_command.run("transfers", *words, variables={"HOLDFAST_STATE": str(tmp_path / "file" / "state")})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nobody can say what is in it" in done.stderr
+    assert "No transfers" not in done.stderr
+
+
 def test_a_token_of_the_environment_is_as_good_as_the_header_that_is_not_kept(
     make_file: MakeFile, loopback: Loopback, holdfast_command: CommandLine
 ) -> None:

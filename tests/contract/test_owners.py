@@ -3,7 +3,7 @@
 import pytest
 from tests.support.catalogs import add, become
 
-from holdfast_server.catalog.base import Catalog
+from holdfast_server.catalog.base import Catalog, Whose
 from holdfast_server.uploads.upload import State, Upload
 
 pytestmark = pytest.mark.anyio
@@ -16,6 +16,8 @@ def ids(uploads: list[Upload]) -> list[str]:
 async def test_owner_and_project_come_back(catalog: Catalog) -> None:
     upload = await add(catalog, owner="a'lice", project="f\N{LATIN SMALL LETTER U WITH DIAERESIS}r")
     assert await catalog.get(upload.id) == upload
+    assert await catalog.whose(upload.id) == Whose(upload.id, upload.owner, upload.project)
+    assert await catalog.whose("0" * 32) is None
     stored = await catalog.commit(upload.id, [(0, 5)], now=1.0, expires=None)
     assert (stored.owner, stored.project) == (upload.owner, upload.project)
     (created,) = await catalog.events(0, 10)

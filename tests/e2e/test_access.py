@@ -198,8 +198,11 @@ def test_without_a_credential_nothing_but_what_is_for_all(url: str) -> None:
                     answer = caller.request(method, target.format(id=known), fields, body)
                     assert answer.status == 401, (method, target)
                     assert answer["www-authenticate"].startswith("Bearer")
-                    if method != "HEAD":
+                    if method == "HEAD":
+                        assert answer["upload-problem"].startswith('unauthenticated;detail="Say who you are')
+                    else:
                         assert answer.json()["code"] == "unauthenticated"
+                        assert not answer.all("upload-problem")
             assert caller.request("GET", "/nowhere").status == 401
             assert caller.request("OPTIONS", "/files").status == 204
             assert caller.request("OPTIONS", f"/files/{upload}").status == 204
@@ -250,12 +253,13 @@ def test_what_a_scope_is_needed_for(tmp_path: Path, rng: random.Random) -> None:
         assert alice.request("POST", "/files", {**TUS_BODY, "Upload-Length": "3"}, b"abc").status == 201
 
 
-@pytest.mark.rule("A-OWNER-1")
+@pytest.mark.rule("A-OWNER-1", "L-RIGHT-1")
 @pytest.mark.parametrize("state", ["begun", "complete"])
 def test_no_more_work_is_done_for_anothers_than_for_none(
     url_here: str, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So there is nothing to be told by time: the same questions to the catalog, and none to the storage."""
+    """So there is nothing to be told by time: the same questions to the catalog, none of them for all that it has of an
+    upload, and none to the storage."""
     with callers(url_here, "alice", "bob") as (alice, bob):
         upload = alice.create(10, parallel=False)
         assert alice.patch(upload, 0, b"012" if state == "begun" else b"0123456789").status == 204
@@ -265,14 +269,14 @@ def test_no_more_work_is_done_for_anothers_than_for_none(
             for name, function in inspect.getmembers(owner, inspect.isfunction):
                 if not name.startswith("_") and name != "changed":
                     monkeypatch.setattr(owner, name, counting(work, f"{owner.__name__}.{name}", function))
-        for method, target, fields, body in REQUESTS:
+        for method, target, fields, body in [*REQUESTS, ("GET", "/api/events?topic=upload:{id}", {}, None)]:
             counts = []
             for each in (known, NEVER):
                 work.clear()
                 assert bob.request(method, target.format(id=each), fields, body).status == 404
                 counts.append([*work])
             assert counts[0] == counts[1], (method, target, fields)
-            assert set(counts[0]) <= {"SqliteCatalog.get"}
+            assert set(counts[0]) <= {"SqliteCatalog.whose"}
 
 
 def counting(work: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:

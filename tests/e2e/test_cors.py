@@ -29,6 +29,7 @@ READ_BY_CLIENTS = {
     "Upload-Draft-Interop-Version",
     "Upload-Parallel",
     "Upload-Missing",
+    "Upload-Problem",
     "Upload-State",
     "Content-Digest",
     "Repr-Digest",

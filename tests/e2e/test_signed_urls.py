@@ -268,11 +268,12 @@ def test_an_upload_that_the_command_has_signed(guarded: Guarded, tmp_path: Path,
         writing = sign()
         query = writing.partition("?")[2]
         for url, words in (
-            (sign("--expires-in", "0.001"), "(401: Unauthorized); ask for a new URL where this one is from"),
+            (sign("--expires-in", "0.001"), "its time is over"),
+            (sign("--expires-in", "0.001"), "ask for a new URL where this one is from"),
             (sign("--scopes", "read"), "needs the scope write"),
             (sign("--max-size", "2999999"), "up to 2999999 bytes"),
-            (writing[:-4] + "AAAA", "(401: Unauthorized); ask for a new URL where this one is from"),
-            (f"{guarded.url}{other}?{query}", "(404: Not Found); check the URL"),
+            (writing[:-4] + "AAAA", "does not hold. Ask for a new one where it is from)"),
+            (f"{guarded.url}{other}?{query}", "(404: There is no upload with this id"),
         ):
             refused(words, upload(url))
             assert alice.head(path).offset == 1000

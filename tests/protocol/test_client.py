@@ -314,7 +314,13 @@ def test_a_broken_problem_document_is_passed_over(body: bytes) -> None:
     assert (found.code, found.reaction) == (None, Reaction.RETRY)
 
 
-@pytest.mark.parametrize("name", ["Upload-Missing", "Upload-Offset"])
+@pytest.mark.rule("V-PROBLEM-2")
+def test_an_answer_to_head_says_why_in_a_field() -> None:
+    found = refusal(client.query(URL), 403, {"Upload-Problem": 'given-up;detail="Ask for \\"one\\"."'}, b"")
+    assert (found.code, found.detail) == ("given-up", 'Ask for "one".')
+
+
+@pytest.mark.parametrize("name", ["Upload-Missing", "Upload-Offset", "Upload-Problem"])
 def test_a_refusal_stands_with_a_malformed_field(name: str) -> None:
     assert refusal(client.query(URL), 409, {name: "("}, b"").reaction is Reaction.RESYNC
 

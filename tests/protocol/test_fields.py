@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from holdfast_protocol import fields
 from holdfast_protocol.digest import Digest, UnknownAlgorithm, available, size, tus_name
 from holdfast_protocol.fields import ParallelOffer
-from holdfast_protocol.problem import FieldError
+from holdfast_protocol.problem import KINDS, FieldError
 
 FIELD = "X-Field"
 latin1 = st.text(st.characters(max_codepoint=255))
@@ -37,6 +37,19 @@ def outcome(read: Callable[[str], object], text: str) -> object:
         return error
 
 
+@pytest.mark.rule("V-PROBLEM-2")
+@given(st.sampled_from(sorted(KINDS)), st.text())
+def test_a_problem_in_a_field_keeps_its_code_and_what_a_field_can_hold(code: str, detail: str) -> None:
+    found, said = fields.parse_problem(fields.format_problem(code, detail))
+    assert (found, len(said)) == (code, len(detail))
+    assert all(char in (each, "?") for char, each in zip(said, detail, strict=True))
+
+
+@pytest.mark.parametrize("text", ["", '"gone"', "gone;detail", "gone;detail=1", "gone, gone", "?1"])
+def test_what_is_no_problem(text: str) -> None:
+    refused(fields.parse_problem, text, field="Upload-Problem")
+
+
 READERS: dict[str, Callable[[str], object]] = {
     "integer": lambda text: fields.parse_integer(FIELD, text),
     "boolean": lambda text: fields.parse_boolean(FIELD, text),
@@ -46,6 +59,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "wants": lambda text: fields.parse_wants(FIELD, text),
     "missing": fields.parse_missing,
     "offer": fields.parse_offer,
+    "problem": fields.parse_problem,
     "key": fields.parse_key,
     "media": fields.media_type,
     "byte ranges": lambda text: fields.parse_byte_ranges(text, 1000),

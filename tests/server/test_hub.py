@@ -3,6 +3,7 @@
 Rule of this file: nothing is replaced; answers of the catalog are held back, so that what happens rarely happens here.
 """
 
+import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -18,9 +19,9 @@ from holdfast_protocol import live
 from holdfast_protocol.live import Message, parse_topics
 from holdfast_server.auth.principal import EVERYBODY
 from holdfast_server.catalog.sqlite import open_sqlite
-from holdfast_server.live.frames import Frame, Run
+from holdfast_server.live.frames import RUN, Frame, Run
 from holdfast_server.live.hub import Hub
-from holdfast_server.live.subscriber import RUN, Round
+from holdfast_server.live.subscriber import Round
 from holdfast_server.settings import Settings
 from holdfast_server.storage.local import LocalStorage
 from holdfast_server.storage.neighbours import Neighbours
@@ -146,3 +147,59 @@ async def test_who_is_told_the_same_gets_the_same_bytes_and_who_cannot_take_them
                 again.add(newest, [slow])
                 again.tell()
                 assert [frame for run in outlets[3].runs for frame in run.frames] == [*told[1:], newest]
+
+
+class Counted:
+    """A catalog that counts how often it is asked what moves, and answers only while `gate` is open."""
+
+    def __init__(self, catalog: Any) -> None:
+        self._catalog = catalog
+        self.gate = anyio.Event()
+        self.looks = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._catalog, name)
+
+    async def moving(self, *asked: Any) -> Any:
+        self.looks += 1
+        found = await self._catalog.moving(*asked)
+        await self.gate.wait()
+        return found
+
+
+def told(outlet: Seen) -> list[str]:
+    """The uploads whose state it was told, in that order."""
+    frames = [json.loads(frame.json) for run in outlet.runs for frame in run.frames]
+    return [frame["task_id"] for frame in frames if frame["type"] in ("progress", "status")]
+
+
+@pytest.mark.rule("L-SUB-3")
+async def test_many_who_come_together_share_one_look_and_none_gets_what_was_before_he_came(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path, durability="os")
+    async with open_sqlite(tmp_path / "catalog.sqlite", durability="os") as catalog:
+        await add(catalog)
+        counted = Counted(catalog)
+        uploads = Uploads(counted, LocalStorage(tmp_path, "os"), settings)
+        with Neighbours(tmp_path / "live", time.monotonic).there() as neighbours:
+            hub = Hub(uploads, counted, neighbours, settings)
+            async with hub.running(), anyio.create_task_group() as tasks:
+                early, late = Seen(), [Seen() for _ in range(50)]
+                tasks.start_soon(hub.open(early, EVERYBODY).subscribe, EVERYTHING)
+                with anyio.fail_after(scaled(10)):
+                    while counted.looks < 1:  # noqa: ASYNC110 - nobody is told of who asks
+                        await anyio.sleep(0.002)
+                second = await add(catalog, 2)  # the first look is over and has not seen it
+                for each in late:
+                    tasks.start_soon(hub.open(each, EVERYBODY).subscribe, EVERYTHING)
+                await anyio.wait_all_tasks_blocked()
+                counted.gate.set()
+                for each in [early, *late]:
+                    await each.until("synced", 1)
+                await early.until("status", 1)
+                assert counted.looks == 2
+                assert all(second.id in told(each) for each in [early, *late])
+                assert all(each.types["progress"] == 2 for each in late)
+                states = {
+                    id(run) for each in late for run in each.runs if any(frame.key == second.id for frame in run.frames)
+                }
+                assert len(states) == 1

@@ -10,6 +10,7 @@ import puremagic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from puremagic.main import magic_footer_array, magic_header_array, multi_part_dict
 
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.settings import Settings
@@ -97,9 +98,9 @@ def of_rows(row: puremagic.PureMagic, *, alone: bool) -> bytes:
 
 
 def test_every_signature_is_found_as_puremagic_finds_it() -> None:
-    rows = [*puremagic.magic_header_array, *puremagic.magic_footer_array]
+    rows = [*magic_header_array, *magic_footer_array]
     contents = {of_rows(row, alone=alone) for row in rows for alone in (True, False)}
-    for begin, behind in puremagic.multi_part_dict.items():
+    for begin, behind in multi_part_dict.items():
         firsts = {of_rows(row, alone=True) for row in rows if row.byte_match == begin and row.offset >= 0}
         for row, first in itertools.product(behind, firsts):
             rest = of_rows(row, alone=False)
@@ -110,7 +111,7 @@ def test_every_signature_is_found_as_puremagic_finds_it() -> None:
 
 @given(
     st.lists(
-        st.one_of(st.binary(max_size=40), st.sampled_from([row.byte_match for row in puremagic.magic_header_array])),
+        st.one_of(st.binary(max_size=40), st.sampled_from([row.byte_match for row in magic_header_array])),
         max_size=6,
     )
 )

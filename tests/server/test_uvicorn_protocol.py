@@ -6,9 +6,11 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,10 @@ MIB = 1 << 20
 
 
 @contextmanager
-def served(data: Path, **options: Any) -> Iterator[int]:
+def served(data: Path, http: type[HoldfastProtocol] = HoldfastProtocol, **options: Any) -> Iterator[int]:
     """The application in a thread of this process; its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(
-            create_app(data), http=HoldfastProtocol, lifespan="on", log_level="warning", ws="none", **options
-        )
+        config = uvicorn.Config(create_app(data), http=http, lifespan="on", log_level="warning", ws="none", **options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -80,7 +80,7 @@ def test_over_tls_the_connection_is_not_lent(
 ) -> None:
     """The bytes in the socket are not those of the file then: all goes by the plain road."""
     data = rng.randbytes(5 * MIB)
-    files = {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])}
+    files: dict[str, Any] = {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])}
     trusted = ssl.create_default_context(cafile=str(certificate[0]))
     with (
         served(tmp_path / "data", loop=loop, **files) as port,
@@ -91,6 +91,50 @@ def test_over_tls_the_connection_is_not_lent(
             fields = TUS_BODY | {"Upload-Offset": str(start)}
             assert client.patch(url, headers=fields, content=data[start : start + 2 * MIB]).status_code == 204
         assert client.get(url).content == data
+
+
+class _Counting(HoldfastProtocol):
+    """How often it was told of bytes."""
+
+    looks = 0
+
+    def data_received(self, data: bytes) -> None:
+        _Counting.looks += 1
+        super().data_received(data)
+
+    @classmethod
+    def has_looked(cls, times: int) -> bool:
+        return cls.looks >= times
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+@pytest.mark.rule("H-HEAD-3")
+def test_a_head_that_comes_byte_by_byte_is_looked_at_a_few_times(
+    tmp_path: Path, certificate: tuple[Path, Path], loop: str, tls: bool
+) -> None:
+    """And it is answered, although its last bytes are too few for the kernel to tell of them by itself."""
+    files: dict[str, Any] = {}
+    if tls:
+        files = {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])}
+    _Counting.looks = 0
+    with served(tmp_path / "data", _Counting, loop=loop, **files) as port:
+        plain = socket.create_connection(("127.0.0.1", port), timeout=scaled(20))
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        trusted = ssl.create_default_context(cafile=str(certificate[0]))
+        with trusted.wrap_socket(plain, server_hostname="127.0.0.1") if tls else plain as client:
+            for seen, byte in enumerate(b"GET /heal", 1):
+                client.sendall(bytes([byte]))
+                eventually(partial(_Counting.has_looked, seen), what="the byte")
+            for byte in b"th/live HTTP/1.1\r\nHost: localhost\r\nX: " + 200 * b"x" + b"\r\n\r\n":
+                client.sendall(bytes([byte]))
+                eventually(partial(later_than, time.monotonic() + 0.002), every=0.001)
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert _Counting.looks < 40
+
+
+def later_than(moment: float) -> bool:
+    return time.monotonic() > moment
 
 
 @pytest.mark.rule("T-HEAD-1")

@@ -52,6 +52,17 @@ def good(content: bytes, asked: Asked, *lines: str, etag: str = '"one"') -> list
     return [head(206, f"Content-Length: {end - start}", said, *common), content[start:end]]
 
 
+def without_sums(script: Script) -> Script:
+    """There is no .sha256 file."""
+
+    def whole(asked: Asked) -> Iterable[bytes]:
+        if asked.path.endswith(".sha256"):
+            return [head(404, "Content-Length: 0")]
+        return script(asked)
+
+    return whole
+
+
 class Scripted:
     """The server, in threads; `asked` has what came."""
 
@@ -124,3 +135,8 @@ class Scripted:
                     pass
         with self._guard:
             self._open.discard(connection)
+
+
+def ranges(server: Scripted) -> list[str | None]:
+    """What ranges it was asked for, but for those of sums."""
+    return [each.fields.get("range") for each in server.asked if not each.path.endswith(".sha256")]

@@ -10,10 +10,12 @@ import gc
 import importlib
 import sys
 from collections.abc import Callable
-from importlib.metadata import entry_points
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoints
 
 OWN: Final = ("completion", "download", "transfers", "upload", "watch")
 """Commands of this package, each in the module of its name."""
@@ -26,12 +28,12 @@ class Commands(click.Group):
     """Own commands first, then those of installed packages."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*OWN, *(each.name for each in entry_points(group=ENTRY_POINTS))})
+        return sorted({*OWN, *(each.name for each in _others())})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in OWN:
             return _imported(cmd_name)
-        found = next(iter(entry_points(group=ENTRY_POINTS, name=cmd_name)), None)
+        found = next(iter(_others().select(name=cmd_name)), None)
         if found is not None:
             return _loaded(cmd_name, found.load)
         return _absent(cmd_name, "it is not installed") if cmd_name in _EXTRAS else None
@@ -41,6 +43,13 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(130)
+
+
+def _others() -> "EntryPoints":
+    """Commands of other packages. Who runs one of our own does not need what finds them."""
+    from importlib.metadata import entry_points
+
+    return entry_points(group=ENTRY_POINTS)
 
 
 def _imported(name: str) -> click.Command:

@@ -4,6 +4,7 @@ Rule of this file: the first Ctrl-C (or SIGTERM) pauses: everything is stopped i
 exit status is 130. The second one leaves at once. A transfer that fails does not stop the others.
 """
 
+import math
 import os
 import signal
 import time
@@ -36,9 +37,13 @@ _WORST_LAST: Final = (0, 1, 4, 3)
 
 
 class Sum:
-    """What has come of `jobs` so far. Of each that has begun it needs every snapshot that there is to see."""
+    """What has come of `jobs` so far. Of each that has begun it needs every snapshot that there is to see.
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    `most` is the limit of their speed, in bytes a second, if there is one.
+    """
+
+    def __init__(self, jobs: Sequence[Job], most: float | None = None) -> None:
+        self._most = most or math.inf
         sizes = [each.size for each in jobs]
         self._size = None if None in sizes else sum(size or 0 for size in sizes)
         self._total = len(jobs)
@@ -82,7 +87,10 @@ class Sum:
         accepted, speed = self.accepted, self._meter.rate(now)
         files = self.done + self.failed + sum(look.fraction for look in self._looks.values())
         fraction = accepted / self._size if self._size else files / self._total
-        eta = None if self._size is None else self._countdown.left(now, max(0, self._size - accepted), speed)
+        eta = None
+        if self._size is not None:
+            moved = self._ended_bytes + sum(look.moved for look in self._looks.values())
+            eta = self._countdown.left(now, max(0, self._size - moved), min(speed, self._most))
         return Overall(
             self._total, self.done, self.failed, len(self._looks), self._size, accepted, min(1.0, fraction), speed, eta
         )
@@ -139,7 +147,7 @@ class Batch(Generic[Result]):
         self._note_of = note_of
         self._settings = settings
         self._screen: Screen = choose(len(jobs), quiet=settings.quiet, as_json=settings.as_json)
-        self._sum = Sum(jobs)
+        self._sum = Sum(jobs, settings.limit_rate)
         self._paused = False
         self._status = 0
         self._live: set[Transfer[Result]] = set()

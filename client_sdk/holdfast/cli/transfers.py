@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from typing import Any, Final
@@ -46,7 +46,7 @@ Test = Callable[[Row], bool]
 @contextmanager
 def _opened() -> Iterator[Journal]:
     try:
-        journal = Journal.open()
+        journal = Journal.open(needed=True)
     except HoldfastError as error:
         raise click.ClickException(error.message) from error
     with closing(journal):
@@ -54,10 +54,12 @@ def _opened() -> Iterator[Journal]:
 
 
 def _known(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    with _opened() as journal:
+    # In the middle of a word there is nobody to be told that the journal cannot be read.
+    with suppress(click.ClickException), _opened() as journal:
         return [
             CompletionItem(row.id, help=f"{row.condition}, {row.source}") for row in journal.ledger.find(incomplete)
         ]
+    return []
 
 
 _ids = click.argument("ids", nargs=-1, metavar="ID...", shell_complete=_known)
@@ -85,6 +87,8 @@ def list_(as_json: bool = False) -> None:
     """All transfers that the journal knows, the oldest first."""
     with _opened() as journal:
         rows = journal.ledger.rows()
+        if journal.unread:
+            raise click.ClickException("the list is not whole: the journal could not be read")
     if as_json:
         for row in rows:
             click.echo(json.dumps(_facts(row), separators=(",", ":")))

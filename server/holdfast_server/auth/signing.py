@@ -124,7 +124,7 @@ def sign_upload(
         claims["max"] = max_size
     if last == "files":
         if owner is None:
-            raise ValueError("say whose the uploads will be, with owner")
+            raise ValueError("say whose the uploads will be: owner=, or --owner on the command line")
         if uses < 1:
             raise ValueError("uses is 1 or more")
         claims |= {"sub": named(owner, "owner"), "jti": secrets.token_hex(8), "n": uses, "for": int(upload_within)}

@@ -18,7 +18,7 @@ half-open `(start, end)`, times are seconds since the epoch and are always given
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 from holdfast_protocol.digest import Digest
 from holdfast_server.uploads.upload import State, Upload
@@ -136,6 +136,14 @@ class Quota:
 
 
 UNBOUNDED: Final = Quota()
+
+
+class Whose(NamedTuple):
+    """What of an upload says who sees it. Never changes."""
+
+    id: str
+    owner: str | None
+    project: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +322,10 @@ class Catalog(Protocol):
 
     async def get(self, upload_id: str, /) -> Upload | None:
         """The upload as it is at this moment, tombstones too; None if there is none."""
+        ...
+
+    async def whose(self, upload_id: str, /) -> Whose | None:
+        """Of an upload that `get` finds; None if there is none. Both take as long (A-OWNER-1)."""
         ...
 
     async def list(

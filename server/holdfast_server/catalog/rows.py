@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from holdfast_protocol.digest import Digest
-from holdfast_server.catalog.base import Duplicate, UnknownUpload
+from holdfast_server.catalog.base import Duplicate, UnknownUpload, Whose
 from holdfast_server.uploads.upload import State, Upload
 
 _SNAPSHOT: Final = (
@@ -29,6 +29,16 @@ def find(connection: sqlite3.Connection, upload_id: str) -> tuple[int, Upload] |
     return None if row is None else (row[0], _upload(row))
 
 
+def whose(connection: sqlite3.Connection, upload_id: str) -> Whose | None:
+    """For an upload that is not there another row is read, and not answered: so both take as long."""
+    row = connection.execute(
+        "SELECT id, owner, project FROM upload"
+        " WHERE key = ifnull((SELECT key FROM upload WHERE id = ?), (SELECT max(key) FROM upload))",
+        (upload_id,),
+    ).fetchone()
+    return Whose(*row) if row is not None and row[0] == upload_id else None
+
+
 def known(connection: sqlite3.Connection, upload_id: str) -> tuple[int, Upload]:
     """As `find`, for an upload that is there; raises UnknownUpload."""
     found = find(connection, upload_id)
@@ -40,6 +50,16 @@ def known(connection: sqlite3.Connection, upload_id: str) -> tuple[int, Upload]:
 def select(connection: sqlite3.Connection, clause: str, values: Mapping[str, object]) -> list[Upload]:
     """The uploads that a clause (WHERE, ORDER BY, LIMIT) picks."""
     return [_upload(row) for row in connection.execute(_SNAPSHOT + clause, values)]
+
+
+def find_empty(connection: sqlite3.Connection, upload: Upload) -> tuple[int, int] | None:
+    """The key of an upload and how many errors it has had, if it has no byte yet and is still the one that is meant."""
+    row: tuple[int, int] | None = connection.execute(
+        "SELECT key, errors FROM upload WHERE id = ? AND state = 'receiving' AND received = 0 AND length = ?"
+        " AND expected IS ? AND wanted IS ?",
+        (upload.id, upload.length, digests_text(upload.expected), upload.wanted),
+    ).fetchone()
+    return row
 
 
 def find_asked(connection: sqlite3.Connection, asked: str) -> Upload | None:
@@ -124,8 +144,10 @@ def advance(connection: sqlite3.Connection, key: int, upload: Upload) -> None:
     )
 
 
-def append(connection: sqlite3.Connection, upload: Upload, event: str, at: float, previous: State | None) -> None:
-    """Append to the event log what an upload is now."""
+def append(
+    connection: sqlite3.Connection, upload: Upload, event: str, at: float, previous: State | None, **then: object
+) -> None:
+    """Append to the event log what an upload is now. `then` is what was otherwise at the time of the event."""
     data: dict[str, object] = {
         "state": upload.state,
         "previous": previous,
@@ -139,6 +161,7 @@ def append(connection: sqlite3.Connection, upload: Upload, event: str, at: float
     }
     if upload.error is not None:
         data |= {"error": upload.error, "error_detail": upload.error_detail}
+    data |= then
     connection.execute(
         "INSERT INTO event (upload, type, at, data, owner, project) VALUES (?, ?, ?, ?, ?, ?)",
         (upload.id, event, at, _encode(data), upload.owner, upload.project),

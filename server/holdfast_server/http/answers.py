@@ -7,6 +7,7 @@ from typing import Any, cast
 from starlette.types import Scope, Send
 
 from holdfast_protocol import headers
+from holdfast_protocol.fields import format_problem
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import ProblemError
 
@@ -97,14 +98,16 @@ async def answer_json(send: Send, value: Any, *, head: bool = False) -> None:
 
 
 async def answer_problem(send: Send, problem: ProblemError, *, head: bool = False) -> None:
-    """V-PROBLEM-1."""
+    """V-PROBLEM-1; with `head` V-PROBLEM-2."""
     body = problem.to_json()
-    await answer(send, problem.status, problem_fields(problem, body), b"" if head else body)
+    await answer(send, problem.status, problem_fields(problem, body, head=head), b"" if head else body)
 
 
-def problem_fields(problem: ProblemError, body: bytes) -> dict[str, str]:
-    """The fields of an answer with this document."""
+def problem_fields(problem: ProblemError, body: bytes, *, head: bool = False) -> dict[str, str]:
+    """The fields of an answer with this document, or to HEAD, which has none."""
+    told = {headers.UPLOAD_PROBLEM: format_problem(problem.code, problem.detail)} if head else {}
     return {
+        **told,
         headers.CONTENT_TYPE: headers.MEDIA_PROBLEM,
         headers.CACHE_CONTROL: "no-store",
         headers.CONTENT_LENGTH: str(len(body)),

@@ -61,6 +61,7 @@ _EXPOSED: Final = ", ".join(
         headers.UPLOAD_DRAFT_INTEROP_VERSION,
         headers.UPLOAD_PARALLEL,
         headers.UPLOAD_MISSING,
+        headers.UPLOAD_PROBLEM,
         headers.UPLOAD_STATE,
         headers.CONTENT_DIGEST,
         headers.REPR_DIGEST,

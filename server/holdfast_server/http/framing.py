@@ -8,6 +8,7 @@ turns out to be malformed is for the application a body that was cut off: it kee
 
 import asyncio
 import re
+import socket
 from typing import Any, Final, Protocol
 
 import httptools
@@ -18,7 +19,7 @@ from holdfast_protocol import headers, live
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.http.answers import problem_fields
 from holdfast_server.http.doors import Doors
-from holdfast_server.http.pace import leave_unread, unread
+from holdfast_server.http.pace import PLENTY, leave_unread, unread
 from holdfast_server.settings import Limits
 
 MOST_PIPELINED: Final = 100
@@ -26,6 +27,12 @@ MOST_PIPELINED: Final = 100
 LINGER: Final = 2.0
 """Seconds for which a refused connection is still read: to close it over bytes that nobody has read is a reset, which
 takes away the answers that are on their way."""
+MOST_PIECES: Final = 8
+"""A head that comes in more pieces than these..."""
+SHORT: Final = 16
+"""...of fewer bytes each, on average, is looked at again when as much time has gone by as it has taken so far..."""
+LONGEST_REST: Final = 10.0
+"""...in seconds, but not later than so: to be told of every byte of thousands takes the time of others (H-HEAD-3)."""
 
 
 _LIVE_PATH: Final = live.LIVE_PATH.encode()
@@ -73,6 +80,9 @@ class FramingProtocol(HttpToolsProtocol):
         self._in_head = False
         self._in_body = False
         self._framing = 0  # bytes that were no body, since the last piece of the message was whole
+        self._pieces = 0  # in which the head has come so far
+        self._head_since = 0.0
+        self._rest: asyncio.TimerHandle | None = None
         self._refused = False
         self._refusal: ProblemError | None = None
 
@@ -96,6 +106,8 @@ class FramingProtocol(HttpToolsProtocol):
             self._running.disconnected = True  # uvicorn tells it only to the newest request
             self._running.message_event.set()
         super().connection_lost(exc)
+        if self._rest is not None:
+            self._rest.cancel()
         self._left()
         self._unbound()
         self._unwatch()
@@ -103,6 +115,8 @@ class FramingProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        if self._rest is not None:
+            self._look_on()
         if self._refused:
             return
         self._framing += len(data)
@@ -123,12 +137,31 @@ class FramingProtocol(HttpToolsProtocol):
             self._refuse(_too_large(self._max_head))
         elif self._in_head or self._idle:
             self._bound()
+            self._pieces += 1
+            if self._in_head and self._pieces > MOST_PIECES and self._framing < SHORT * self._pieces:
+                self._look_away()
         else:
             self._unbound()
+
+    def _look_away(self) -> None:
+        """Has the kernel wait with the next few bytes. Many of them, or the end of the connection, it tells at once."""
+        self._receive_from(PLENTY)
+        spent = self.loop.time() - self._head_since
+        self._rest = self.loop.call_later(min(spent, LONGEST_REST), self._look_on)
+
+    def _look_on(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
+            self._receive_from(1)
+
+    def _receive_from(self, size: int) -> None:
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._framing = True, 0
+        self._pieces, self._head_since = 0, self.loop.time()
         if len(self.pipeline) > MOST_PIPELINED:
             raise RuntimeError("Too many requests wait on one connection.")
 
@@ -260,6 +293,7 @@ class FramingProtocol(HttpToolsProtocol):
         """Takes nothing more: answers what came before, then with `problem` if there is one, and closes."""
         self._refused, self._refusal = True, problem
         self._unbound()
+        self._look_on()
         cycle = self.cycle
         if not self._in_body and self._idle:
             self._end(problem)
@@ -273,13 +307,12 @@ class FramingProtocol(HttpToolsProtocol):
     def _end(self, problem: ProblemError | None) -> None:
         if problem is not None:
             body = problem.to_json()
-            fields = {**problem_fields(problem, body), headers.TUS_RESUMABLE: headers.TUS_PROTOCOL_VERSION}
+            asked = self.scope is not None and self.scope.get("method") == "HEAD"
+            fields = {**problem_fields(problem, body, head=asked), headers.TUS_RESUMABLE: headers.TUS_PROTOCOL_VERSION}
             pairs = [*self.server_state.default_headers, (b"connection", b"close")]
             pairs += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items()]
             head = b"".join(name + b": " + value + b"\r\n" for name, value in pairs)
-            if self.scope is not None and self.scope.get("method") == "HEAD":
-                body = b""
-            self.transport.write(STATUS_LINE[problem.status] + head + b"\r\n" + body)
+            self.transport.write(STATUS_LINE[problem.status] + head + b"\r\n" + (b"" if asked else body))
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()

@@ -19,6 +19,8 @@ _TEXT: Final = 0x81
 """A whole message of text (RFC 6455, section 5.2)."""
 PING: Final = b"\x89\x00"
 """A ping of RFC 6455."""
+RUN: Final = 64
+"""So many frames are written without waiting for more."""
 
 
 class Frame:
@@ -82,6 +84,11 @@ class Run:
         if self._event is None:
             self._event = b"".join([frame.event for frame in self.frames])
         return self._event
+
+
+def runs(told: Sequence[Frame]) -> list[Run]:
+    """The same frames, as they are written."""
+    return [Run(told[start : start + RUN]) for start in range(0, len(told), RUN)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,12 @@ from holdfast_protocol import live
 from holdfast_protocol.live import Kind, Topic
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import Principal
-from holdfast_server.catalog.base import Catalog, CatalogError, Tally, Watched
+from holdfast_server.catalog.base import Catalog, CatalogError, Event, Tally, Watched
 from holdfast_server.live import frames, moving
 from holdfast_server.live.frames import Frame, Motion
 from holdfast_server.live.moving import Course, Moving
-from holdfast_server.live.subscriber import MOST_STATES, Outlet, Round, Subscriber, topics_of
+from holdfast_server.live.present import MOST_STATES, Present, Presents
+from holdfast_server.live.subscriber import Outlet, Round, Subscriber, topics_of
 from holdfast_server.settings import Settings
 from holdfast_server.storage.neighbours import Neighbours
 from holdfast_server.uploads.service import Uploads
@@ -52,6 +53,8 @@ SUM_INTERVAL: Final = 1.0
 STATS_INTERVAL: Final = 2.0
 TOLD_AT_ONCE: Final = 500
 """Moves in one datagram, and pings in one turn."""
+MOST_STATUSES: Final = 1000
+"""Frames of events that are kept for those who recover."""
 UNFINISHED: Final = (State.RECEIVING, State.VERIFYING)
 
 
@@ -74,6 +77,8 @@ class Hub:
         self._by_topic: dict[Topic, set[Subscriber]] = {}
         self._watched = anyio.Event()
         self._states: dict[str, tuple[Upload, Motion, Frame]] = {}
+        self._statuses: dict[int, Frame] = {}
+        self._presents = Presents(catalog, self.state, self._monotonic)
         self._dirty: set[str] = set()
         self._told_at: dict[str, float] = {}
         self._moved = anyio.Event()
@@ -102,6 +107,19 @@ class Hub:
                 self._states.clear()
             known = self._states[upload.id] = (upload, motion, frames.progress(upload, motion, self.now()))
         return known[2]
+
+    async def present(self, topics: Sequence[Topic]) -> Present:
+        """How far all is that these topics tell of, not older than this call."""
+        return await self._presents.of(topics)
+
+    def status(self, event: Event) -> Frame:
+        """What has happened. The same frame as before for those who come later: many may recover at once."""
+        known = self._statuses.get(event.seq)
+        if known is None:
+            if len(self._statuses) >= MOST_STATUSES:
+                self._statuses.clear()
+            known = self._statuses[event.seq] = frames.status(self.epoch, event)
+        return known
 
     def _monotonic(self) -> float:
         return self._uploads.monotonic()
@@ -279,7 +297,7 @@ class Hub:
                     self.moving.end(event.upload)
                 targets = self._targets(event.upload, event.owner, event.project)
                 if targets:
-                    told.add(frames.status(self.epoch, event), targets)
+                    told.add(self.status(event), targets)
                 self.offset = event.seq
             told.tell()
             if len(events) < PAGE:
@@ -422,6 +440,7 @@ class Hub:
                     course.stopped = True
                     self._mark(course.id)
             self.moving.forget(now)
+            self._presents.forget(now)
             for old in [each for each, at in self._told_at.items() if now - at > moving.REMEMBERED]:
                 del self._told_at[old]
             for gone in [each for each, (at, _) in self._elsewhere.items() if now - at > moving.REMEMBERED]:

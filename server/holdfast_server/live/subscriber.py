@@ -15,23 +15,19 @@ from holdfast_protocol import live
 from holdfast_protocol.live import Kind, Message, MessageError, Place, Topic
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import Principal
-from holdfast_server.catalog.base import Catalog, Event, Watched
+from holdfast_server.catalog.base import Catalog, Event
 from holdfast_server.live import frames
-from holdfast_server.live.frames import Frame, Run
-from holdfast_server.uploads.upload import Upload
+from holdfast_server.live.frames import RUN, Frame, Run, runs
+from holdfast_server.live.present import Present, watched
 
 MOST_FRAMES: Final = 256
 MOST_BYTES: Final = 256 * 1024
 """What waits for one subscriber, at most."""
-RUN: Final = 64
-"""So many frames are written without waiting for more."""
 PAGE: Final = 200
 """Events that are read at a time."""
 SOON: Final = 0.002
 PATIENCE: Final = 30.0
 """Seconds for which one that recovers may not read."""
-MOST_STATES: Final = 1000
-"""Uploads in the present state of a topic, at most (L-SUB-3)."""
 
 
 class Outlet(Protocol):
@@ -67,7 +63,8 @@ class Hub(Protocol):
 
     def join(self, subscriber: "Subscriber", topics: Iterable[Topic]) -> None: ...
     def leave(self, subscriber: "Subscriber", topics: Iterable[Topic]) -> None: ...
-    def state(self, upload: Upload) -> Frame: ...
+    async def present(self, topics: Sequence[Topic]) -> Present: ...
+    def status(self, event: Event) -> Frame: ...
     def now(self) -> float: ...
 
 
@@ -193,8 +190,8 @@ class Subscriber:
     async def _may(self, topic: Topic) -> bool:
         match topic.kind:
             case Kind.UPLOAD:
-                upload = await self._hub.catalog.get(topic.name)
-                return upload is not None and self.principal.may_watch(upload)
+                whose = await self._hub.catalog.whose(topic.name)
+                return whose is not None and self.principal.may_watch(whose)
             case Kind.OWNER:
                 return self.principal.may_watch_owner(topic.name)
             case Kind.PROJECT:
@@ -253,7 +250,7 @@ class Subscriber:
             page = [event for event in await hub.catalog.events(after, PAGE, of) if event.seq <= head]
             if (await hub.catalog.log()).floor > after:
                 self.close(live.SLOW, "too slow: what comes next is no longer in the log")
-            await self._write([frames.status(hub.epoch, event) for event in page if not self._told(event)])
+            await self._write(runs([hub.status(event) for event in page if not self._told(event)]))
             after = page[-1].seq if len(page) == PAGE else head
             if self._closed:
                 break
@@ -268,31 +265,19 @@ class Subscriber:
 
     async def _tell_state(self, topics: Sequence[Topic]) -> bool:
         """L-SUB-3; answers whether there are more."""
-        catalog, more = self._hub.catalog, False
-        found: dict[str, Upload] = {}
-        for topic in topics:
-            if topic.kind is Kind.UPLOAD:
-                upload = await catalog.get(topic.name)
-                if upload is not None:
-                    found[upload.id] = upload
-        groups = [topic for topic in topics if topic.kind is not Kind.UPLOAD]
-        if groups:
-            moving = await catalog.moving(watched(groups), MOST_STATES + 1)
-            more = len(moving) > MOST_STATES
-            found |= {upload.id: upload for upload in moving[:MOST_STATES]}
-        await self._write([self._hub.state(upload) for upload in found.values()])
-        return more
+        present = await self._hub.present(topics)
+        await self._write(present.runs)
+        return present.more
 
-    async def _write(self, told: Sequence[Frame]) -> None:
+    async def _write(self, told: Sequence[Run]) -> None:
         """Tells any number of frames, as fast as they are taken."""
-        for start in range(0, len(told), RUN):
+        for run in told:
+            self.flush()
             with anyio.move_on_after(PATIENCE) as waiting:
                 await self._outlet.drained()
             if waiting.cancelled_caught:
                 self.close(live.SLOW, "too slow: connect again with since")
-            for frame in told[start : start + RUN]:
-                self.put(frame)
-            self.flush()
+            self.tell(run)
 
     def _answer(self, kind: str, message: Message, payload: dict[str, Any], place: Place | None = None) -> None:
         beside = {} if message.id is None else {"id": message.id}
@@ -325,12 +310,12 @@ class Round:
                 mine.append(frame)
 
     def tell(self) -> None:
-        runs: dict[tuple[Frame, ...], list[Run]] = {}
+        joined: dict[tuple[Frame, ...], list[Run]] = {}
         for subscriber, told in self._told.items():
             key = tuple(told)
-            same = runs.get(key)
+            same = joined.get(key)
             if same is None:
-                same = runs[key] = [Run(told[start : start + RUN]) for start in range(0, len(told), RUN)]
+                same = joined[key] = runs(told)
             for run in same:
                 subscriber.tell(run)
 
@@ -343,16 +328,3 @@ def topics_of(upload_id: str, owner: str | None, project: str | None) -> list[To
     if project is not None:
         found.append(Topic(Kind.PROJECT, project))
     return found
-
-
-def watched(topics: Iterable[Topic]) -> Watched:
-    """The uploads of these topics, as the catalog is asked for them."""
-    names: dict[Kind, set[str]] = {kind: set() for kind in Kind}
-    for topic in topics:
-        names[topic.kind].add(topic.name)
-    return Watched(
-        frozenset(names[Kind.UPLOAD]),
-        frozenset(names[Kind.OWNER]),
-        frozenset(names[Kind.PROJECT]),
-        bool(names[Kind.ALL]),
-    )

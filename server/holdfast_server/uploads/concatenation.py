@@ -58,8 +58,8 @@ class Concatenation:
         """
         lengths: dict[str, int | None] = {}
         for part_id in dict.fromkeys(part_ids):
-            part = await self._core.catalog.get(part_id)
-            if part is None or not who.sees(part) or not part.partial or part.state is not State.RECEIVING:
+            part = await self._core.get(part_id, who)
+            if part is None or not part.partial or part.state is not State.RECEIVING:
                 raise FieldError(
                     headers.UPLOAD_CONCAT, f"{part_id} is no partial upload; send it with Upload-Concat: partial"
                 ).as_problem()

@@ -34,13 +34,22 @@ class Core:
 
     async def find(self, upload_id: str, who: Principal = EVERYBODY) -> Upload:
         """The upload, for the one who asks; by default for ourselves. Raises ProblemError 404 or 410 if there is none
-        (T-EXPIRE-2), and 404 for whoever is not to know of it (A-OWNER-1)."""
-        return self.found(await self.catalog.get(upload_id), who)
+        (T-EXPIRE-2), 404 for whoever is not to know of it (A-OWNER-1), and 403 for whoever has a signature for one that
+        was given up (A-SIGN-4)."""
+        return self.found(await self.get(upload_id, who), who)
+
+    async def get(self, upload_id: str, who: Principal) -> Upload | None:
+        """As the catalog has it, for the one who asks. Whose it is is asked first and by itself: to read all of an
+        upload takes longer than not to find it, and would tell that it is there."""
+        if not who.sees_all:
+            whose = await self.catalog.whose(upload_id)
+            if whose is None or not who.sees(whose):
+                return None
+        return await self.catalog.get(upload_id)
 
     def found(self, upload: Upload | None, who: Principal = EVERYBODY) -> Upload:
-        """What the catalog has answered, if it is there. Raises ProblemError 404 or 410, and 403 for whoever has a
-        signature for an upload that was given up (A-SIGN-4)."""
-        if upload is None or not who.sees(upload) or upload.state is State.TERMINATED:
+        """What `get` has answered, if it is there. Raises ProblemError as `find`."""
+        if upload is None or upload.state is State.TERMINATED:
             if upload is not None and upload.id == who.only and upload.error == given_up().code:
                 raise given_up()
             raise ProblemError("not-found", "There is no upload with this id. Create a new one.")

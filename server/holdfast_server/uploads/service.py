@@ -200,8 +200,8 @@ class Uploads:
         """An upload as it was made here a short while ago, where that is known; to be asked once. To be given to
         `append_whole` and to nobody else: the transaction that finishes it finds out whether it is still so.
         """
-        upload = self._made.pop(upload_id, None)
-        return upload if upload is not None and who.sees(upload) else None
+        upload = self._made.get(upload_id)
+        return self._made.pop(upload_id) if upload is not None and who.sees(upload) else None
 
     async def _goes_on(self, upload_id: str, error: ProblemError | Cut) -> bool:
         """K-KEY-2: the body of a creation was cut off, or another request has taken over, and the upload is there."""

@@ -7,9 +7,9 @@ file. Here they are looked up by the byte that is at their place, of which there
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-import puremagic
+from puremagic.main import PureMagic, magic_footer_array, magic_header_array, multi_part_dict
 
-_Begun = Mapping[int, Mapping[bytes, list[puremagic.PureMagic]]]
+_Begun = Mapping[int, Mapping[bytes, list[PureMagic]]]
 """Rows by their length, and there by their bytes."""
 _Places = Mapping[int, Mapping[int, _Begun]]
 """Rows by their offset, from the end where it is negative, and there by their first byte."""
@@ -23,18 +23,18 @@ class Signature(NamedTuple):
     media: str
 
 
-def _by_place(rows: Iterable[puremagic.PureMagic]) -> _Places:
-    places: dict[int, dict[int, dict[int, dict[bytes, list[puremagic.PureMagic]]]]] = {}
+def _by_place(rows: Iterable[PureMagic]) -> _Places:
+    places: dict[int, dict[int, dict[int, dict[bytes, list[PureMagic]]]]] = {}
     for row in rows:
         begun = places.setdefault(row.offset, {}).setdefault(row.byte_match[0], {})
         begun.setdefault(len(row.byte_match), {}).setdefault(row.byte_match, []).append(row)
     return places
 
 
-_AT_THE_START: Final = _by_place(puremagic.magic_header_array)
-_AT_THE_END: Final = _by_place(puremagic.magic_footer_array)
-_BEHIND: Final = {begin: _by_place(rows) for begin, rows in puremagic.multi_part_dict.items()}
-EXTENSIONS: Final = frozenset(row.extension for row in puremagic.magic_header_array)
+_AT_THE_START: Final = _by_place(magic_header_array)
+_AT_THE_END: Final = _by_place(magic_footer_array)
+_BEHIND: Final = {begin: _by_place(rows) for begin, rows in multi_part_dict.items()}
+EXTENSIONS: Final = frozenset(row.extension for row in magic_header_array)
 """Of files that have a signature at their beginning."""
 
 
@@ -56,7 +56,7 @@ def _confidence(length: int) -> float:
     return 0.8 if length >= 9 else length / 10
 
 
-def _at(places: _Places, content: bytes) -> Iterator[puremagic.PureMagic]:
+def _at(places: _Places, content: bytes) -> Iterator[PureMagic]:
     size = len(content)
     for offset, by_first in places.items():
         start = offset if offset >= 0 else size + offset
