@@ -68,11 +68,11 @@ export class Access extends EventTarget {
     }
   }
 
-  /** JSON of the API. Throws if there is none. */
+  /** JSON of the API. Throws an UploadError if the server refuses it, and something else if nobody answers. */
   async read(path) {
     const answer = await fetch(this.#credential.address(path), this.#request())
     if (answer.status === 401 && this.who) this.find()
-    if (!answer.ok) throw new Error(`${path}: ${answer.status}`)
+    if (!answer.ok) throw await refusalOf(answer)
     return answer.json()
   }
 

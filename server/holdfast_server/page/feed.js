@@ -1,7 +1,8 @@
 // What the server tells of uploads, written to the board.
 //
-// Rule of this file: what was missed is asked for; what cannot be told (L-RECOVER-2) is read anew. What the credential may
-// not watch is read now and then, and what it may not read is not asked for.
+// Rule of this file: what was missed is asked for, and what could not be asked for is as soon as there is a connection again;
+// what cannot be told (L-RECOVER-2) is read anew. What the credential may not watch is read now and then, and what it may
+// not read is not asked for.
 
 import { Live } from './live.js'
 
@@ -9,6 +10,8 @@ const STATES = ['complete', 'failed', 'receiving', 'verifying']
 const MOST_TOPICS = 128
 /** Seconds between two looks at what cannot be watched. */
 const LOOK = 10
+/** With these an upload is none that may be seen. */
+const GONE = new Set([401, 403, 404, 410])
 /** Seconds after which the server has counted anew: it does so every other second. */
 const COUNTED = 2.5
 
@@ -38,6 +41,8 @@ export class Feed extends EventTarget {
   #access
   #credential
   #unsure = new Set()
+  /** Of these the state could not be read. */
+  #unread = new Set()
   #looked = 0
   #counted = 0
   #stale = 0
@@ -47,6 +52,7 @@ export class Feed extends EventTarget {
   become(who) {
     for (const item of [...this.#board.items.values()]) if (!item.upload) this.#board.remove(item.id)
     this.#unsure.clear()
+    this.#unread.clear()
     this.live.follow(topics(who))
     if (who) this.#readAll()
     this.#tell('change')
@@ -72,6 +78,7 @@ export class Feed extends EventTarget {
     const { type, payload } = frame
     if (type === 'subscribed') {
       this.#unsure.clear()
+      for (const id of this.#unread) this.readState(id)
       if (payload.recovered === true) return
       for (const item of this.#board.items.values()) if (item.id && !item.isOver) this.#unsure.add(item.id)
       this.#readAll()
@@ -124,8 +131,10 @@ export class Feed extends EventTarget {
   async readState(id) {
     try {
       this.#apply(await this.#access.read(`api/uploads/${id}?limit=1`))
-    } catch {
-      if (!this.#board.items.get(id)?.upload) this.#board.remove(id)
+      this.#unread.delete(id)
+    } catch (error) {
+      if (!GONE.has(error.status)) this.#unread.add(id)
+      else if (!this.#board.items.get(id)?.upload) this.#board.remove(id)
     }
     this.#tell('change')
   }
