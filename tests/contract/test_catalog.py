@@ -570,6 +570,15 @@ async def test_an_upload_that_got_all_of_its_bytes_at_once_is_complete(catalog: 
     ]
 
 
+async def test_what_failed_before_counts_as_tried_again_when_all_bytes_come_at_once(catalog: Catalog) -> None:
+    upload = await add(catalog)
+    await catalog.record_failure(upload.id, now=2.0)
+    done = await catalog.finish(upload, now=7.0, expires=None)
+    assert done == await catalog.get(upload.id)
+    assert (done.errors, done.retries) == (1, 1)
+    assert [event.data["errors"] for event in await catalog.events(0, 10)] == [0, 1, 1]
+
+
 async def test_one_that_had_bytes_before_or_is_another_does_not_get_all_at_once(catalog: Catalog) -> None:
     upload = await add(catalog)
     with pytest.raises(base.NotReceiving):

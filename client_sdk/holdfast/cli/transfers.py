@@ -62,19 +62,19 @@ def _known(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     return []
 
 
-_ids = click.argument("ids", nargs=-1, metavar="ID...", shell_complete=_known)
+_ids = click.argument("ids", nargs=-1, metavar="[ID]...", shell_complete=_known)
 
 
 def _all(which: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option("--all", "everything", is_flag=True, help=f"All {which}, instead of an ID.")
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, short_help="List, pause, resume, cancel, retry or clear transfers.")
 @click.pass_context
 def transfers(ctx: click.Context) -> None:
     """List transfers of this and other processes, and pause, resume, cancel, retry or clear them.
 
-    An ID may be shortened as long as it is of one transfer.
+    Without a command it lists them. An ID may be shortened as long as it is of one transfer.
     """
     show_warnings()
     if ctx.invoked_subcommand is None:

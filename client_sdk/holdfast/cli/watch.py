@@ -31,7 +31,7 @@ SHOWN: Final = 20
 _STYLES: Final = {"complete": "green", "failed": "red", "expired": "red", "terminated": "yellow"}
 
 
-@click.command()
+@click.command(short_help="Follow uploads on a server while they happen.")
 @click.argument("server")
 @click.argument("uploads", nargs=-1, metavar="[UPLOAD]...")
 @click.option("--project", "projects", multiple=True, help="All uploads of a project; may be repeated.")

@@ -45,9 +45,10 @@ def decide_create(fields_: Headers, limits: Limits) -> Create:
     """What a POST on the collection asks for."""
     try:
         create = parallel.create if parallel.speaks_create(fields_) else tus1.create
-        return replace(create(fields_, limits), key=read_key(fields_))
+        wanted, key = create(fields_, limits), read_key(fields_)
     except FieldError as error:
         raise error.as_problem() from None
+    return wanted if key is None else replace(wanted, key=key)
 
 
 def decide_patch(

@@ -52,6 +52,16 @@ def select(connection: sqlite3.Connection, clause: str, values: Mapping[str, obj
     return [_upload(row) for row in connection.execute(_SNAPSHOT + clause, values)]
 
 
+def find_empty(connection: sqlite3.Connection, upload: Upload) -> tuple[int, int] | None:
+    """The key of an upload and how many errors it has had, if it has no byte yet and is still the one that is meant."""
+    row: tuple[int, int] | None = connection.execute(
+        "SELECT key, errors FROM upload WHERE id = ? AND state = 'receiving' AND received = 0 AND length = ?"
+        " AND expected IS ? AND wanted IS ?",
+        (upload.id, upload.length, digests_text(upload.expected), upload.wanted),
+    ).fetchone()
+    return row
+
+
 def find_asked(connection: sqlite3.Connection, asked: str) -> Upload | None:
     """The upload that was asked for by that key, if it has not failed, expired or been removed."""
     row = connection.execute(
@@ -134,8 +144,10 @@ def advance(connection: sqlite3.Connection, key: int, upload: Upload) -> None:
     )
 
 
-def append(connection: sqlite3.Connection, upload: Upload, event: str, at: float, previous: State | None) -> None:
-    """Append to the event log what an upload is now."""
+def append(
+    connection: sqlite3.Connection, upload: Upload, event: str, at: float, previous: State | None, **then: object
+) -> None:
+    """Append to the event log what an upload is now. `then` is what was otherwise at the time of the event."""
     data: dict[str, object] = {
         "state": upload.state,
         "previous": previous,
@@ -149,6 +161,7 @@ def append(connection: sqlite3.Connection, upload: Upload, event: str, at: float
     }
     if upload.error is not None:
         data |= {"error": upload.error, "error_detail": upload.error_detail}
+    data |= then
     connection.execute(
         "INSERT INTO event (upload, type, at, data, owner, project) VALUES (?, ?, ?, ?, ?, ?)",
         (upload.id, event, at, _encode(data), upload.owner, upload.project),

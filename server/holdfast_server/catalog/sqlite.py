@@ -137,8 +137,8 @@ class SqliteCatalog:
                     "INSERT INTO part (final, place, part) VALUES (?, ?, ?)",
                     [(key, place, part) for place, part in enumerate(parts)],
                 )
-            begun = replace(upload, state=State.RECEIVING, prefix=0, received=0) if complete else upload
-            rows.append(connection, begun, "created", upload.created, None)
+            begun = {"state": State.RECEIVING, "received": 0, "prefix": 0} if complete else {}
+            rows.append(connection, upload, "created", upload.created, None, **begun)
             if complete:
                 if upload.received:
                     stored.put(connection, key, 0, upload.received)
@@ -334,27 +334,24 @@ class SqliteCatalog:
             raise ValueError("an upload without bytes cannot have got all of them at once")
 
         def operation(connection: sqlite3.Connection) -> Upload:
-            found = rows.find(connection, upload.id)
-            if found is None:
-                raise NotReceiving(None)
-            key, old = found
-            same = (old.length, old.expected, old.wanted) == (length, upload.expected, upload.wanted)
-            if old.state is not State.RECEIVING or old.received or not same:
-                raise NotReceiving(old)
+            empty = rows.find_empty(connection, upload)
+            if empty is None:
+                found = rows.find(connection, upload.id)
+                raise NotReceiving(None if found is None else found[1])
+            key, errors = empty
             stored.put(connection, key, 0, length)
             new = replace(
-                old,
+                upload,
                 state=State.COMPLETE,
                 prefix=length,
                 received=length,
                 updated=now,
                 expires=expires,
-                computed=upload.computed,
-                retries=old.errors,
+                errors=errors,
+                retries=errors,
             )
             rows.advance(connection, key, new)
-            verifying = replace(new, state=State.VERIFYING, expires=old.expires)
-            rows.append(connection, verifying, "verifying", now, State.RECEIVING)
+            rows.append(connection, new, "verifying", now, State.RECEIVING, state=State.VERIFYING)
             rows.append(connection, new, "complete", now, State.VERIFYING)
             return new
 

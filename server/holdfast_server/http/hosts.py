@@ -8,6 +8,7 @@ was told (A-HOST-1). Nobody but the one who set it up can have these point elsew
 
 import ipaddress
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -53,6 +54,7 @@ def _plain(name: str) -> str:
     return name.lower().removesuffix(".")
 
 
+@lru_cache(maxsize=128)  # most clients ask by one of a few
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name.partition("%")[0])

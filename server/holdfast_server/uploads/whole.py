@@ -7,7 +7,7 @@ dies in between, the catalog is right: the upload has no bytes, and whoever reco
 """
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import anyio
 
@@ -49,10 +49,9 @@ async def create(
     """
     _check_body(upload, wanted, data)
     types.check_bytes(core.settings, upload.name, data)
-    found = _stored(upload, data)
-    if not verified(found):
-        raise mismatch(found)
-    made = replace(found, state=State.COMPLETE, expires=core.kept_until())
+    made = _stored(upload, data, state=State.COMPLETE, expires=core.kept_until())
+    if not verified(made):
+        raise mismatch(made)
     free = core.free()
     core.check_room(made.received)
     with anyio.CancelScope(shield=True):
@@ -115,11 +114,11 @@ def _check_body(upload: Upload, wanted: rules.Append, data: bytes) -> None:
         )
 
 
-def _stored(upload: Upload, data: bytes) -> Upload:
-    """The upload with these bytes, and its digests computed."""
+def _stored(upload: Upload, data: bytes, **changes: Any) -> Upload:
+    """The upload with these bytes, its digests computed, and with these changes."""
     size = len(data)
     computed = tuple(_digest(name, data) for name in sorted(algorithms(upload)))
-    return replace(upload, prefix=size, received=size, computed=(*upload.computed, *computed))
+    return replace(upload, prefix=size, received=size, computed=(*upload.computed, *computed), **changes)
 
 
 def _digest(algorithm: str, data: bytes) -> Digest:
