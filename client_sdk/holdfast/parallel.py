@@ -13,7 +13,7 @@ import contextlib
 import math
 import mmap
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -86,11 +86,11 @@ class _Flight:
 class ParallelRoad:
     """Brings what is missing to the server, and completes the upload. `state` is what the server said last."""
 
-    def __init__(self, upload: Upload, state: protocol.State, clock: Callable[[], float]) -> None:
+    def __init__(self, upload: Upload, state: protocol.State) -> None:
         assert state.offer is not None
         self._upload = upload
         self._state = state
-        self._clock = clock
+        self._clock = upload.session.clock.monotonic
         self._granule = state.offer.granule
         self._holes = state.offer.holes
         self._limiter = upload.session.limiter
@@ -293,10 +293,11 @@ class ParallelRoad:
                 await self._copy(late)
 
     def _due(self, flight: _Flight, pace: float) -> float:
-        age = silent = self._clock() - flight.began
+        now = self._clock()
+        age = silent = now - flight.began
         moved = 0
         if flight.sending is not None:
-            moved, silent = flight.sending.moved, self._limiter.clock.monotonic() - flight.sending.moved_at
+            moved, silent = flight.sending.moved, now - flight.sending.moved_at
         return stragglers.due(flight.chunk.span.length, moved, age, silent, pace, self._limiter.controller.expected)
 
     async def _copy(self, flight: _Flight) -> None:
@@ -372,13 +373,13 @@ class ParallelRoad:
             yield bytes_of
             gone = self._clock()
 
-        async with self._limiter.sending() as sending:
+        async with self._limiter.sending(part.length) as sending:
             if flight is not None:
                 flight.sending = sending
             steps = protocol.chunk(self._upload.url, part, proof, now=time.time())
             stored = await self._upload.exchange(steps, Body(part.length, content), sending=sending)
         now = self._clock()
-        self._limiter.accepted(part.length, now - began, now - gone)
+        self._limiter.accepted(part.length, now - began, sending.around(began, gone, now))
         await self._upload.lives_until(stored.expires)
         self._upload.chunks += 1
 

@@ -28,6 +28,8 @@ NEAR_CONNECTIONS: Final = 2
 """then it is begun with these."""
 SMALLEST_CHUNK: Final = MIB
 LARGEST_CHUNK: Final = 64 * MIB
+SHORT: Final = 0.05
+"""Seconds that a chunk takes at least: with shorter ones connections would end closer together, but no sooner."""
 MEMORY: Final = 48 * MIB
 """Bytes for the chunks of all transfers to one origin."""
 DEFAULT_CHUNK: Final = 8 * MIB
@@ -40,10 +42,18 @@ TUS_GRANULE: Final = 256 * 1024
 
 BETWEEN_BREAKS: Final = 24
 """Chunks that go through between two breaks, at least."""
+AT_RISK: Final = 0.04
+"""Part of all bytes that are in the chunks of all connections as long as there was no break, and that may all break at
+once. Not where it is near; there it is one of these:"""
 OF_WHAT_IS_LEFT: Final = 64
 """Chunks that are still to come, where a break is possible though there was none,"""
 OF_WHAT_IS_THROUGH: Final = 12
 """or chunks of this size that have gone through without one."""
+FAST: Final = 128 * MIB
+"""Bytes a second of one connection, with the requests around them, that only a network beyond a gigabit carries. It is
+the machine that lacks something then: more connections bring nothing, small chunks cost more than a break does,"""
+MOMENT: Final = 0.1
+"""and so long a chunk may take."""
 UNBROKEN: Final = float(BETWEEN_BREAKS * START_CHUNK)
 """Bytes that count as gone through before the first, where it is near: as if there had been a break after them."""
 PIECE: Final = 256 * 1024
@@ -135,17 +145,35 @@ class Budget:
 
 @dataclass(eq=False, slots=True)
 class Sending:
-    """A connection that carries a chunk, or another run of bytes, as the controller knows it."""
+    """A connection that carries a chunk, or another run of bytes, of `size` if that is known."""
 
     moved_at: float
     """When bytes of it moved last, or it began."""
+    size: int = 0
     moved: int = 0
     """Bytes of it that have moved."""
+    _middle: tuple[float, int] | None = None
 
     def advance(self, size: int, now: float) -> None:
-        """So many more have."""
+        """So many more are about to move; those before them have."""
+        if self._middle is None and self.size > self.moved >= self.size // 2 > 0:
+            self._middle = now, self.moved
         self.moved += size
         self.moved_at = now
+
+    def around(self, began: float, gone: float, answered: float) -> float:
+        """Seconds of a request that went into other things than its bytes.
+
+        `gone` is when the last of them was handed to the kernel. From then until the answer those are still on their
+        way that wait in buffers here and there, which may take much longer than the answer itself; how long all of them
+        take is seen from the second half, which moves as fast as the network takes it.
+        """
+        wait = answered - gone
+        if self._middle is None:
+            return wait
+        since, moved = self._middle
+        all_of_them = self.size * (gone - since) / (self.size - moved)
+        return min(max(answered - began - all_of_them, 0.0), wait)
 
 
 class Controller:
@@ -155,11 +183,11 @@ class Controller:
     back. `memory` bounds the chunks in memory: their size times the connections, and one more that each transfer reads.
     `ceiling` is the largest chunk that the origin takes, if that was learnt before.
 
-    Connections: begun with 8, or with 2 where a round trip takes less than 20 ms, doubled while that pays, then a
-    fourth more or fewer are tried now and then (after 10 seconds, and rarer, up to a minute, while it changes nothing:
-    a short transfer would not earn back what it costs to find that fewer do not do). Where more paid, still more are
-    tried at once. More of them pay if the bytes on the wire grow by a tenth of what they would grow by if connections
-    were all that is lacking; fewer are kept if less than 5 % is lost.
+    Connections: begun with 8, or with 2 where a round trip takes less than 20 ms, doubled while that pays and each of
+    them is slower than a gigabit network, then a fourth more or fewer are tried now and then (after 10 seconds, and
+    rarer, up to a minute, while it changes nothing: a short transfer would not earn back what it costs to find that
+    fewer do not do). Where more paid, still more are tried at once. More of them pay if the bytes on the wire grow by a
+    tenth of what they would grow by if connections were all that is lacking; fewer are kept if less than 5 % is lost.
     Bytes are counted over half a second and a chunk of each connection, after a moment for new ones to come up to
     speed, and only while all of them had something to do.
     If they wait for bytes for a fifth of the time, whoever reads and hashes is what limits, and those are given up that
@@ -171,9 +199,12 @@ class Controller:
 
     Chunk size: begun with 2 MiB, and moved half-way to what takes 20 times as long as the request around it, 0.2 to 10
     seconds; changes below a fifth are let be. Where connections break, a chunk has at most a 24th of the bytes that go
-    through between two breaks, so that no more than some percent are sent twice. Where it is near they grow so fast
-    that the first break would cost a lot: as long as there was none, a chunk has at most 2 MiB, or an 8th of what has
-    gone through, or a 64th of what is left. Those that are not kept in memory may be larger there than `memory` allows.
+    through between two breaks, so that no more than some percent are sent twice. As long as there was none, it has at
+    most 2 MiB, or what takes 0.2 seconds, or so much that all connections together have a 25th of what has gone through
+    and is left. Where it is near that would be too little; but there chunks grow so fast that the first break would
+    cost a lot: as long as there was none, a chunk has at most 2 MiB, or a 12th of what has gone through, or a 64th of
+    what is left, or what takes a tenth of a second if a connection is faster than a gigabit network. Those that are not
+    kept in memory may be larger there than `memory` allows.
     """
 
     def __init__(self, now: float, *, memory: int = MEMORY, ceiling: int | None = None) -> None:
@@ -182,8 +213,10 @@ class Controller:
         self._readers = 0
         self._ceiling = ceiling
         self._proven = True
+        self._round_trip = math.inf
         self._overhead: float | None = None
         self._rate: float | None = None
+        self._speed = 0.0
         self._bytes = 0.0
         self._breaks = 0.0
         self._broken = False
@@ -230,8 +263,18 @@ class Controller:
             safe = self._bytes / self._breaks / BETWEEN_BREAKS
             if not self._broken:
                 safe = max(safe, (self._bytes - UNBROKEN) / OF_WHAT_IS_THROUGH, left / OF_WHAT_IS_LEFT)
+                if self._speed > FAST:
+                    safe = max(safe, self._speed * MOMENT)
             size = min(size, max(SMALLEST_CHUNK, int(safe)))
+        else:
+            safe = max(AT_RISK * (self._bytes + left) / self._connections, LEAST_TIME * self._speed)
+            size = min(size, max(START_CHUNK, int(safe)))
         return size if self._ceiling is None else min(size, self._ceiling)
+
+    @property
+    def least_chunk(self) -> int:
+        """Bytes below which chunks are not made for connections to end together: 1 MiB, more where it goes fast."""
+        return max(SMALLEST_CHUNK, int(self._speed * SHORT))
 
     @property
     def ceiling(self) -> int | None:
@@ -264,7 +307,8 @@ class Controller:
         return max(0.0, self._resume_at - now)
 
     def met(self, seconds: float) -> None:
-        """A request without a body was answered after so many seconds. Counts until the first chunk was accepted."""
+        """A request without a body was answered after so many seconds."""
+        self._round_trip = min(self._round_trip, seconds)
         if self._rate is None and seconds < NEAR and self._good > NEAR_CONNECTIONS:
             self._connections = self._good = NEAR_CONNECTIONS
             self._near = True
@@ -279,12 +323,12 @@ class Controller:
         finally:
             self._readers -= 1
 
-    def began(self, now: float) -> Sending:
-        """A connection begins to send a chunk."""
+    def began(self, now: float, size: int = 0) -> Sending:
+        """A connection begins to send a chunk of `size` bytes."""
         self._pass_time(now)
         if not self._sending and now - self._idle_since > SETTLE:
             self._begin_window(now)  # nobody had anything to send
-        sending = Sending(now)
+        sending = Sending(now, size)
         self._sending.add(sending)
         return sending
 
@@ -316,10 +360,14 @@ class Controller:
     def accepted(self, size: int, seconds: float, overhead: float, now: float) -> None:
         """A chunk of `size` bytes was accepted, `seconds` after its first byte was sent.
 
-        `overhead` is the part of them that did not go into bytes: the wait for the answer.
+        `overhead` is the part of them that did not go into bytes: the wait for the answer. It is at least what a
+        request without a body takes.
         """
+        if self._round_trip < seconds:
+            overhead = max(overhead, self._round_trip)
         self._overhead = _smooth(self._overhead, overhead, 0.2)
         self._rate = _smooth(self._rate, size / max(seconds - overhead, 0.001), 0.2)
+        self._speed = _smooth(self._speed, size / max(seconds, 0.001), 0.2)
         self._bytes += size
         self.fitted()
         if size >= self.chunk_size // 2:  # the short end of a file takes as long as a small chunk would
@@ -432,6 +480,9 @@ class Controller:
             if now < self._probe_at:
                 return
             self._upward = not self._upward
+        elif self._speed > FAST:
+            self._settle(now, self._good)
+            return
         self._good_speed = speed
         most = MOST_CONNECTIONS if now >= self._most_until else self._most
         step = self._good if self._climbing else max(1, self._good // 4)
@@ -495,12 +546,12 @@ class Plan:
     def chunk_size(self, left: int) -> int:
         """Bytes of the next chunk where `left` are still to be cut: a multiple of the granule, at least one.
 
-        Towards the end chunks get smaller, down to 1 MiB, so that connections come to their end together and a small
-        file goes over more than one.
+        Towards the end chunks get smaller, so that connections come to their end together and a small file goes over
+        more than one; down to 1 MiB, or to what takes 50 ms.
         """
         if self._chunk_size is not None:
             return self._fit(self._chunk_size)
-        share = max(SMALLEST_CHUNK, -(-left // (2 * self.concurrency)))
+        share = max(self._controller.least_chunk, -(-left // (2 * self.concurrency)))
         if self._concurrency is not None:
             share = min(share, max(SMALLEST_CHUNK, MEMORY // (self._concurrency + 1)))
         return self._fit(min(self._controller.size_of(left, kept=self._kept), share))

@@ -16,7 +16,7 @@ import math
 import mimetypes
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 
@@ -61,7 +61,7 @@ SMALL: Final = MIB
 
 
 class Uploader:
-    """Runs one UploadJob. `clock` is monotonic, in seconds."""
+    """Runs one UploadJob."""
 
     def __init__(
         self,
@@ -70,14 +70,12 @@ class Uploader:
         journal: Journal,
         tracker: Tracker,
         share: Share,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
         self._session = session
         self._journal = journal
         self._tracker = tracker
         self._share = share
-        self._clock = clock
         self._endpoint = session.endpoint
         self._services: Services | None = None
         self._guest: Guest | None = None
@@ -372,7 +370,7 @@ class Uploader:
         self._tracker.resumed = 0 if begun else stored
         upload.accepted(stored)
         if state.offer is not None and self._job.dialect != "tus":
-            parallel = ParallelRoad(upload, state, self._clock)
+            parallel = ParallelRoad(upload, state)
             digest = await parallel.run()
             return await self._finished(upload, key, digest, "parallel")
         services = await self._offered()

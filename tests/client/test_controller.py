@@ -41,6 +41,8 @@ class Link:
     """The probability, for each MiB of each connection, that it stands still"""
     stall_time: float = 3.0
     """for so long."""
+    buffers: int = 0
+    """Bytes of each connection that are taken before they are on their way."""
 
 
 @dataclass
@@ -50,6 +52,7 @@ class _Connection:
     sent: float = 0.0
     told: int = 0
     wait: float = 0.0
+    gone: float | None = None
     answering: bool = False
     life: float = 0.0
     still_until: float = 0.0
@@ -93,8 +96,8 @@ class Run:
                     continue
                 each.size = min(self.controller.size_of(self.left), self.left)
                 self.left -= each.size
-                each.began, each.sent, each.told, each.answering = self.now, 0.0, 0, False
-                each.sending = self.controller.began(self.now)
+                each.began, each.sent, each.told, each.gone, each.answering = self.now, 0.0, 0, None, False
+                each.sending = self.controller.began(self.now, each.size)
                 busy.append(each)
         sending = [each for each in busy if not each.answering and each.still_until <= self.now]
         for each in sending:
@@ -102,7 +105,10 @@ class Run:
         for each in busy:
             if each.size and each.answering and each.wait <= self.now:
                 self._end(each)
-                self.controller.accepted(each.size, self.now - each.began, self.link.delay, self.now)
+                assert each.sending is not None
+                assert each.gone is not None
+                overhead = each.sending.around(each.began, each.gone, self.now)
+                self.controller.accepted(each.size, self.now - each.began, overhead, self.now)
                 each.size, each.wait = 0, self.now + self.link.delay
         self.history.append((self.now, self.controller.connections, self.controller.chunk_size))
 
@@ -111,12 +117,14 @@ class Run:
         if int((each.sent + size) // MIB) > int(each.sent // MIB) and self.chance.random() < self.link.stalls:
             each.still_until = self.now + self.link.stall_time
         each.sent += size
-        while each.told < min(each.sent, each.size):
+        while each.told < min(each.sent + self.link.buffers, each.size):
             piece = min(PIECE, each.size - each.told)
             each.told += piece
             self.wire += piece
             each.sending.advance(piece, self.now)
             self.controller.moved(piece, self.now)
+        if each.gone is None and each.sent + self.link.buffers >= each.size:
+            each.gone = self.now
         if self.link.breaks_every is not None:
             each.life += size
             if each.life >= self.link.breaks_every:
@@ -195,6 +203,22 @@ def test_where_connections_break_little_is_sent_twice(near: float | None) -> Non
     size = 2048 * MIB
     found = run(Link(total=40 * MIB, each=8 * MIB, delay=0.05, breaks_every=32 * MIB), size, near)
     assert found.wire <= 1.05 * size + MOST_CONNECTIONS * PIECE
+
+
+def test_in_a_short_transfer_little_is_sent_twice_too() -> None:
+    """All connections come to their first break together, and it is half over before anybody knows of breaks."""
+    size = 512 * MIB
+    found = run(Link(total=20 * MIB, each=4 * MIB, breaks_every=32 * MIB, buffers=768 * 1024), size)
+    assert found.wire <= 1.05 * size
+
+
+@given(through=st.lists(st.integers(1, 16 * MIB), max_size=50), left=st.integers(1, 1 << 40))
+def test_as_long_as_nothing_breaks_little_is_at_risk(through: list[int], left: int) -> None:
+    controller = Controller(0.0)
+    for turn, size in enumerate(through):
+        controller.accepted(size, 2.0, 1.0, float(turn))
+    together = controller.size_of(left) * controller.connections
+    assert together <= max(START_CHUNK * controller.connections, (sum(through) + left) / 25)
 
 
 def test_a_link_that_gets_slower_does_not_keep_the_large_chunks() -> None:
@@ -409,3 +433,54 @@ def test_there_are_never_more_than_the_server_takes(still: int, refused: bool, n
         controller.throttled(0.0, 0.5, crowded=True)
     most = START_CONNECTIONS - 1 if refused and now < 60 else MOST_CONNECTIONS
     assert controller.connections <= controller.allowed(now) <= max(controller.connections, most)
+
+
+def test_what_waits_in_buffers_is_not_taken_for_the_answer() -> None:
+    """Chunks need not be large to make little of a short answer, and a break costs so much less."""
+    found = run(Link(total=20 * MIB, each=4 * MIB, delay=0.02, buffers=768 * 1024), 400 * MIB)
+    assert max(size for _, _, size in found.history) <= 3 * MIB
+
+
+@given(
+    buffers=st.integers(0, 4 * MIB),
+    rate=st.integers(MIB // 4, 64 * MIB),
+    size=st.integers(1, 64 * MIB),
+    answer=st.floats(0, 5),
+)
+def test_the_time_around_the_bytes_is_found_whatever_waits(buffers: int, rate: int, size: int, answer: float) -> None:
+    """To within the bytes that are handed over at once; never more than the wait for the answer."""
+    sending = Sending(0.0, size)
+    while sending.moved < size:
+        # The buffers take a piece as soon as they have room for the one before it.
+        now = max(0.0, sending.moved - buffers) / rate
+        sending.advance(min(PIECE, size - sending.moved), now)
+    gone, answered = max(0.0, size - buffers) / rate, size / rate + answer
+    found = sending.around(0.0, gone, answered)
+    assert 0 <= found <= answered - gone
+    if size // 2 >= buffers + PIECE:
+        assert found == pytest.approx(answer, abs=0.001)
+    assert found >= answer - 0.001
+
+
+def test_where_it_goes_faster_than_a_gigabit_chunks_are_soon_large() -> None:
+    """The requests around them are what takes time there; what a break costs does not."""
+    sizes: dict[int, int] = {}
+    for rate in (100 * MIB, 300 * MIB):
+        controller = Controller(0.0)
+        controller.met(NEAR / 2)
+        for turn in range(20):
+            size = controller.size_of(1 << 30)
+            controller.accepted(size, 0.005 + size / rate, 0.005, float(turn))
+        sizes[rate] = controller.size_of(1 << 30, kept=False)
+    assert sizes[100 * MIB] < 20 * MIB
+    assert 25 * MIB < sizes[300 * MIB] <= 30 * MIB
+
+
+@pytest.mark.parametrize(("each", "most"), [(500 * MIB, NEAR_CONNECTIONS), (60 * MIB, MOST_CONNECTIONS)])
+def test_connections_that_are_fast_each_are_not_made_more(each: int, most: int) -> None:
+    """More of them would share the processors; what looks like a gain is what their buffers take at once."""
+    link = Link(total=16 * each, each=each, delay=0.001, buffers=4 * MIB)
+    found = Run(link, Controller(0.0), 100 * each)
+    found.controller.met(NEAR / 2)
+    found.go(until=9)
+    assert found.controller.connections == most

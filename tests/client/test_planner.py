@@ -39,6 +39,25 @@ def test_towards_the_end_chunks_get_smaller(left: int, chunk: int) -> None:
     assert Plan(Controller(0.0), granule=GRANULE, max_chunk=64 * MIB).chunk_size(left) == chunk
 
 
+def test_where_it_goes_fast_chunks_do_not_get_too_small_for_the_requests_around_them() -> None:
+    """To end together to the millisecond is not worth a request for each MiB."""
+    controller = Controller(0.0)
+    controller.met(0.001)
+    for turn in range(60):
+        controller.accepted(controller.chunk_size, controller.chunk_size / (400 * MIB) + 0.002, 0.002, float(turn))
+    plan = Plan(controller, granule=GRANULE, kept=False)
+    assert plan.chunk_size(1 << 30) > 20 * MIB
+    assert plan.chunk_size(4 * MIB) == pytest.approx(20 * MIB, rel=0.1)
+
+
+@pytest.mark.parametrize("rate", [MIB // 8, 4 * MIB, 16 * MIB])
+def test_on_a_network_connections_end_together(rate: int) -> None:
+    controller = Controller(0.0)
+    for turn in range(60):
+        controller.accepted(controller.chunk_size, controller.chunk_size / rate + 0.08, 0.08, float(turn))
+    assert Plan(controller, granule=GRANULE).chunk_size(MIB) == MIB
+
+
 def test_sizes_are_halved_down_to_the_granule() -> None:
     plan = Plan(Controller(0.0), granule=GRANULE, max_chunk=MIB, chunk_size=3 * GRANULE)
     assert plan.too_large(3 * GRANULE)
@@ -140,7 +159,7 @@ def test_a_transfer_keeps_to_its_own_limit_and_to_that_of_all() -> None:
     assert Share(0, RateLimit(None, lambda: 0.0)).slice is None
 
 
-@pytest.mark.parametrize("rate", [0, -1.0])
+@pytest.mark.parametrize("rate", [0, -1.0, float("nan"), float("inf")])
 def test_a_rate_must_be_more_than_nothing(rate: float) -> None:
     with pytest.raises(UsageError):
         RateLimit(rate, lambda: 0.0)
