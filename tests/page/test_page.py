@@ -89,7 +89,7 @@ def test_an_upload_survives_everything(windows: Windows, server: ServerProcess, 
         first.sees("Complete", "#over", within=120)
         second.sees("Complete", "#over")
         for window in (first, second):
-            assert digest.startswith(window.text("#over .digest").split()[-1])
+            window.sees(digest, "#over .digest")
         passed = proxy.up
     (state,) = states(server)
     assert state["digests"]["sha-256"] == digest
@@ -244,6 +244,55 @@ def test_many_at_once(window: Window, server: ServerProcess, tmp_path: Path, rng
         proxy.drop_all()
         window.until(lambda: window.text("#over").count("Complete") == len(files), within=90, what="all of them")
         assert window.text("#next") == ""
+
+
+@pytest.mark.rule("T-DELETE-1")
+def test_all_that_is_sent_from_here(window: Window, server: ServerProcess, tmp_path: Path, rng: random.Random) -> None:
+    """Paused, gone on with and cancelled in one; the keyboard stays where it was."""
+    files = [tmp_path / f"{n}.bin" for n in range(8)]
+    for file in files:
+        file.write_bytes(rng.randbytes(6 * MIB))
+    with Proxy(server.url, Fault(rate=100_000)) as proxy:
+        window.open(proxy.url)
+        window.drop(*files)
+        window.sees("of 8 files sent", "#all")
+        window.until(lambda: proxy.up > MIB, what="a MiB on the network")
+        window.look("document.querySelector('#all-toggle').focus()")
+        window.press("Enter")
+        window.sees("Go on with all", "#all")
+        assert window.look("document.activeElement.id") == "all-toggle"
+        window.until(lambda: window.text("main").count("Paused") == 8, what="eight that are paused")
+        assert int(window.look("document.querySelectorAll('.card').length")) == 3, "those that were not begun are rows"
+        window.press("Enter")
+        window.sees("Receiving", "#now")
+        window.sees("Waiting for its turn", "#next")
+        window.sees("Pause all", "#all")
+        window.click("#all-cancel")
+        window.sees("Nothing is on its way", "#now-none")
+        assert not window.look("document.querySelector('#all').offsetHeight")
+        eventually(lambda: states(server) == [], within=30, every=0.1, what="a server with nothing on it")
+
+
+def test_the_counts_follow(window: Window, server: ServerProcess) -> None:
+    window.open(server.url)
+    window.sees("Live", "#link")
+    with Speaker(server.url) as speaker:
+        for number in range(1, 4):
+            upload = speaker.create(5)
+            assert speaker.patch(upload, 0, b"hello").offset == 5
+            window.until(lambda: window.text("#count-complete") == str(number), what=f"{number} complete")  # noqa: B023
+
+
+def test_why_an_upload_has_failed_is_said_in_words(window: Window, server: ServerProcess) -> None:
+    """As it happens, and also after a reload."""
+    window.open(server.url)
+    window.sees("Live", "#link")
+    with Speaker(server.url) as speaker:
+        wrong = speaker.create(5, Upload_Digest=f"sha-256=:{b64(bytes(32))}:")
+        speaker.patch(wrong, 0, b"hello")
+    window.sees("nothing was published", "#over")
+    window.reload()
+    window.sees("nothing was published", "#over")
 
 
 @pytest.mark.rule("A-HEAD-3", "L-RIGHT-1")

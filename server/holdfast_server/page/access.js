@@ -5,6 +5,7 @@
 
 import { sleep } from './connections.js'
 import { fromAddress } from './credential.js'
+import { at, put } from './elements.js'
 import { refusalOf } from './errors.js'
 import { size } from './format.js'
 import { hasDialogs } from './pick.js'
@@ -13,7 +14,6 @@ import { backoff } from './planner.js'
 const PROMISE = hasDialogs
   ? 'They are verified on the way, and go on after a reload or a broken connection.'
   : 'They are verified on the way. After a reload, choose or drop the same file again, and it goes on where it stopped.'
-const at = (id) => document.getElementById(id)
 
 /** Events: `leaving` before another credential is used, `change` when `who` is known or known to be nobody. */
 export class Access extends EventTarget {
@@ -68,11 +68,11 @@ export class Access extends EventTarget {
     }
   }
 
-  /** JSON of the API. Throws if there is none. */
+  /** JSON of the API. Throws an UploadError if the server refuses it, and something else if nobody answers. */
   async read(path) {
     const answer = await fetch(this.#credential.address(path), this.#request())
     if (answer.status === 401 && this.who) this.find()
-    if (!answer.ok) throw new Error(`${path}: ${answer.status}`)
+    if (!answer.ok) throw await refusalOf(answer)
     return answer.json()
   }
 
@@ -142,8 +142,4 @@ function limits({ signature, scopes, max_size: most, expires }) {
   const { uses, types } = signature
   const bounds = [types.join(', '), most === null ? '' : `at most ${size(most)} each`].filter((each) => each)
   return `This link takes ${uses === 1 ? 'one file' : `${uses} files`}${bounds.length > 0 ? ` (${bounds.join('; ')})` : ''}${until}.`
-}
-
-function put(element, text) {
-  if (element.textContent !== text) element.textContent = text
 }

@@ -8,7 +8,10 @@ import { duration, percent, size, speed } from './format.js'
 const STEPS = ['receiving', 'verifying', 'publishing']
 /** Seconds without a byte after which an upload is not shown as one that moves. */
 const STILL = 30
-const MOST_OVER = 40
+/** How many of those that are over are kept. */
+export const MOST_OVER = 40
+/** Seconds that a plot may show. */
+const WINDOWS = [30, 60, 120, 300]
 
 /** Values of the last `span` seconds, one for each of them. */
 export class Series {
@@ -23,6 +26,13 @@ export class Series {
     if (points.length > 0 && at <= points[points.length - 1][0]) return
     points.push([at, value])
     while (points[0][0] < at - this.span) points.shift()
+  }
+
+  /** How many of the last seconds there is something to see of: in steps, so that a plot does not shift all the time. */
+  get window() {
+    const { points, span } = this
+    const age = points.length > 0 ? points[points.length - 1][0] - points[0][0] : 0
+    return WINDOWS.find((each) => each < span && each >= age) ?? span
   }
 
   get peak() {
@@ -52,8 +62,9 @@ export class Item {
     /** When it has changed, and when bytes came, in milliseconds since 1970. */
     this.changed = 0
     this.moved = 0
-    /** Where an upload of somebody else has its ranges, `[start, end)` in turn; asked for as long as somebody looks. */
+    /** The ranges that the server has, `[start, end)` in turn, as of when it had `storedAt` bytes: see sight.js. */
     this.stored = []
+    this.storedAt = null
     /** The upload, if this page carries it out; what is remembered of it, if this browser began it and lacks the file. */
     this.upload = null
     this.record = null
@@ -63,7 +74,12 @@ export class Item {
   }
 
   get ranges() {
-    return this.upload ? this.upload.ranges : this.stored
+    return !this.upload || (this.isAhead && this.storedAt === this.received) ? this.stored : this.upload.ranges
+  }
+
+  /** Whether the server has more than this page knows of: of the upload of somebody else, or where an answer was missed. */
+  get isAhead() {
+    return !this.isOver && (!this.upload || (!this.upload.running && this.upload.received < this.received))
   }
 
   get flying() {
@@ -94,7 +110,7 @@ export class Item {
   /** `now`, `next`, `rest` or `over`: where on the page it has its place. */
   place(now) {
     if (this.isOver) return 'over'
-    if (this.upload?.state === 'waiting') return 'next'
+    if (this.upload?.state === 'waiting' || (this.upload?.state === 'paused' && this.upload.url === null)) return 'next'
     if (this.upload || this.status === 'verifying') return 'now'
     if (this.record || this.wanted) return 'rest'
     return now - this.moved < STILL * 1000 ? 'now' : 'rest'
@@ -145,7 +161,7 @@ export class Item {
     return { done: current, current }
   }
 
-  /** `tone` is `go`, `wait`, `bad` or `done`; `words` a phrase, `detail` what else there is to say. */
+  /** `tone` is `go`, `idle`, `wait`, `bad` or `done`; `words` a phrase, `detail` what else there is to say. */
   describe(now) {
     const far = this.length === null ? size(this.bytes) : `${size(this.bytes)} of ${size(this.length)}`
     if (this.status === 'complete') return { tone: 'done', words: 'Complete', detail: size(this.length ?? this.received) }
@@ -158,7 +174,7 @@ export class Item {
     }
     if (own?.state === 'failed') return { tone: 'bad', words: 'Stopped', detail: own.error.message }
     if (own?.state === 'paused') return { tone: 'wait', words: 'Paused', detail: far }
-    if (own?.state === 'waiting') return { tone: 'wait', words: 'Waiting for its turn', detail: size(this.length) }
+    if (own?.state === 'waiting') return { tone: 'idle', words: 'Waiting for its turn', detail: size(this.length) }
     if (own?.retryAt && own.error) {
       const wait = Math.max(0, (own.retryAt - now) / 1000)
       return { tone: 'wait', words: own.error.message, detail: wait < 1 ? 'Trying again.' : `Trying again in ${duration(wait)}.` }

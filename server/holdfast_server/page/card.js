@@ -3,6 +3,7 @@
 // Rule of this file: names and messages come from others, so they become text and nothing else. An element is made once and
 // changed where it stands, so that focus, selection and the place of a reader are kept.
 
+import { put } from './elements.js'
 import { ago, percent, size } from './format.js'
 import { ChunkMap } from './map.js'
 import { Plot } from './plot.js'
@@ -10,11 +11,14 @@ import { Plot } from './plot.js'
 /** What can be done with an upload: its name for the page's `act`, and its label. */
 function actions(item) {
   const own = item.upload
-  if (own && !item.isOver && own.state !== 'verifying') {
+  // Once the server verifies there is nothing left to be stopped here.
+  const isSent = own?.state === 'verifying' && own.digest !== null && own.retryAt === null
+  if (own && !item.isOver && !isSent) {
     if (own.held || (own.state === 'failed' && own.error.isRefusal)) {
       return [['credential', 'Give a credential'], ...(own.held ? [] : [['cancel', 'Cancel']])]
     }
     if (own.state === 'paused' || own.state === 'failed') return [['resume', 'Go on'], ['cancel', 'Cancel']]
+    if (own.state === 'waiting') return [['cancel', 'Cancel']]
     return [['pause', 'Pause'], ['cancel', 'Cancel']]
   }
   if (item.wanted && !item.isOver) return [['again', 'Choose the file']]
@@ -59,6 +63,7 @@ class View {
   }
 
   showWords(now) {
+    this.element.toggleAttribute('data-own', this.item.upload !== null)
     const { tone, words, detail } = this.item.describe(now)
     this.element.dataset.tone = tone
     put(this.part('words'), words)
@@ -134,7 +139,7 @@ export class Row extends View {
     this.showWords(now)
     this.showActions()
     const digest = this.part('digest')
-    put(digest, item.digest ? `sha-256 ${item.digest.slice(0, 12)}` : '')
+    put(digest, item.digest ? `sha-256 ${item.digest}` : '') // all of it, so that it can be copied; the style cuts it short
     digest.title = item.digest ?? ''
     const time = this.element.querySelector('time')
     const at = new Date(item.changed || item.started)
@@ -150,9 +155,4 @@ export class Row extends View {
   close() {
     this.element.remove()
   }
-}
-
-/** Elements that did not change are not touched: a reader would read them again. */
-function put(element, text) {
-  if (element.textContent !== text) element.textContent = text
 }

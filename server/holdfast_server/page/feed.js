@@ -1,7 +1,8 @@
 // What the server tells of uploads, written to the board.
 //
-// Rule of this file: what was missed is asked for; what cannot be told (L-RECOVER-2) is read anew. What the credential may
-// not watch is read now and then, and what it may not read is not asked for.
+// Rule of this file: what was missed is asked for, and what could not be asked for is as soon as there is a connection again;
+// what cannot be told (L-RECOVER-2) is read anew. What the credential may not watch is read now and then, and what it may
+// not read is not asked for.
 
 import { Live } from './live.js'
 
@@ -9,10 +10,15 @@ const STATES = ['complete', 'failed', 'receiving', 'verifying']
 const MOST_TOPICS = 128
 /** Seconds between two looks at what cannot be watched. */
 const LOOK = 10
+/** With these an upload is none that may be seen. */
+const GONE = new Set([401, 403, 404, 410])
+/** Seconds after which the server has counted anew: it does so every other second. */
+const COUNTED = 2.5
 
 /**
  * Events: `change` when the board has changed; `over` with the item in `detail` when an upload is complete or has failed;
- * `totals` with the figures of L-STATS-1 in `detail`; `link` when `live` or what is watched has changed.
+ * `read` when all that there is was read; `totals` with the figures of L-STATS-1 in `detail`; `link` when `live` or what is
+ * watched has changed.
  */
 export class Feed extends EventTarget {
   constructor(board, access, credential) {
@@ -35,14 +41,18 @@ export class Feed extends EventTarget {
   #access
   #credential
   #unsure = new Set()
+  /** Of these the state could not be read. */
+  #unread = new Set()
   #looked = 0
-  #totals = null
+  #counted = 0
+  #stale = 0
   #summed = 0
 
   /** The credential is another one, or is known now: what only another one may see is seen no more. */
   become(who) {
     for (const item of [...this.#board.items.values()]) if (!item.upload) this.#board.remove(item.id)
     this.#unsure.clear()
+    this.#unread.clear()
     this.live.follow(topics(who))
     if (who) this.#readAll()
     this.#tell('change')
@@ -54,19 +64,21 @@ export class Feed extends EventTarget {
     if (now > this.#summed + 2500) this.sum = null
     const every = this.live.state === 'idle' ? LOOK * 1000 : Infinity
     if (this.#access.who && now > this.#looked + every) this.#readAll()
-    if (Math.floor(now / 1000) % 10 === 0) this.#readTotals()
+    if (now > this.#counted + 1000 * (this.#counted < this.#stale ? COUNTED : LOOK)) this.#readTotals()
   }
 
-  #readAll() {
+  async #readAll() {
     this.#looked = Date.now()
-    if (this.#credential.upload !== null) this.readState(this.#credential.upload)
-    else this.#readLists()
+    if (this.#credential.upload !== null) await this.readState(this.#credential.upload)
+    else if (!(await this.#readLists())) return
+    this.#tell('read')
   }
 
   #hear(frame) {
     const { type, payload } = frame
     if (type === 'subscribed') {
       this.#unsure.clear()
+      for (const id of this.#unread) this.readState(id)
       if (payload.recovered === true) return
       for (const item of this.#board.items.values()) if (item.id && !item.isOver) this.#unsure.add(item.id)
       this.#readAll()
@@ -85,7 +97,7 @@ export class Feed extends EventTarget {
     this.#unsure.delete(id)
     if (payload.status === 'terminated') {
       if (this.#board.items.get(id)?.upload?.running !== true) this.#board.remove(id)
-      this.#readTotals()
+      this.#count()
       this.#tell('change')
       return
     }
@@ -99,7 +111,7 @@ export class Feed extends EventTarget {
         this.#tell('over', item)
         this.readState(id)
       }
-      this.#readTotals()
+      this.#count()
     }
     this.#tell('change')
   }
@@ -119,20 +131,23 @@ export class Feed extends EventTarget {
   async readState(id) {
     try {
       this.#apply(await this.#access.read(`api/uploads/${id}?limit=1`))
-    } catch {
-      if (!this.#board.items.get(id)?.upload) this.#board.remove(id)
+      this.#unread.delete(id)
+    } catch (error) {
+      if (!GONE.has(error.status)) this.#unread.add(id)
+      else if (!this.#board.items.get(id)?.upload) this.#board.remove(id)
     }
     this.#tell('change')
   }
 
+  /** False if some of it could not be read. */
   async #readLists() {
     this.#readTotals()
-    if (this.#access.who?.signature || !(this.#access.may('read') || this.#access.may('watch'))) return
-    const pages = STATES.map((state) => this.#access.read(`api/uploads?state=${state}&limit=40`))
-    for (const page of await Promise.allSettled(pages)) {
-      if (page.status === 'fulfilled') page.value.uploads.forEach((state) => this.#apply(state))
-    }
+    if (this.#access.who?.signature || !(this.#access.may('read') || this.#access.may('watch'))) return true
+    const asked = STATES.map((state) => this.#access.read(`api/uploads?state=${state}&limit=40`))
+    const pages = await Promise.allSettled(asked)
+    for (const { value } of pages) value?.uploads.forEach((state) => this.#apply(state))
     this.#tell('change')
+    return pages.every(({ status }) => status === 'fulfilled')
   }
 
   async #readHistory(item) {
@@ -143,13 +158,16 @@ export class Feed extends EventTarget {
     for (const [when, value] of kept) item.series.push(when, value)
   }
 
-  #readTotals() {
+  async #readTotals() {
+    this.#counted = Date.now()
     if (!this.#access.may('watch') || this.#access.who.signature) return
-    this.#totals ??= setTimeout(async () => {
-      this.#totals = null
-      const stats = await this.#access.read('api/stats').catch(() => null)
-      if (stats !== null) this.#tell('totals', stats)
-    }, 300)
+    const stats = await this.#access.read('api/stats').catch(() => null)
+    if (stats !== null) this.#tell('totals', stats)
+  }
+
+  /** There is something else to count. */
+  #count() {
+    this.#stale = Date.now() + 1000 * COUNTED
   }
 
   #tell(type, detail) {

@@ -19,6 +19,12 @@ export function size(bytes) {
   return parts(bytes).join(' ')
 }
 
+/** Of a round number: `10 MiB/s`. */
+export function scale(rate) {
+  const [number, unit] = parts(rate)
+  return `${parseFloat(number)} ${unit}/s`
+}
+
 export function speed(rate) {
   return `${size(rate)}/s`
 }

@@ -28,6 +28,7 @@ export class Live extends EventTarget {
 
   #credential
   #place = null
+  #interval = 25
   #failures = 0
   #sockets = true
   #hush = null
@@ -156,8 +157,6 @@ export class Live extends EventTarget {
     this.#listen(2 * this.#interval + 2)
     this.dispatchEvent(new CustomEvent('frame', { detail: frame }))
   }
-
-  #interval = 25
 
   /** Leave the connection if nothing is heard for so many seconds (L-PING-1). */
   #listen(seconds) {

@@ -1,10 +1,24 @@
 // The page: puts together who is there, what this page sends, what the server tells, and what can be seen.
 //
 // Rule of this file: what happens is written to the board, and the screen shows it. What the user does comes in here.
+//
+// The other files, and who uses whom. What stands below knows nothing of what stands above it.
+//
+//   what is seen          screen.js  the whole page: lists, head, words for a reader
+//                         card.js  one upload, with map.js (its ranges) and plot.js (its speed); elements.js
+//                         board.js  what is known of each upload, and in which words: values only; format.js
+//   what the server tells feed.js  to the board, from live.js (WebSocket or events) and the API; sight.js (ranges)
+//   who is there          access.js  what may be done, and the dialog; credential.js  the token or the signed URL
+//   what is sent          transfers.js  the queue, and what is remembered of it (journal.js); pick.js  drops and dialogs
+//                         upload.js  one file: a module for other pages, too, with all that follows
+//                           planner.js  what to send next, how large, when again (ranges.js); connections.js  whose turn
+//                           request.js  one request; fields.js  values of fields; errors.js  why it does not go on
+//                           hashing.js  asks the worker hasher.js, which has sha256.js
 
 import { Access } from './access.js'
 import { Board, idOf } from './board.js'
 import { Credential } from './credential.js'
+import { at } from './elements.js'
 import { refusalOf } from './errors.js'
 import { Feed } from './feed.js'
 import { size } from './format.js'
@@ -14,7 +28,6 @@ import { Sight } from './sight.js'
 import { Transfers } from './transfers.js'
 
 const ROOT = new URL('..', import.meta.url)
-const at = (id) => document.getElementById(id)
 
 const board = new Board()
 const credential = new Credential(ROOT)
@@ -22,13 +35,13 @@ const access = new Access(credential)
 const transfers = new Transfers(credential, ROOT)
 const feed = new Feed(board, access, credential)
 const sight = new Sight((path) => access.read(path), () => screen.render())
-const screen = new Screen(board, sight, act)
+const screen = new Screen({ board, sight, transfers, act })
 
 // Who is there.
 
 access.addEventListener('leaving', () => transfers.hold())
 access.addEventListener('change', () => {
-  screen.showFor(access.who)
+  screen.showFor(access.who, credential.exists ? null : new URL('files', ROOT).href)
   feed.become(access.who)
   if (access.who) transfers.become(access.who.owner)
 })
@@ -80,6 +93,7 @@ async function take(files) {
   }
 }
 
+/** What the buttons do: those of one upload (`item`), and those of all that is sent from here. */
 async function act(name, item, event) {
   try {
     if (name === 'download') await download(item, event)
@@ -89,8 +103,11 @@ async function act(name, item, event) {
     else if (name === 'wake' && !(await transfers.wake(item.record))) again(item)
     else if (name === 'again') again(item)
     else if (name === 'cancel' || name === 'drop') await cancel(item)
+    else if (name === 'pause-all') transfers.pauseAll()
+    else if (name === 'resume-all') transfers.resumeAll()
+    else if (name === 'cancel-all') await cancelAll()
   } catch (error) {
-    if (error.name !== 'AbortError') screen.notice(`${item.name}: ${error.message}`)
+    if (error.name !== 'AbortError') screen.notice(`${item ? `${item.name}: ` : ''}${error.message}`)
   }
   screen.render()
 }
@@ -123,6 +140,15 @@ async function cancel(item) {
     throw item.upload ? new Error(`It is sent no more, but the server keeps what it has. ${error.message}`) : error
   }
   board.remove(item.id)
+}
+
+async function cancelAll() {
+  if (!confirm(`Cancel ${transfers.batch.open} files? What the server has stored of them will be removed.`)) return
+  try {
+    await transfers.cancelAll()
+  } catch (error) {
+    throw new Error(`They are sent no more, but the server keeps some of what it has. ${error.message}`)
+  }
 }
 
 function again(item) {
@@ -167,6 +193,7 @@ addEventListener('drop', (event) => {
 // What the server tells.
 
 feed.addEventListener('change', () => screen.render())
+feed.addEventListener('read', () => screen.showComplete())
 feed.addEventListener('link', () => screen.showLink(feed.live, access.who))
 feed.addEventListener('totals', ({ detail: stats }) => screen.showTotals(stats))
 feed.addEventListener('over', ({ detail: item }) => {

@@ -67,7 +67,10 @@ export class Plan {
     // Towards the end chunks get smaller, so that connections come to their end together.
     const share = Math.max(START, Math.ceil(this.#todo.size / (2 * lanes)))
     const size = this.#fixed ? this.#size : Math.min(this.#size, share)
-    const chunk = { start, end: Math.min(start + this.#fit(size), stop) }
+    let end = Math.min(start + this.#fit(size), stop)
+    // A rest that is small goes with it, and not by itself.
+    if (!this.#fixed && stop - end < (end - start) / 2 && stop - start <= this.#most) end = stop
+    const chunk = { start, end }
     this.#todo.remove(chunk.start, chunk.end)
     this.flying.add(chunk)
     return chunk

@@ -1,18 +1,18 @@
 // Speed over time: a line, and the area below it.
 //
-// Rule of this file: the right edge is now, the left edge `span` seconds ago; the scale ends at a round number above the
+// Rule of this file: the right edge is now, the left edge `window` seconds ago; the scale ends at a round number above the
 // peak, so that it does not change with every sample.
 
 import { KIB } from './planner.js'
 
-/** 1, 2 or 5 times a power of ten, in the binary unit in which the number will be read. */
+/** 1, 2 or 5 times a power of ten, in the binary unit in which the number will be read, or 1 of the next unit. */
 export function ceiling(peak) {
   let unit = 1
   while (peak / unit >= 999.5) unit *= KIB
   const value = Math.max(peak / unit, unit === 1 ? 100 : 1)
   const power = 10 ** Math.floor(Math.log10(value))
   const factor = [1, 2, 5, 10].find((each) => each * power >= value * 0.999)
-  return factor * power * unit
+  return factor * power < 1000 ? factor * power * unit : KIB * unit
 }
 
 export class Plot {
@@ -29,7 +29,7 @@ export class Plot {
   #series = null
   #now = 0
 
-  /** @param {{points: [number, number][], span: number, peak: number}} series; `now` in seconds */
+  /** @param {{points: [number, number][], window: number, peak: number}} series; `now` in seconds */
   update(series, now) {
     this.#series = series
     this.#now = now
@@ -61,9 +61,9 @@ export class Plot {
     context.scale(ratio, ratio)
     const style = getComputedStyle(canvas)
     const colour = (name) => style.getPropertyValue(name)
-    const { points, span, peak } = this.#series
+    const { points, window, peak } = this.#series
     const top = ceiling(peak)
-    const x = (at) => width - ((this.#now - at) / span) * width
+    const x = (at) => width - ((this.#now - at) / window) * width
     const y = (value) => height - 1 - (value / top) * (height - 3)
 
     context.strokeStyle = colour('--line')

@@ -3,24 +3,28 @@
 // Rule of this file: what has happened is shown with the next frame of the screen; a reader is told of ends and failures,
 // not of every step.
 
-import { Series } from './board.js'
+import { MOST_OVER, Series } from './board.js'
 import { Card, Row } from './card.js'
-import { parts, size, speed } from './format.js'
-import { Plot } from './plot.js'
+import { at, put } from './elements.js'
+import { duration, parts, percent, scale, size } from './format.js'
+import { ceiling, Plot } from './plot.js'
 
-const MOST_CARDS = 60
-const at = (id) => document.getElementById(id)
+/** As many of each list are shown; of the rest it is said how many they are. */
+const MOST = 60
 
 export class Screen {
   /**
-   * @param {Board} board
-   * @param {Sight} sight is told which cards there are
-   * @param {(name: string, item: Item, event?: Event) => void} act what the buttons of an upload do
+   * @param {{board: Board, sight: Sight, transfers: Transfers, act: (name: string, item?: Item, event?: Event) => void}} of
+   *   `sight` is told which cards there are, `act` what was clicked
    */
-  constructor(board, sight, act) {
+  constructor({ board, sight, transfers, act }) {
     this.#board = board
     this.#sight = sight
+    this.#transfers = transfers
     this.#act = act
+    for (const id of ['all-toggle', 'all-cancel']) {
+      at(id).addEventListener('click', ({ currentTarget }) => act(currentTarget.dataset.act))
+    }
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => {
       this.#tide.repaint()
       for (const view of this.#views.values()) {
@@ -32,8 +36,10 @@ export class Screen {
 
   #board
   #sight
+  #transfers
   #act
   #views = new Map()
+  #complete = false
   #total = new Series(600)
   #tide = new Plot(at('tide'))
   #frame = 0
@@ -50,10 +56,10 @@ export class Screen {
 
   #show() {
     const now = Date.now()
-    const { now: moving, next, rest, over } = this.#board.sorted(now)
-    const cards = moving.slice(0, MOST_CARDS)
+    const lists = this.#board.sorted(now)
+    const shown = Object.entries(lists).map(([name, items]) => [name, items.slice(0, MOST)])
+    const kept = new Set(shown.flatMap(([, items]) => items))
     const focused = document.activeElement?.closest('.card, .row')?.closest('li')?.view
-    const kept = new Set([...cards, ...next.slice(0, MOST_CARDS), ...rest.slice(0, MOST_CARDS), ...over])
     for (const [item, view] of this.#views) {
       const kind = item.place(now) === 'now' ? Card : Row
       if (kept.has(item) && view instanceof kind) continue
@@ -61,27 +67,36 @@ export class Screen {
       view.close()
       this.#views.delete(item)
     }
-    this.#list(at('now'), cards, now)
-    this.#list(at('next'), next.slice(0, MOST_CARDS), now)
-    this.#list(at('rest'), rest.slice(0, MOST_CARDS), now)
-    this.#list(at('over'), over, now)
+    for (const [name, items] of shown) {
+      this.#list(at(name), items, now)
+      const { length } = lists[name]
+      at(`${name}-section`).hidden = length === 0 && name !== 'now'
+      put(at(`${name}-many`), length > 1 && name !== 'over' ? length.toLocaleString('en') : '')
+      at(`${name}-more`).hidden = length <= MOST
+      put(at(`${name}-more`), `and ${(length - MOST).toLocaleString('en')} more`)
+    }
+    put(at('over-many'), lists.over.length === MOST_OVER ? `the newest ${MOST_OVER}` : '')
     if (focused && !focused.element.isConnected) {
       // What had the focus has moved to another place of the page: so does the focus.
       this.#views.get(focused.item)?.element.querySelector('a, button')?.focus()
     }
-    at('now-none').hidden = moving.length + next.length > 0
-    at('now-many').textContent = moving.length > 1 ? moving.length.toLocaleString('en') : ''
-    at('now-more').hidden = moving.length <= MOST_CARDS
-    at('now-more').textContent = `and ${(moving.length - MOST_CARDS).toLocaleString('en')} more`
-    for (const [name, items] of Object.entries({ next, rest })) {
-      at(`${name}-section`).hidden = items.length === 0
-      at(`${name}-many`).textContent = items.length > 1 ? items.length.toLocaleString('en') : ''
-    }
-    at('over-section').hidden = over.length === 0
-    const own = moving.filter((item) => item.upload?.running)
-    const bytes = (of) => own.reduce((sum, item) => sum + of(item), 0)
-    const share = Math.floor((100 * bytes((item) => item.bytes)) / Math.max(1, bytes((item) => item.length)))
-    document.title = own.length > 0 ? `${share} % - Holdfast` : 'Holdfast'
+    at('now-none').hidden = lists.now.length + lists.next.length > 0
+    document.body.classList.toggle('bare', this.#complete && kept.size === 0)
+    this.#showBatch()
+  }
+
+  /** All that is sent from here, in one line, where it is more than one file. */
+  #showBatch() {
+    const { files, done, open, moving, size: whole, bytes, speed } = this.#transfers.batch
+    const far = percent(bytes, whole)
+    document.title = open > 0 ? `${far} - Holdfast` : 'Holdfast'
+    at('all').hidden = files < 2 || open === 0
+    if (at('all').hidden) return
+    const left = speed < 1 ? '' : `, ${duration((whole - bytes) / speed)} left`
+    put(at('all-words'), `${done} of ${files} files sent, ${far} of ${size(whole)}${left}`)
+    const [name, label] = moving ? ['pause-all', 'Pause all'] : ['resume-all', 'Go on with all']
+    at('all-toggle').dataset.act = name
+    put(at('all-toggle'), label)
   }
 
   /** Brings the elements of a list into the order of its items, and touches none that is in its place. */
@@ -111,9 +126,10 @@ export class Screen {
     const rate = sum ?? together
     this.#total.push(now / 1000, rate)
     const [number, unit] = parts(rate)
-    at('rate').textContent = number
-    at('rate-unit').textContent = `${unit}/s`
-    at('tide-peak').textContent = this.#total.peak > 1 ? `peak ${speed(this.#total.peak)}` : ''
+    put(at('rate'), number)
+    put(at('rate-unit'), `${unit}/s`)
+    put(at('tide-scale'), this.#total.peak > 1 ? scale(ceiling(this.#total.peak)) : '')
+    put(at('tide-since'), `${duration(this.#total.window)} ago`)
     this.#tide.update(this.#total, now / 1000)
     this.#show()
     for (const view of this.#views.values()) view.tick(now)
@@ -129,13 +145,20 @@ export class Screen {
     at('count-watching').textContent = (stats.connections.total ?? 0).toLocaleString('en')
   }
 
-  /** What there is to see for the one who asks: D-JSON-3. */
-  showFor(who) {
+  /** What there is to see for the one who asks (D-JSON-3). `endpoint`: where files can be sent to from elsewhere, or null. */
+  showFor(who, endpoint) {
+    at('hint').hidden = endpoint === null || !who?.scopes.includes('create')
+    put(at('hint-to'), `--to ${endpoint}`)
     at('pulse').hidden = who === null || Boolean(who?.signature)
     at('counts').hidden = !who?.scopes.includes('watch')
-    at('now-none').textContent = who?.scopes.includes('watch')
-      ? 'Nothing is on its way. What anybody sends to this server shows here as it arrives.'
-      : 'Nothing is on its way.'
+    const all = who?.scopes.includes('watch') ? ' What anybody sends to this server shows here as it arrives.' : ''
+    put(at('now-none'), `Nothing is on its way.${all}`)
+  }
+
+  /** All that there was is on the board now: where nothing is to be seen, there is nothing. */
+  showComplete() {
+    this.#complete = true
+    this.render()
   }
 
   /** Whether what is seen is what is so. */
@@ -150,6 +173,7 @@ export class Screen {
     } else if (state === 'idle') {
       link.dataset.state = state
     }
+    document.body.classList.toggle('stale', link.hasAttribute('data-lost'))
     const left = Math.max(0, Math.ceil(((until ?? 0) - Date.now()) / 1000))
     const words = {
       live: 'Live',
@@ -157,7 +181,7 @@ export class Screen {
       waiting: `Not connected${left > 30 ? '' : `, trying again in ${left} s`}`,
       idle: unwatched(who),
     }[state]
-    if (at('link-words').textContent !== words) at('link-words').textContent = words
+    put(at('link-words'), words)
   }
 
   /** What a reader is told: at most one message in two seconds, several in one. */

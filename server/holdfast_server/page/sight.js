@@ -1,4 +1,4 @@
-// Which ranges the uploads of others have, for those of their cards that can be seen.
+// Which ranges the server has, of uploads that nobody here knows better of, as long as their cards can be seen.
 //
 // Rule of this file: at most a twentieth of the time goes into asking, and nothing is asked for what nobody looks at.
 
@@ -13,6 +13,8 @@ export class Sight {
   #read
   #changed
   #seen = new Set()
+  /** When an item may be asked for again. */
+  #after = new WeakMap()
   #looking = false
   #observer = new IntersectionObserver((entries) => {
     for (const { target, isIntersecting } of entries) {
@@ -35,16 +37,16 @@ export class Sight {
     if (this.#looking || document.hidden) return
     this.#looking = true
     for (const { item } of this.#seen) {
-      if (item.upload || item.rangesAt === item.received || item.isOver || performance.now() < (item.rangesAfter ?? 0)) continue
+      if (!item.isAhead || item.storedAt === item.received || performance.now() < (this.#after.get(item) ?? 0)) continue
       const began = performance.now()
       const { received } = item
       try {
         item.stored = await this.#rangesOf(item)
-        item.rangesAt = received
+        item.storedAt = received
       } catch {
         // it is asked for again
       }
-      item.rangesAfter = performance.now() + Math.max(700, 20 * (performance.now() - began))
+      this.#after.set(item, performance.now() + Math.max(700, 20 * (performance.now() - began)))
       this.#changed()
     }
     this.#looking = false

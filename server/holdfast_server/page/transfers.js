@@ -34,6 +34,8 @@ export class Transfers extends EventTarget {
   /** Whose credential it is; undefined as long as the server has not said it. */
   #owner = undefined
   #all = new Set()
+  /** Those that were chosen since there was nothing left to send. */
+  #batch = new Set()
   #running = new Set()
   #records = new Map()
   #connections = new Connections()
@@ -115,6 +117,8 @@ export class Transfers extends EventTarget {
     /** It waits for another credential. `again`: it goes on as soon as it has stopped. */
     upload.held = upload.again = false
     this.#all.add(upload)
+    if (![...this.#batch].some(isOpen)) this.#batch.clear()
+    this.#batch.add(upload)
     upload.addEventListener('created', () => {
       upload.owner = this.#owner
       this.#keep(upload, { path, handle })
@@ -145,6 +149,38 @@ export class Transfers extends EventTarget {
     return true
   }
 
+  /** Of all that is sent together: files, and how many of them are `done`, `open`, and `moving`; bytes, and bytes a second. */
+  get batch() {
+    const all = [...this.#batch]
+    const sum = (of) => all.reduce((total, upload) => total + of(upload), 0)
+    return {
+      files: all.length,
+      done: all.filter((upload) => upload.state === 'complete').length,
+      open: all.filter(isOpen).length,
+      moving: all.some((upload) => isOpen(upload) && !isStill(upload)),
+      size: sum((upload) => upload.size),
+      bytes: sum((upload) => upload.received),
+      speed: sum((upload) => (upload.state === 'sending' && !upload.retryAt ? upload.speed : 0)),
+    }
+  }
+
+  pauseAll() {
+    this.queue = []
+    for (const upload of this.#batch) if (isOpen(upload) && !isStill(upload)) this.pause(upload)
+  }
+
+  resumeAll() {
+    for (const upload of this.#batch) if (isStill(upload) && !upload.held) this.resume(upload)
+  }
+
+  /** Throws if the server does not remove all of them. */
+  async cancelAll() {
+    this.queue = []
+    const ends = await Promise.allSettled([...this.#batch].filter(isOpen).map((upload) => this.cancel(upload)))
+    const failed = ends.find((end) => end.status === 'rejected')
+    if (failed) throw failed.reason
+  }
+
   pause(upload) {
     this.#stop(upload)
     this.#mark(upload, true)
@@ -172,6 +208,7 @@ export class Transfers extends EventTarget {
 
   async cancel(upload) {
     this.queue = this.queue.filter((each) => each !== upload)
+    this.#batch.delete(upload)
     try {
       await upload.cancel()
     } finally {
@@ -258,6 +295,15 @@ export class Transfers extends EventTarget {
   #tell(type, upload) {
     this.dispatchEvent(new CustomEvent(type, { detail: upload }))
   }
+}
+
+function isOpen({ state }) {
+  return state !== 'complete' && state !== 'cancelled'
+}
+
+/** Whether it does not go on without somebody who says so. */
+function isStill({ state }) {
+  return state === 'paused' || state === 'failed'
 }
 
 const held = new Map()

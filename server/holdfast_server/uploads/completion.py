@@ -166,7 +166,8 @@ class Completion:
                 return
             upload = await self._frontier.digests(upload_id)
             if not verified(upload):
-                await self._end(upload, State.FAILED, "upload-digest-mismatch", None)
+                wrong = mismatch(upload)
+                await self._end(upload, State.FAILED, wrong.code, wrong.detail)
                 return
             with self._core.activity.step(upload, "publishing"):
                 await publish(self._core, upload)
@@ -192,7 +193,7 @@ class Completion:
             return problem
         return None
 
-    async def _end(self, upload: Upload, state: State, error: str, detail: str | None) -> None:
+    async def _end(self, upload: Upload, state: State, error: str, detail: str) -> None:
         await self._core.catalog.transition(
             upload.id,
             sources={State.VERIFYING},

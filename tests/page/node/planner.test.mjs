@@ -101,6 +101,13 @@ test('what is stored already is not sent, and ends of other clients are widened 
   assert.equal(plan.next(4), null)
 })
 
+test('a small rest does not go by itself', () => {
+  const plan = whole(2 * MIB + 12)
+  const sizes = []
+  for (let chunk; (chunk = plan.next(4)); ) sizes.push(chunk.end - chunk.start)
+  assert.deepEqual(sizes, [MIB, MIB + 12])
+})
+
 test('the size follows the time that a chunk takes', () => {
   const fast = whole(1024 * MIB)
   for (let i = 0; i < 12; i++) fast.accepted(fast.next(1), 0.05)

@@ -4,7 +4,7 @@ import { createHash, randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { Board, Item, Series } from '../../../server/holdfast_server/page/board.js'
 import * as fields from '../../../server/holdfast_server/page/fields.js'
-import { ago, duration, percent, size } from '../../../server/holdfast_server/page/format.js'
+import { ago, duration, percent, scale, size } from '../../../server/holdfast_server/page/format.js'
 import { coverage } from '../../../server/holdfast_server/page/map.js'
 import { ceiling } from '../../../server/holdfast_server/page/plot.js'
 import { Ranges } from '../../../server/holdfast_server/page/ranges.js'
@@ -88,8 +88,9 @@ test('a million ranges are one pass', () => {
 })
 
 test('the scale of the plot ends at a round number above the peak', () => {
-  for (const peak of [0, 1, 99, 1000, 1.5 * 2 ** 20, 73 * 2 ** 20, 900 * 2 ** 30]) {
+  for (const peak of [0, 1, 99, 1000, 1.5 * 2 ** 20, 73 * 2 ** 20, 600 * 2 ** 20, 900 * 2 ** 30]) {
     const top = ceiling(peak)
+    assert.match(scale(top), /^([125]0{0,2}) [KMGT]?i?B\/s$/)
     assert.ok(top >= peak * 0.999 && top <= Math.max(100, 2.6 * peak), `${peak}: ${top}`)
   }
 })
@@ -133,6 +134,38 @@ test('an upload of this page is one item before and after it has an address', ()
   const known = first.item('abc') // the server's news may come before the answer to the creation
   first.own({ ...upload, url: null })
   assert.equal(first.own(upload), known)
+})
+
+test('what was never begun waits in its row, also when it is paused; what was begun keeps its card', () => {
+  const board = new Board()
+  const upload = { url: null, size: 1000, state: 'paused', running: false, file: { name: 'film.mkv' }, received: 0, ranges: [], digest: null }
+  assert.equal(board.own(upload).place(NOW), 'next')
+  upload.url = 'http://here/files/abc'
+  assert.equal(board.own(upload).place(NOW), 'now')
+})
+
+test('a map is that of whoever knows more', () => {
+  const board = new Board()
+  const upload = { url: 'http://here/files/a', size: 1000, state: 'sending', running: true, file: { name: 'film.mkv' }, received: 50, ranges: [[0, 50]], digest: null }
+  const item = board.own(upload)
+  item.apply(PAYLOAD)
+  assert.deepEqual([item.ranges, item.isAhead], [[[0, 50]], false]) // the answer is on its way
+  Object.assign(upload, { state: 'paused', running: false })
+  assert.deepEqual([item.ranges, item.isAhead], [[[0, 50]], true]) // it was missed
+  Object.assign(item, { stored: [[0, 100]], storedAt: item.received })
+  assert.deepEqual(item.ranges, [[0, 100]])
+  Object.assign(upload, { running: true, received: 120, ranges: [[0, 120]] })
+  assert.deepEqual(item.ranges, [[0, 120]])
+})
+
+test('a plot shows as much time as there is something of', () => {
+  const series = new Series(120)
+  const shown = []
+  for (let at = 0; at < 200; at++) {
+    series.push(at, at)
+    if (shown[shown.length - 1] !== series.window) shown.push(series.window)
+  }
+  assert.deepEqual(shown, [30, 60, 120])
 })
 
 test('a series keeps its span', () => {

@@ -1,0 +1,46 @@
+// What the server tells, where it cannot be asked all the time.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Board } from '../../../server/holdfast_server/page/board.js'
+import { Feed } from '../../../server/holdfast_server/page/feed.js'
+
+const STATE = {
+  id: 'a', name: 'film.mkv', state: 'complete', length: 10, received: 10, digests: { 'sha-256': '00ff' }, error: null,
+  created: '2026-01-01T00:00:00.000Z', updated: '2026-01-01T00:00:10.000Z',
+} // prettier-ignore
+const PAYLOAD = {
+  name: 'film.mkv', owner: null, project: null, status: 'complete', event: 'complete', current_step: null, message: '', length: 10,
+  received: 10, arriving: 0, speed: null, retries: 0, error: null, started: STATE.created, timestamp: STATE.updated,
+} // prettier-ignore
+
+function setUp(answer) {
+  const board = new Board()
+  const access = { who: null, may: () => true, read: async () => answer(), find: () => {} }
+  const feed = new Feed(board, access, { exists: false, upload: null, address: (path) => new URL(path, 'http://here/') })
+  const hear = async (detail) => {
+    feed.live.dispatchEvent(new CustomEvent('frame', { detail }))
+    await new Promise(setImmediate)
+  }
+  return { board, hear }
+}
+
+test('what could not be read is kept, and read when there is a connection again', async () => {
+  let down = true
+  const { board, hear } = setUp(() => {
+    if (down) throw new TypeError('Failed to fetch')
+    return STATE
+  })
+  await hear({ type: 'status', task_id: 'a', payload: PAYLOAD })
+  assert.deepEqual([board.items.get('a')?.status, board.items.get('a')?.digest], ['complete', null])
+  down = false
+  await hear({ type: 'subscribed', payload: { recovered: true } })
+  assert.equal(board.items.get('a').digest, '00ff')
+})
+
+test('what the server knows nothing of is seen no more', async () => {
+  const { board, hear } = setUp(() => {
+    throw Object.assign(new Error('There is no such upload.'), { status: 404 })
+  })
+  await hear({ type: 'status', task_id: 'a', payload: PAYLOAD })
+  assert.equal(board.items.size, 0)
+})
