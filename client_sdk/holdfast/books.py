@@ -165,7 +165,7 @@ def _step(page: _Page, now: float) -> Step | None:
     look = transfer.progress
     step = Step(transfer.id, state, look.size, look.accepted, transfer.priority, page.wanted, wanted)
     if transfer.done:
-        step = replace(step, failure=None if state is State.PAUSED else transfer.error)
+        step = replace(step, failure=None if state is State.PAUSED else transfer.failure)
         outcome = transfer.outcome
         if isinstance(outcome, UploadResult | DownloadResult):
             place = outcome.url if isinstance(outcome, UploadResult) else shown(outcome.path)

@@ -34,7 +34,7 @@ from holdfast.receiving import DownloadJob
 from holdfast.remotes import remote_of
 from holdfast.repeating import Manner, digest_of, download_asked, upload_asked
 from holdfast.sending import Dialect, OnChange, UploadJob
-from holdfast.sources import UploadSource, recognize
+from holdfast.sources import UploadSource, checked_path, recognize
 from holdfast.streaming import StreamUploader
 from holdfast.transfers import Gate, RetryPolicy, Transfer
 from holdfast.uploader import Uploader
@@ -230,6 +230,7 @@ class AsyncClient:
         asked = upload_asked(job, to, self._manner(priority, limit_rate))
         job = replace(job, id=asked.id)
         tracker, limit, share = self._shared(priority, limit_rate)
+        tracker.size = given.size
         gate: Gate | None = None
         work: Callable[[], Awaitable[UploadResult]]
         if given.stream is not None:
@@ -277,8 +278,8 @@ class AsyncClient:
         _check_attempts(max_attempts)
         job = DownloadJob(
             url=url,
-            path=Path(path) if path is not None else None,
-            folder=Path(folder) if folder is not None else None,
+            path=checked_path(path) if path is not None else None,
+            folder=checked_path(folder) if folder is not None else None,
             segments=segments,
             checksum=checksum,
             overwrite=overwrite,

@@ -50,6 +50,8 @@ class HoldfastError(Exception):
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         self.message: str = without_secrets(message)
+        self.reason: str = self.message
+        """The message without what was added to it, such as what to do now that nothing is tried any more."""
         super().__init__(self.message)
         self.elsewhere: bool = False
         """It was another process that failed, after its own retries; this one only followed."""

@@ -1,10 +1,10 @@
 """Who may use a connection now: one limiter for each origin and direction, shared by all transfers of a client.
 
-Rule of this file: connections are given out by priority, then to the transfer that has the fewest, then by age; so a
-large file takes what others leave, and a small one need not wait for its chunks. There are never more at once than the
-controller allows, nor than the caller has set for all origins together, and none while the origin has asked to be left
-alone. What a transfer learns about the network goes through here to the controller, so that whoever waits is let in as
-soon as there is room.
+Rule of this file: connections are given out by priority, then to the transfer that has the fewest, then to the one that
+has had none for longest; so a large file takes what others leave, and a small one need not wait for its chunks. There
+are never more at once than the controller allows, nor than the caller has set for all origins together, and none while
+the origin has asked to be left alone. What a transfer learns about the network goes through here to the controller, so
+that whoever waits is let in as soon as there is room.
 """
 
 import itertools
@@ -203,7 +203,7 @@ class Limiter:
         first = min(able, key=self.rank)
         used = self._used
         if first.share not in self._holds and used < START_CONNECTIONS:
-            # Those that are slow because their own limit wants it may take minutes for a chunk: nobody waits for that.
+            # Those that are slow because a limit wants it may take minutes for a chunk: nobody waits for that.
             used -= sum(count for share, count in self._holds.items() if share.limited)
         return first if used < max(self._allowed, first.most) else None
 
@@ -234,6 +234,9 @@ class Limiter:
         self._holds[share] -= 1
         if not self._holds[share]:
             del self._holds[share]
+        for each in self._waiting:
+            if each.share is share and each.age != FIRST:
+                each.age = next(self._age)  # it had one until now
         self._crowd.admit()
 
 

@@ -35,7 +35,7 @@ class Statistics:
     failed: int
     cancelled: int
     size: int
-    """Of all whose size is known."""
+    """Of all whose size is known: that of files and bytes is from the beginning, that of a download with its turn."""
     accepted: int
     """Of these, as Progress.accepted."""
     speed: float
@@ -61,7 +61,9 @@ class Statistics:
     @property
     def fraction(self) -> float:
         """Accepted part of the whole, 0.0 to 1.0."""
-        return 1.0 if self.size == 0 else min(1.0, self.accepted / self.size)
+        if self.size == 0:
+            return 1.0 if self.done == self.total else 0.0
+        return min(1.0, self.accepted / self.size)
 
 
 class TransferQueue:
@@ -144,14 +146,19 @@ class TransferQueue:
     @property
     def statistics(self) -> Statistics:
         """One look at all of them."""
-        looks = [each.progress for each in self._transfers if each.begun]
+        begun = [each for each in self._transfers if each.begun]
+        looks = [each.progress for each in begun]
         states = [each.state for each in self._transfers]
         pending, paused = states.count(State.PENDING), states.count(State.PAUSED)
-        size = self._gone_bytes + sum(look.size or 0 for look in looks)
+        size = self._gone_bytes + sum(each.size or 0 for each in self._transfers)
         accepted = self._gone_bytes + sum(look.accepted for look in looks if look.size is not None)
         moved = sum(look.moved for look in looks if look.size is not None)
         speed = sum(look.speed for look in looks)
+        able = sum(min(look.speed, each.limit_rate or math.inf) for each, look in zip(begun, looks, strict=True))
         left = max(0, size - self._gone_bytes - moved)
+        now = self._clock.monotonic()
+        if not self._transfers:
+            self._countdown.reset(now)
         return Statistics(
             pending=pending,
             active=len(states) - pending - paused,
@@ -166,7 +173,7 @@ class TransferQueue:
             retries=self._gone_retries + sum(look.retries for look in looks),
             resent=self._gone_resent + sum(look.resent for look in looks),
             connections=self._crowd.used,
-            eta=self._countdown.left(self._clock.monotonic(), left, min(speed, self.limit_rate or math.inf)),
+            eta=self._countdown.left(now, left, min(able, self.limit_rate or math.inf)) if self._transfers else 0.0,
         )
 
     def on_progress(self, callback: Callable[[AnyTransfer, Progress], object]) -> None:
@@ -220,7 +227,7 @@ class TransferQueue:
         """
         self._closed = True
         for each in self.transfers:
-            if not wait or each.state is State.PAUSED:
+            if not wait or each.paused:
                 each.interrupt()
         return await self.join()
 

@@ -4,6 +4,7 @@ Rule of this file: bytes are booked and wait for their turn in that order, and a
 that wait already. Time comes from a clock that is given (seconds, monotonic).
 """
 
+import math
 from collections.abc import Callable
 
 from holdfast.errors import UsageError
@@ -68,8 +69,8 @@ class RateLimit:
 
 
 def _checked_rate(rate: float | None) -> float | None:
-    if rate is not None and rate <= 0:
-        raise UsageError("a rate limit must be more than 0 bytes a second")
+    if rate is not None and not 0 < rate < math.inf:
+        raise UsageError("a rate limit must be more than 0 bytes a second, and None where there is none")
     return rate
 
 
@@ -88,8 +89,8 @@ class Share:
 
     @property
     def limited(self) -> bool:
-        """It has a rate limit of its own."""
-        return bool(self._limits) and self._limits[0].rate is not None
+        """A rate limit holds it back: its own, or that of all."""
+        return any(each.rate is not None for each in self._limits)
 
     @property
     def slice(self) -> int | None:

@@ -13,6 +13,7 @@ What a caller gave is looked at in one place (`recognize`). What has no end that
 Stream, which is read once.
 """
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -114,6 +115,8 @@ class Given:
     stream: Stream | None = None
     path: Path | None = None
     """Where a later process finds it."""
+    size: int | None = None
+    """In bytes, as far as it can be said before it is opened."""
 
 
 class FileSource(Source):
@@ -141,8 +144,13 @@ class FileSource(Source):
             raise SourceUnreadable(f"{given} cannot be opened ({reason}); check the path and its rights") from error
         try:
             facts = os.fstat(descriptor)
+            if stat.S_ISDIR(facts.st_mode):
+                raise SourceUnreadable(f"{given} is a folder; give the files in it (holdfast upload --recursive)")
             if not stat.S_ISREG(facts.st_mode):
-                raise SourceUnreadable(f"{given} is not a regular file; save its content to a file first")
+                raise SourceUnreadable(
+                    f"{given} is not a regular file; what is not can be sent as a stream (holdfast upload - < FILE, or"
+                    " the file object of open)"
+                )
             os.set_blocking(descriptor, True)
             source = cls(given, descriptor, _describe(given, facts, edge=""), name)
             edge = source._edge()
@@ -323,12 +331,12 @@ class SeekableSource(Source):
 def recognize(given: UploadSource, name: str | None = None) -> Given:
     """What a caller gave, and what it is called. Raises UsageError if it is nothing that can be sent."""
     if isinstance(given, str | os.PathLike):
-        path = Path(given)
-        return Given(name or path.name, lambda: FileSource.open(path, name), path=path)
+        path = checked_path(given)
+        return Given(name or path.name, lambda: FileSource.open(path, name), path=path, size=_size_of(path))
     if isinstance(given, bytes | bytearray | memoryview):
         data = memoryview(given).cast("B")
         called = name or "bytes"
-        return Given(called, lambda: BytesSource(data, called))
+        return Given(called, lambda: BytesSource(data, called), size=data.nbytes)
     if isinstance(given, io.TextIOBase):
         raise UsageError("a file object must give bytes: open it with mode 'rb', or take its .buffer")
     if isinstance(given, Readable) and not isinstance(given, AsyncIterable):
@@ -341,12 +349,25 @@ def recognize(given: UploadSource, name: str | None = None) -> Given:
     )
 
 
+def checked_path(given: str | os.PathLike[str]) -> Path:
+    """The path of a file. Raises UsageError for what cannot be one."""
+    said = os.fspath(given)
+    if not said or "\0" in said:
+        raise UsageError(f"{said!r} cannot be the path of a file")
+    return Path(said)
+
+
 def _of_file(file: Any, name: str | None) -> Given:
+    if getattr(file, "closed", False) is True:
+        raise UsageError("the file object is closed; it has to be open until the transfer ends")
+    readable = getattr(file, "readable", None)
+    if callable(readable) and not readable():
+        raise UsageError("the file object is open for writing only; open it with mode 'rb'")
     said = getattr(file, "name", None)
     called = name or (os.path.basename(said) if isinstance(said, str) and not said.startswith("<") else None)  # noqa: PTH119
     if isinstance(file, io.BytesIO):
         rest = memoryview(file.getvalue())[file.tell() :]  # it shares the bytes until one of the two is changed
-        return Given(called or "bytes", lambda: BytesSource(rest, called or "bytes"))
+        return Given(called or "bytes", lambda: BytesSource(rest, called or "bytes"), size=rest.nbytes)
     seekable = getattr(file, "seekable", None)
     if seekable is None or not seekable():
         return Given(called or "stream", stream=_read(file))
@@ -354,9 +375,18 @@ def _of_file(file: Any, name: str | None) -> Given:
     if isinstance(getattr(file, "raw", file), io.FileIO) and file.tell() == 0:
         if file.writable():
             file.flush()
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return Given(called or "file", lambda: _reopened(file, called or "file"))
+        facts = os.fstat(file.fileno())
+        if stat.S_ISREG(facts.st_mode):
+            return Given(called or "file", lambda: _reopened(file, called or "file"), size=facts.st_size)
     return Given(called or "file", lambda: SeekableSource(file, called or "file"))
+
+
+def _size_of(path: Path) -> int | None:
+    with contextlib.suppress(OSError, ValueError):
+        facts = path.stat()
+        if stat.S_ISREG(facts.st_mode):
+            return facts.st_size
+    return None
 
 
 def _reopened(file: Any, name: str) -> FileSource:

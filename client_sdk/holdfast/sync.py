@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Generic, TypeAlias, TypeVar
 
+import anyio
 from anyio import to_thread
 from anyio.from_thread import start_blocking_portal
 
@@ -37,19 +38,24 @@ AnySyncTransfer: TypeAlias = "SyncTransfer[Any]"
 
 
 class _Loop:
-    """The event loop of one client, seen from other threads."""
+    """The event loop of one client, seen from other threads. When that is `closed`, all has ended, and what there still
+    is to ask is answered here.
+    """
 
     def __init__(self, call: Callable[..., Any], start: "Callable[..., Future[Any]]") -> None:
         self._call = call
         self._start = start
+        self.closed: bool = False
 
     def ask(self, function: Callable[..., Found], *said: Any) -> Found:
         """Have a function called there; what it returns."""
-        found: Found = self._call(function, *said)
+        found: Found = function(*said) if self.closed else self._call(function, *said)
         return found
 
     def wait(self, function: Callable[..., Awaitable[Found]], *said: Any) -> Found:
         """Have an `async def` carried out there; an exception that arrives here meanwhile cancels it."""
+        if self.closed:
+            return anyio.run(function, *said)
         future = self._start(function, *said)
         try:
             found: Found = future.result()
@@ -93,6 +99,11 @@ class SyncTransfer(Generic[Result]):
     def state(self) -> State:
         """What it is doing now."""
         return self._transfer.state
+
+    @property
+    def size(self) -> int | None:
+        """In bytes; None as long as it is not known: that of a stream, and that of a download before its turn."""
+        return self._transfer.size
 
     @property
     def paused(self) -> bool:
@@ -326,9 +337,11 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        loop = self._ready()
         try:
             self._stack.__exit__(kind, error, trace)
         finally:
+            loop.closed = True
             self._loop = None
 
     @property

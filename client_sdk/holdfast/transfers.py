@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HoldfastError, TransferCancelled
@@ -164,6 +165,11 @@ class Transfer(Generic[Result]):
         return self._tracker.state
 
     @property
+    def size(self) -> int | None:
+        """In bytes; None as long as it is not known: that of a stream, and that of a download before its turn."""
+        return self._tracker.size
+
+    @property
     def paused(self) -> bool:
         """`pause()` was called, and not `resume()` since."""
         return self._go_on is not None
@@ -185,7 +191,10 @@ class Transfer(Generic[Result]):
 
     @property
     def error(self) -> HoldfastError | None:
-        """Why it failed or was cancelled; None if it did not, or has not ended."""
+        """Why it failed or was cancelled; None if it did not, or has not ended. Who has looked was told: it is not
+        raised any more when the client is left.
+        """
+        self._seen = self._seen or self._error is not None
         return self._error
 
     @property
@@ -247,7 +256,12 @@ class Transfer(Generic[Result]):
                 self._tracker.enter(State.IN_PROGRESS)
 
     def cancel(self) -> None:
-        """Stop for good, as soon as possible. What is done is kept: the same call later goes on from there."""
+        """Stop for good, as soon as possible. What is done is kept: the same call later goes on from there.
+
+        Without effect on what has ended.
+        """
+        if self.done:
+            return
         self._cancelled = True
         self._scope.cancel()
 
@@ -299,6 +313,11 @@ class Transfer(Generic[Result]):
         return self.state
 
     @property
+    def failure(self) -> HoldfastError | None:
+        """As `error`, for those who write it down and tell nobody."""
+        return self._error
+
+    @property
     def unseen_error(self) -> HoldfastError | None:
         """The error that nobody has been told of."""
         return None if self._seen or self._cancelled else self._error
@@ -316,7 +335,7 @@ class Transfer(Generic[Result]):
         try:
             while self._result is None and self._error is None:
                 self._scope = anyio.CancelScope()
-                if self._cancelled:
+                if self._cancelled or self._go_on is not None:
                     self._scope.cancel()
                 try:
                     with self._scope:
@@ -340,8 +359,9 @@ class Transfer(Generic[Result]):
             self._ended.set()
 
     async def _turn(self, turns: Turns, delay: float, after: HoldfastError | None) -> None:
+        await anyio.lowlevel.checkpoint()  # who was paused or cancelled before does not begin
         if after is not None:
-            self._tracker.enter(State.PENDING, f"{after.message}; the transfer goes on in {delay:.0f} s")
+            self._tracker.enter(State.PENDING, f"{after.reason}; the transfer goes on in {delay:.1f} s")
             await self._clock.sleep(delay)
         await turns.enter(self)
         try:

@@ -251,11 +251,34 @@ async def test_a_stream_that_fails_harms_nobody_else(
         assert (await other).size == 3
 
 
-@pytest.mark.parametrize("given", [io.StringIO("abc"), 5, None])
+def shut() -> IO[bytes]:
+    file = io.BytesIO(b"abc")
+    file.close()
+    return file
+
+
+@pytest.mark.parametrize("given", [io.StringIO("abc"), 5, None, "", "a\0b", shut(), io.BufferedWriter(io.BytesIO())])
 async def test_what_is_nothing_that_can_be_sent(make_client: MakeClient, loopback: Loopback, given: Any) -> None:
+    """It is said at once, and harms nobody else."""
     async with make_client() as client:
+        other = client.upload(b"abc", loopback.url)
         with pytest.raises(holdfast.UsageError):
             client.upload(given, loopback.url)
+        if isinstance(given, str):
+            with pytest.raises(holdfast.UsageError):
+                client.download(loopback.url, given)
+        assert (await other).size == 3
+
+
+async def test_what_is_no_file_says_how_it_can_be_sent(
+    make_client: MakeClient, loopback: Loopback, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    async with make_client() as client:
+        with pytest.raises(holdfast.SourceUnreadable, match="--recursive"):
+            await client.upload(tmp_path, loopback.url)
+        with pytest.raises(holdfast.SourceUnreadable, match="as a stream"):
+            await client.upload(tmp_path / "pipe", loopback.url)
 
 
 async def test_a_stream_goes_on_from_what_the_server_has(

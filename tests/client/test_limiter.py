@@ -71,6 +71,29 @@ async def test_priority_goes_before_that() -> None:
         group.cancel_scope.cancel()
 
 
+async def test_who_had_one_until_now_goes_behind_those_that_had_none() -> None:
+    """With fewer connections than transfers, those that came first do not hand them on among themselves."""
+    one, other, late = Share(0), Share(0), Share(0)
+    limiter = Limiter(SYSTEM, crowd=Crowd(2))
+    came: list[str] = []
+    ends: dict[str, anyio.Event] = {}
+
+    async def use(name: str, share: Share) -> None:
+        ends[name] = anyio.Event()
+        async with limiter.connection(share):
+            came.append(name)
+            await ends[name].wait()
+
+    async with anyio.create_task_group() as group:
+        for name, share in {"one": one, "other": other, "one 2": one, "other 2": other, "late": late}.items():
+            group.start_soon(use, name, share)
+            await anyio.wait_all_tasks_blocked()
+        for name in ("one", "other", "late", "one 2", "other 2"):
+            ends[name].set()
+            await anyio.wait_all_tasks_blocked()
+    assert came == ["one", "other", "late", "one 2", "other 2"]
+
+
 async def test_who_gives_up_waiting_leaves_its_place_to_others() -> None:
     share, other = Share(0), Share(0)
     async with anyio.create_task_group() as group, AsyncExitStack() as first:
@@ -178,6 +201,20 @@ async def test_nobody_waits_for_one_that_is_slow_because_its_own_limit_wants_it(
             await room.wait("other", other)
         assert room.came.count("slow") == NEAR_CONNECTIONS
         assert room.came.count("other") == 1
+        group.cancel_scope.cancel()
+
+
+async def test_with_a_limit_for_all_none_of_them_waits_for_the_chunks_of_another() -> None:
+    """With few connections, each of which is slow, a transfer would stand still for as long as a chunk takes."""
+    whole = RateLimit(1000, lambda: 0.0)
+    async with anyio.create_task_group() as group:
+        room = Room(group)
+        room.limiter.controller.met(0.001)
+        for number in range(NEAR_CONNECTIONS + 2):
+            share = Share(0, RateLimit(None, lambda: 0.0), whole)
+            for _ in range(NEAR_CONNECTIONS):
+                await room.wait(str(number), share)
+        assert [room.came.count(str(number)) for number in range(4)] == [2, 1, 1, 1]
         group.cancel_scope.cancel()
 
 

@@ -159,7 +159,7 @@ def test_a_transfer_keeps_to_its_own_limit_and_to_that_of_all() -> None:
     assert Share(0, RateLimit(None, lambda: 0.0)).slice is None
 
 
-@pytest.mark.parametrize("rate", [0, -1.0])
+@pytest.mark.parametrize("rate", [0, -1.0, float("nan"), float("inf")])
 def test_a_rate_must_be_more_than_nothing(rate: float) -> None:
     with pytest.raises(UsageError):
         RateLimit(rate, lambda: 0.0)

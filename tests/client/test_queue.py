@@ -142,6 +142,37 @@ async def test_who_is_paused_lets_others_have_the_turn_and_goes_on_later() -> No
         assert await first.transfer == "first"
 
 
+async def test_who_is_paused_at_once_does_not_begin() -> None:
+    log: list[str] = []
+    first, second = Job("first", log), Job("second", log)
+    first.free.set()
+    async with opened() as queue:
+        for job in (first, second):
+            queue.start(job.transfer)
+        first.transfer.pause()
+        await settle()
+        assert (first.transfer.state, log) == (State.PAUSED, ["second"])
+        first.transfer.resume()
+        second.free.set()
+        assert await first.transfer == "first"
+
+
+async def test_the_sizes_of_those_that_wait_are_in_the_statistics(
+    make_file: MakeFile, make_client: MakeClient, loopback: Loopback
+) -> None:
+    """So that the part that is done does not go back with each one that has its turn."""
+    async with make_client(transfers=1) as client:
+        assert client.queue.statistics.fraction == 1.0
+        client.upload(b"", loopback.url)
+        assert client.queue.statistics.fraction == 0.0, "there is something to do, however little it is"
+        client.upload(b"x" * 1000, loopback.url)
+        client.upload(make_file(500), loopback.url)
+        client.upload(make_file(0, "gone").parent / "nowhere", loopback.url).cancel()
+        assert (client.queue.statistics.size, client.queue.statistics.fraction) == (1500, 0.0)
+        statistics = await client.queue.join()
+        assert (statistics.size, statistics.fraction, statistics.eta) == (1500, 1.0, 0.0)
+
+
 async def test_who_waits_can_be_paused_too() -> None:
     log: list[str] = []
     first, second, third = (Job(name, log) for name in ("first", "second", "third"))
@@ -282,6 +313,14 @@ async def test_shutdown_waits_for_what_is_there_and_takes_no_more() -> None:
         assert (statistics.completed, statistics.cancelled) == (2, 1)
         with pytest.raises(UsageError):
             queue.start(Job("more", log).transfer)
+
+
+async def test_shutdown_does_not_wait_for_one_that_was_paused_just_now() -> None:
+    job = Job("paused", [])
+    async with opened() as queue:
+        queue.start(job.transfer)
+        job.transfer.pause()
+        assert (await queue.shutdown()).cancelled == 1
 
 
 async def test_shutdown_without_waiting_cancels() -> None:

@@ -33,7 +33,7 @@ MakeFile = Callable[..., Path]
 def test_the_blocking_one_has_all_that_the_other_has(blocking: type[Any], asynchronous: type[Any]) -> None:
     """Names, arguments and defaults; but for what is the client's own affair."""
     own = {"age", "begun", "called_off", "interrupt", "run", "belongs_to", "unseen_error", "open", "start", "enter"}
-    own |= {"leave", "reordered", "call", "unseen_errors"}
+    own |= {"leave", "reordered", "call", "unseen_errors", "failure"}
     names = {name for name in vars(asynchronous) if not name.startswith("_")} - own
     assert names <= {name for name in dir(blocking) if not name.startswith("_")}
     for name in ({"__init__"} if blocking is Client else set()) | names:
@@ -116,6 +116,22 @@ def test_what_nobody_waited_for_is_raised_at_the_end(make_file: MakeFile, loopba
     loopback.order("POST", "answer", status=403)
     with pytest.raises(holdfast.NotAuthorized), Client(state=tmp_path / "state") as client:
         client.upload(make_file(10), loopback.url)
+
+
+def test_what_has_ended_can_be_asked_after_its_client(make_file: MakeFile, loopback: Loopback, tmp_path: Path) -> None:
+    with Client(state=tmp_path / "state") as client:
+        good, bad = client.upload(b"abc", loopback.url), client.upload(tmp_path / "nowhere", loopback.url)
+        queue = client.queue
+        bad.wait()
+        assert bad.error is not None
+    assert (good.result().size, good.wait(), good.progress.accepted) == (3, State.COMPLETED, 3)
+    assert [progress.state for progress in good] == [State.COMPLETED]
+    assert (queue.join().completed, queue.statistics.failed) == (1, 1)
+    with pytest.raises(holdfast.SourceUnreadable):
+        bad.result()
+    good.pause()
+    good.cancel()
+    assert good.state is State.COMPLETED
 
 
 def test_a_client_is_used_inside_its_block(tmp_path: Path) -> None:

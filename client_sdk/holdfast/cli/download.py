@@ -8,7 +8,7 @@ from typing import Final, TextIO
 
 import click
 
-from holdfast.cli import options
+from holdfast.cli import EXIT_STATUS, options
 from holdfast.cli.jobs import Job, Lines, read_jobs
 from holdfast.cli.running import Batch
 from holdfast.cli.values import HexDigest
@@ -31,7 +31,7 @@ LISTED: Final = (
 """How download managers write such lines."""
 
 
-@click.command()
+@click.command(epilog=EXIT_STATUS)
 @click.argument("urls", nargs=-1, metavar="URL...")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the file goes; for one URL.")
 @click.option("-d", "--directory", type=click.Path(path_type=Path), help="Where files go; they keep their names.")
@@ -68,10 +68,17 @@ def download(
 ) -> None:
     """Receive files, each over several connections, verify them, and print their paths.
 
+    \b
+    holdfast download http://127.0.0.1:8000/files/2f9d... -o copy.mkv
+
     Interrupted by Ctrl-C, a crash or the network, the same command goes on where it stopped.
 
     A line of -i is a URL, or more, with options of its own: those of this command that are of one file. Both of these
-    are understood: http://host/a -o 'my copy' --checksum sha-256=HEX --priority 2; -u http://host/a -o copy -n 4
+    are understood:
+
+    \b
+    http://host/a -o 'my copy' --checksum sha-256=HEX --priority 2
+    -u http://host/a -o copy -n 4
     """
     if output is not None and directory is not None:
         raise click.UsageError("give -o or -d, not both")

@@ -109,7 +109,8 @@ network: Final[Sequence[Option]] = (
         "headers",
         type=Header(),
         multiple=True,
-        help="Sent with each request, and kept nowhere; may be repeated.",
+        help="Sent with each request, and kept nowhere; may be repeated. For a token HOLDFAST_TOKEN is better, and"
+        " ~/.netrc for a login.",
     ),
     click.option(
         "--proxy",
@@ -145,7 +146,7 @@ limits: Final[Sequence[Option]] = (
 
 output: Final[Sequence[Option]] = (
     click.option("--json", "as_json", is_flag=True, help="One JSON event a line on standard output."),
-    click.option("--quiet", is_flag=True, help="No progress."),
+    click.option("--quiet", is_flag=True, help="No progress and no summary; results, errors and warnings alone."),
 )
 
 

@@ -12,7 +12,7 @@ import anyio
 import click
 from anyio import to_thread
 
-from holdfast.cli import options
+from holdfast.cli import EXIT_STATUS, options
 from holdfast.cli.jobs import RELATIVE_PATH, Job, Lines, files_of, is_standard_input, read_jobs
 from holdfast.cli.running import Batch
 from holdfast.cli.screen import human
@@ -31,8 +31,8 @@ PER_FILE: Final = frozenset(
 """Options that a line of -i may have."""
 
 
-@click.command()
-@click.argument("files", nargs=-1, type=click.Path())
+@click.command(epilog=EXIT_STATUS)
+@click.argument("files", nargs=-1, type=click.Path(), metavar="FILE...")
 @click.option("--to", "endpoint", metavar="URL", help="Where uploads are created: http://host/files")
 @click.option("--resume", metavar="URL", help="In place of --to: go on with this upload, which another client began.")
 @click.option("-r", "--recursive", is_flag=True, help="Send what is in folders, and in folders in them.")
@@ -67,7 +67,7 @@ PER_FILE: Final = frozenset(
     type=click.Choice(["fail", "restart"]),
     default="fail",
     show_default=True,
-    help="What to do when a file changes while it is sent.",
+    help="When a file changes while it is sent: give it up, or send it anew.",
 )
 @options.priority
 @options.max_attempts
@@ -93,6 +93,10 @@ def upload(
     settings: options.Settings,
 ) -> None:
     """Send files to a server, and print the URL of each.
+
+    \b
+    holdfast upload film.mkv --to http://127.0.0.1:8000/files
+    tar c photos | holdfast upload - --to URL --meta filename=photos.tar
 
     Interrupted by Ctrl-C, a crash or the network, the same command goes on where it stopped. The file - is standard
     input, of any length; its name at the server is given with --meta filename=NAME. Patterns such as '*.log' and 'a/**'
@@ -155,6 +159,8 @@ def upload(
 
 
 def _looked_at(job: Job, url: str | None) -> Job:
+    if not job.name:
+        return replace(job, problem="the name of a file is empty")
     if url is None and "endpoint" not in job.said and job.problem is None:
         return replace(job, problem="say where it is to be sent, with --to")
     try:
