@@ -175,11 +175,11 @@ class LocalPiece:
             )
 
     async def read(self, offset: int, size: int) -> bytes:
-        async with self.in_use() as fd:
+        with self.in_use() as fd:
             return await self._storage.read_hands.perform(lambda: descriptors.read_all(fd, offset - self.shift, size))
 
     async def send(self, connection: socket.socket, start: int, end: int) -> int:
-        async with self.in_use() as fd:
+        with self.in_use() as fd:
             return await self._storage.read_hands.perform(
                 lambda: descriptors.send(fd, start - self.shift, end - start, connection)
             )
