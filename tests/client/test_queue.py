@@ -269,6 +269,7 @@ async def test_tries_come_to_an_end() -> None:
         queue.start(job.transfer)
         assert await job.transfer.wait() is State.FAILED
         assert isinstance(job.transfer.error, ConnectionFailed)
+    assert job.transfer.progress.retries == 3
     assert job.log == ["try"] * 4
 
 
