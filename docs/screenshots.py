@@ -42,7 +42,7 @@ def scatter(url: str, chance: random.Random, ended: threading.Event) -> None:
         chance.shuffle(order)
         for granule in order:
             speaker.chunk(upload, granule * GRANULE, chance.randbytes(4 * GRANULE))
-            if ended.wait(0.25):
+            if ended.wait(0.36):
                 return
 
 

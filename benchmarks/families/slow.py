@@ -1,20 +1,21 @@
-"""What thousands of slow connections cost others: one stream and small files, alone and beside them, on one server.
+"""What thousands of slow connections cost others: one stream and small files, alone and beside them.
 
-Rule of this file: all rounds of a row are of the same server: a turn that does not count, half of those alone, those
-beside, and the other half of those alone, so that nobody pays for what is done once, or for what changes on the machine
-meanwhile. The load of the slow ones is a process of its own; they come once, since to wait for them takes most of the
-time. Others are measured once the first seconds of the slow ones are over, and before the server lets them go; as many
-as were there at the beginning have to be there at the end.
+Rule of this file: a row is two servers of one kind, one of which has the slow connections. They are measured in turns,
+after one that does not count: what changes on the machine meanwhile happens to both. While the one without is measured,
+the process that plays the slow ones stands still. They come once, since to wait for them takes most of the time; others
+are measured once the first seconds of the slow ones are over, and before the server lets them go; as many as were there
+at the beginning have to be there at the end.
 """
 
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.families.small import BYTES, CLIENTS, SECONDS
 from benchmarks.harness import ROOT, Bench, load, taking_part
@@ -24,23 +25,28 @@ from benchmarks.report import MEMORY, Measure, Report, Sample, Table, cpu, rate
 from benchmarks.units import size_text
 
 CONNECTIONS: Final = 4000
-SETTLE: Final = 12.0
-"""Seconds after which they are no news for the server any more; it lets them go after about thirty."""
+SETTLE: Final = 10.0
+"""Seconds after which they are no news for the server any more; it lets them go after about thirty..."""
+LATEST: Final = 24.0
+"""...so no turn begins after so many."""
+AWAKE: Final = 0.3
+"""Seconds until all of them have sent again."""
 SHARE: Final = 4
 """Of the bytes that others send as one stream: all that was sent to a server is kept until it ends."""
+CASES: Final = ("stream", "small")
 ALONE: Final = "alone"
 BESIDE: Final = f"beside {CONNECTIONS:,} slow connections"
 NOTE: Final = (
     f"{CONNECTIONS:,} connections from 64 addresses send a byte a second each: half of them heads that do not end, "
     f"half bodies. Speed of one stream, and of files of {size_text(BYTES)} from {CLIENTS} clients in one request each, "
-    "before they come, while they are there and when they have gone. On a tmpfs where there is one. The processes that "
-    "play the slow ones share the cores with both."
+    "to a server without them and to one that has them, in turns. On a tmpfs where there is one. The process that "
+    "plays the slow ones shares the cores with all, and stands still while the server without them is measured."
 )
 
 
 @contextlib.contextmanager
-def slow_clients(server: Running) -> Iterator[dict[str, Any]]:
-    """Filled, when the block has ended, with what became of them. Raises FailedError if they cannot connect."""
+def slow_clients(server: Running) -> Iterator["subprocess.Popen[str]"]:
+    """The process that plays them. Raises FailedError if they cannot connect, or are not there any more at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.load.slow", f"http://127.0.0.1:{server.port}", str(CONNECTIONS)],
         stdin=subprocess.PIPE,
@@ -48,20 +54,28 @@ def slow_clients(server: Running) -> Iterator[dict[str, Any]]:
         cwd=ROOT,
         text=True,
     )
-    found: dict[str, Any] = {}
     try:
         assert process.stdout is not None
         if not process.stdout.readline():
             raise FailedError("the slow connections could not be made")
-        time.sleep(SETTLE)
-        yield found
+        yield process
         told, _ = process.communicate("", timeout=60)
-        found |= json.loads(told)
+        found = json.loads(told)
         if found["open"] < 0.9 * CONNECTIONS:
             raise FailedError(f"only {found['open']} slow connections were there: {found['ended']}")
     finally:
         process.kill()
         process.wait()
+
+
+@contextlib.contextmanager
+def standing_still(process: "subprocess.Popen[str]") -> Iterator[None]:
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+        time.sleep(AWAKE)
 
 
 def measure(bench: Bench, server: Running, case: str, size: int) -> Sample:
@@ -101,7 +115,31 @@ def turns(bench: Bench, server: Running, size: int, count: int, samples: Mapping
             found.append(measure(bench, server, case, size))
 
 
-def _tables(report: Report, size: int) -> dict[str, Table]:
+def compare(bench: Bench, without: Running, having: Running, size: int) -> Mapping[str, Mapping[str, list[Sample]]]:
+    """The samples of each case, by state."""
+    for server in (without, having):
+        turns(bench, server, size, 1, {case: [] for case in CASES})
+    alone: dict[str, list[Sample]] = {case: [] for case in CASES}
+    beside: dict[str, list[Sample]] = {case: [] for case in CASES}
+    with slow_clients(having) as process:
+        begun = time.monotonic()
+        time.sleep(SETTLE)
+        for turn in range(bench.rounds):
+            if time.monotonic() - begun > LATEST:
+                break
+            for here in (turn % 2, 1 - turn % 2):
+                if here:
+                    turns(bench, having, size, 1, beside)
+                else:
+                    with standing_still(process):
+                        turns(bench, without, size, 1, alone)
+    return {ALONE: alone, BESIDE: beside}
+
+
+def run(bench: Bench) -> Report:
+    report = Report("slow", "Beside slow connections", NOTE)
+    there = taking_part(report, [holdfast("os"), holdfast("os", workers=2), TUSD_PEER, RUSTUS])
+    size, folder = bench.size // SHARE, bench.memory or bench.folder
     stream: tuple[Measure, ...] = (rate(), cpu(), MEMORY)
     small: tuple[Measure, ...] = (rate("files/s", 1), cpu("s/1,000 files", 1000), MEMORY)
     tables = {
@@ -109,34 +147,20 @@ def _tables(report: Report, size: int) -> dict[str, Table]:
         "small": Table("slow-small", "Small files", small, base=ALONE),
     }
     report.tables += tables.values()
-    return tables
-
-
-def run(bench: Bench) -> Report:
-    report = Report("slow", "Beside slow connections", NOTE)
-    there = taking_part(report, [holdfast("os"), holdfast("os", workers=2), TUSD_PEER, RUSTUS])
-    size = bench.size // SHARE
-    tables = _tables(report, size)
     for table in tables.values():
         table.say(list(there.values()))
     bench.expect(len(there))
-    for row in there:
+    for row, peer in there.items():
         bench.advance(row)
-        with contextlib.ExitStack() as attempts:
-            samples = {
-                (case, state): attempts.enter_context(bench.attempt(table, row, state))
-                for case, table in tables.items()
-                for state in (ALONE, BESIDE)
-            }
-            alone: dict[str, list[Sample]] = {case: samples[case, ALONE] for case in tables}
-            beside: dict[str, list[Sample]] = {case: [] for case in tables}
-            server = attempts.enter_context(running(there[row], bench.memory or bench.folder))
-            turns(bench, server, size, 1, {case: [] for case in tables})
-            turns(bench, server, size, bench.rounds - bench.rounds // 2, alone)
-            with slow_clients(server):
-                turns(bench, server, size, bench.rounds, beside)
-            for case, found in beside.items():
-                samples[case, BESIDE] += found  # only now it is known that the slow ones were there
-            server.settle()
-            turns(bench, server, size, bench.rounds // 2, alone)
+        for table in tables.values():
+            table.of(row, ALONE)  # stands before the other one
+        with (
+            bench.attempt(tables["small"], row, BESIDE),
+            bench.attempt(tables["stream"], row, BESIDE),
+            running(peer, folder / "without") as without,
+            running(peer, folder / "having") as having,
+        ):
+            for state, found in compare(bench, without, having, size).items():
+                for case, samples in found.items():
+                    tables[case].of(row, state).extend(samples)
     return report

@@ -367,12 +367,12 @@ class Controller:
             overhead = max(overhead, self._round_trip)
         self._overhead = _smooth(self._overhead, overhead, 0.2)
         self._rate = _smooth(self._rate, size / max(seconds - overhead, 0.001), 0.2)
-        self._speed = _smooth(self._speed, size / max(seconds, 0.001), 0.2)
+        self._speed = _smooth(self._speed or None, size / max(seconds, 0.001), 0.2)
         self._bytes += size
         self.fitted()
         if size >= self.chunk_size // 2:  # the short end of a file takes as long as a small chunk would
             target = min(max(20 * self._overhead, LEAST_TIME), MOST_TIME)
-            wanted = min(max((size + size * target / max(seconds, 0.001)) / 2, size / 2), 2 * size)
+            wanted = min(max((size + size * target / max(seconds, 0.001)) / 2, size / 2), 4 * size)
             if abs(wanted - self._size) > self._size / 5:
                 self._size = int(min(max(wanted, SMALLEST_CHUNK), LARGEST_CHUNK))
         self._judge(now)

@@ -34,6 +34,7 @@ class State(StrEnum):
     """`Progress.note` says so if it waits for the next attempt after a failure."""
     PAUSED = "paused"
     VERIFYING = "verifying"
+    """All bytes are there: the server verifies and publishes them, or what was received is compared here."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"

@@ -1,8 +1,11 @@
 """What people see: bars in whatever width, lines in pipes and CI logs, sums of many files."""
 
 import io
+import json
 import re
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -241,3 +244,51 @@ def test_a_folder_on_a_real_terminal(
     assert ("\x1b[?25l" in terminal.text) == ("CI" not in variables)
     if variables:
         assert not re.search(r"\x1b\[[0-9;]*3[0-9]", terminal.text), "no colour"
+
+
+class _Evil(BaseHTTPRequestHandler):
+    """Refuses everything, in words that a terminal would obey."""
+
+    protocol_version = "HTTP/1.1"
+
+    def _refuse(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        words = "no \x1b]0;mine\x07 \u009b31m \u202e or\nholdfast: done"
+        body = json.dumps({"code": "not-permitted\x1b[2J", "detail": words}).encode()
+        self.send_response(403)
+        self.send_header("Content-Type", "application/problem+json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = do_POST = do_OPTIONS = _refuse  # noqa: N815 - the names that http.server looks for
+
+    def log_message(self, *_: object) -> None:
+        return None
+
+
+def test_nothing_that_a_server_or_a_name_says_is_obeyed_by_a_terminal(
+    tmp_path: Path, holdfast_command: CommandLine
+) -> None:
+    file = tmp_path / "film\x1b[31m.bin"
+    file.write_bytes(b"film")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Evil) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        told = [
+            holdfast_command.run("upload", str(file), "--to", f"{url}/files"),
+            holdfast_command.run("download", f"{url}/files/x", "-d", str(tmp_path)),
+            holdfast_command.run("watch", url),
+            holdfast_command.run("transfers", "list"),
+        ]
+        ids = [line.split()[0] for line in told[-1].stdout.splitlines()[1:]]
+        assert len(ids) == 2
+        told += [holdfast_command.run("transfers", "show", *ids), holdfast_command.run("transfers", "pause", *ids)]
+        server.shutdown()
+    assert all(
+        "or\N{REPLACEMENT CHARACTER}holdfast: done" in each.stdout + each.stderr for each in (*told[:3], told[4])
+    )
+    for each in told:
+        shown = (each.stdout + each.stderr).replace("\n", "")
+        assert shown.isprintable(), repr(shown)

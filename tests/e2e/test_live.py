@@ -5,7 +5,8 @@ import json
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 from tests.conftest import StartServer
@@ -39,6 +40,10 @@ def sent(speaker: Speaker, path: str, offset: int, data: bytes) -> int:
 
 def ident(path: str) -> str:
     return path.rpartition("/")[2]
+
+
+def is_at(offset: int) -> Match:
+    return lambda frame: frame["type"] == "status" and frame["offset"] == offset
 
 
 def has_received(upload: str, size: int) -> Match:
@@ -466,35 +471,58 @@ def test_figures_of_the_server(start_server: StartServer) -> None:
 
 
 @pytest.mark.rule("L-SLOW-1")
-def test_who_does_not_read_is_disconnected_and_recovers(start_server: StartServer) -> None:
-    """Nobody else waits meanwhile."""
+@pytest.mark.parametrize("road", ["websocket", "events"])
+def test_who_does_not_read_is_disconnected_and_recovers(start_server: StartServer, road: str) -> None:
+    """Nobody else waits meanwhile, and nothing of the connection is left at the server."""
     server = start_server("--durability", "os")
     with Speaker(server.url) as speaker, watching(server.url) as quick:
         quick.subscribe("all")
+
+        def watchers() -> int:
+            stats = json.loads(speaker.request("GET", "/api/stats").body)
+            return int(stats["connections"]["total"])
+
+        assert watchers() == 1
+        before = sockets(server)
         with Connection(server.url, receive_buffer=4096) as slow:
-            slow.send(
-                b"GET /api/live?topic=all HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-            )
-
-            def watchers() -> int:
-                stats = json.loads(speaker.request("GET", "/api/stats").body)
-                return int(stats["connections"]["total"])
-
+            if road == "websocket":
+                slow.send(
+                    b"GET /api/live?topic=all HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n"
+                    b"Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+                    b"Sec-WebSocket-Version: 13\r\n\r\n"
+                )
+            else:
+                slow.send(b"GET /api/events?topic=all HTTP/1.1\r\nHost: localhost\r\n\r\n")
             eventually(lambda: watchers() == 2, what="both connections")
             number = 0
+            frames: list[Frame] = []
             deadline = time.monotonic() + scaled(60)
             while watchers() == 2:
                 assert time.monotonic() < deadline
                 for _ in range(200):
                     created(speaker, 10, filename="n" * 200)
                     number += 1
-        frames = quick.until(lambda f: f["type"] == "status" and f["offset"] == number, within=30)
+                frames += quick.until(is_at(number), within=30)
+            eventually(lambda: sockets(server) == before, what="the end of the connection")
         offsets = [f["offset"] for f in frames if f["type"] == "status"]
         assert offsets == list(range(1, number + 1))
         epoch = quick.seen[0]["payload"]["epoch"]
-        with watching(server.url) as again:
-            answer = again.subscribe("all", since={"epoch": epoch, "offset": 5})
-            told = [f["offset"] for f in answer if f["type"] == "status"]
-            assert told == list(range(6, number + 1))
-            assert answer[-1]["payload"]["more"] is (number > 1000)
+        if road == "websocket":
+            with watching(server.url) as again:
+                answer = again.subscribe("all", since={"epoch": epoch, "offset": 5})
+        else:
+            with events(server.url, "all", headers={"Last-Event-ID": f"{epoch}-5"}) as again:
+                answer = again.until(is_type("synced"), within=30)
+        told = [f["offset"] for f in answer if f["type"] == "status"]
+        assert told == list(range(6, number + 1))
+        assert answer[-1]["payload"]["more"] is (number > 1000)
+
+
+def sockets(server: ServerProcess) -> int:
+    """How many the server has open."""
+    found = 0
+    for pid in server.pids():
+        for each in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                found += str(each.readlink()).startswith("socket:")
+    return found

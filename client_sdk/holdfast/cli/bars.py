@@ -109,9 +109,9 @@ class Bars:
 
     def result(self, line: str) -> None:
         if _same_terminal(sys.stdout, sys.stderr):
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
         else:
-            click.echo(line)
+            click.echo(printable(line) if sys.stdout.isatty() else line)
 
     def _frame(self) -> RenderableType:
         width = room_of(self._console)

@@ -100,7 +100,7 @@ class Silent:
         say(sentence)
 
     def result(self, line: str) -> None:
-        click.echo(line)
+        click.echo(printable(line) if sys.stdout.isatty() else line)
 
 
 class Lines(Silent):

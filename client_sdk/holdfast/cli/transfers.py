@@ -24,7 +24,7 @@ from holdfast.cli.download import event_of as download_event
 from holdfast.cli.jobs import Job
 from holdfast.cli.options import Settings
 from holdfast.cli.running import Batch, exit_status
-from holdfast.cli.screen import human, printable, show_warnings
+from holdfast.cli.screen import human, printable, say, show_warnings
 from holdfast.cli.upload import event_of as upload_event
 from holdfast.cli.upload import note_of
 from holdfast.errors import HoldfastError, UsageError, without_secrets
@@ -121,7 +121,7 @@ def show(ids: tuple[str, ...], as_json: bool) -> None:
             elif isinstance(value, dict):
                 value = json.dumps(value) if name == "options" else f"{value['message']} ({value['code']})"
             if value is not None:
-                click.echo(f"{name + ':':11} {value}")
+                click.echo(f"{name + ':':11} {printable(str(value))}")
 
 
 @transfers.command()
@@ -294,7 +294,7 @@ def _order(journal: Journal, rows: Sequence[Row], wanted: Wanted, obeyed: Test) 
 
 
 def _say(row: Row, sentence: str) -> None:
-    click.echo(f"{row.id} {row.source}: {sentence}", err=True)
+    say(f"{row.id} {row.source}: {sentence}")
 
 
 def _place(row: Row) -> str:

@@ -59,7 +59,7 @@ def watch(
     try:
         failed = anyio.run(_follow, screen, server, uploads, projects, owners, place, settings)
     except HoldfastError as error:
-        click.echo(f"holdfast watch: {error}", err=True)
+        say(f"holdfast watch: {error}")
         ctx.exit(exit_status(error))
     except KeyboardInterrupt:
         ctx.exit(130)
@@ -120,7 +120,7 @@ class _Json(_Lines):
         told = {"kind": news.kind, "upload": news.upload, "topic": news.topic, "payload": news.payload}
         if news.place is not None:
             told["place"] = str(news.place)
-        click.echo(json.dumps({name: value for name, value in told.items() if value is not None}, ensure_ascii=False))
+        click.echo(json.dumps({name: value for name, value in told.items() if value is not None}))
 
 
 class _Bars(_Lines):

@@ -8,7 +8,7 @@ and the connection itself, where the server lets it be taken (`websocket.TAKING`
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import parse_qs
 
 import anyio
@@ -26,8 +26,22 @@ from holdfast_server.live.hub import Hub
 from holdfast_server.live.subscriber import Subscriber
 
 SUBPROTOCOL: Final = "holdfast"
+STREAMING: Final = "holdfast.response.stream"
+"""The extension of a scope by which a server gives a `Stream` for the body of the answer: `stream()`."""
 MOST_ASKED: Final = 64
 """Messages of one client that wait while another one is answered."""
+
+
+class Stream(Protocol):
+    """The body of an answer that has begun, beside what is sent of it."""
+
+    def write(self, body: bytes) -> bool:
+        """Writes a part of it at once; False if that has to be sent, because it could not be written now."""
+        ...
+
+    def abort(self) -> None:
+        """Ends the connection, with what has not been read of it."""
+        ...
 
 
 class Live:
@@ -79,7 +93,8 @@ class Live:
         last = head_of(scope).get(headers.LAST_EVENT_ID)
         if last is not None:
             since = Place.parse(last)
-        outlet = _Pumped()
+        streaming = scope.get("extensions", {}).get(STREAMING)
+        outlet = _Pumped(None if streaming is None else streaming["stream"]())
         with hub.opened(outlet, principal) as subscriber:
             await subscriber.check(topics)
 
@@ -182,9 +197,11 @@ class _Taken:
 
 
 class _Pumped:
-    """An outlet on a road where sending is waited for: one run of frames is on its way, and its task writes it."""
+    """An outlet on a road where sending is waited for: one run of frames is on its way, and its task writes it. With a
+    stream, what can be written at once is."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: Stream | None = None) -> None:
+        self._stream = stream
         self._run: Run | None = None
         self._wanted = anyio.Event()
         self._taken = anyio.Event()
@@ -200,8 +217,9 @@ class _Pumped:
         return self._run is None and self.closed is None
 
     def write(self, told: Run) -> None:
-        self._run = told
-        self._wanted.set()
+        if self._stream is None or not self._stream.write(told.event):
+            self._run = told
+            self._wanted.set()
 
     async def drained(self) -> None:
         while self._run is not None and self.closed is None:
@@ -218,6 +236,8 @@ class _Pumped:
             self._wanted.set()
             if code == live.SLOW and self._scope is not None:
                 self._scope.cancel()  # what is being sent is not read
+                if self._stream is not None:
+                    self._stream.abort()
 
     async def pump(
         self,

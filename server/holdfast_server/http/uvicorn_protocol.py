@@ -22,6 +22,8 @@ from holdfast_server.http.answers import ARRIVED, PEER, TRAILERS
 from holdfast_server.http.downloads import SENDING
 from holdfast_server.http.lending import LendingProtocol, Loan, length_of
 from holdfast_server.http.lent_body import LENDING
+from holdfast_server.http.live import STREAMING
+from holdfast_server.http.websocket import bound
 
 _INFORMATIONAL = "http.response.informational"
 _NOT_IN_A_FIELD = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -62,6 +64,7 @@ def _extending(app: ASGIApp, protocol: LendingProtocol) -> ASGIApp:
         request = _Request(protocol, cycle, send)
         extensions = scope.setdefault("extensions", {})
         extensions[ARRIVED] = {"body": request.arrived}
+        extensions[STREAMING] = {"stream": request.stream}
         if scope["http_version"] == "1.1":  # RFC 9110, section 15.2: never to a client of HTTP/1.0
             extensions[_INFORMATIONAL] = {}
         if protocol.lends():
@@ -93,11 +96,34 @@ class _Request:
         cycle = self._cycle
         return None if cycle.more_body or cycle.waiting_for_100_continue else bytes(cycle.body)
 
+    def stream(self) -> "_Stream":
+        bound(self._cycle.transport)
+        return _Stream(self._cycle)
+
     def lend(self) -> Loan:
         return self._protocol.lend(self._cycle)
 
     async def send_through(self, size: int, transmit: Callable[[socket.socket], Awaitable[None]]) -> None:
         await self._protocol.send(self._cycle, size, transmit)
+
+
+class _Stream:
+    """See `live.Stream`."""
+
+    __slots__ = ("_cycle",)
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    def write(self, body: bytes) -> bool:
+        cycle = self._cycle
+        if not cycle.chunked_encoding or cycle.response_complete or cycle.disconnected or cycle.flow.write_paused:
+            return False
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+        return True
+
+    def abort(self) -> None:
+        self._cycle.transport.abort()
 
 
 async def _inform(cycle: RequestResponseCycle, message: Message) -> None:

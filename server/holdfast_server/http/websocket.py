@@ -12,6 +12,7 @@ No extension is negotiated: compression would cost each connection more memory t
 import asyncio
 import http
 import logging
+import socket
 import urllib.parse
 from collections.abc import Iterable
 from typing import Any, Final, Protocol, cast
@@ -34,6 +35,8 @@ TAKING: Final = "holdfast.websocket.take"
 with what is told of messages and of the end; it answers the `Connection`."""
 HIGH_WATER: Final = 64 * 1024
 """Bytes that wait in the transport before it takes no more for now."""
+UNREAD: Final = 128 * 1024
+"""Bytes that the kernel keeps for somebody who does not read; it doubles this. By itself it goes up to megabytes."""
 LINGER: Final = 5.0
 """Seconds for which a connection that is being closed waits for the other side."""
 
@@ -59,6 +62,13 @@ class Taker(Protocol):
     def heard(self, text: str) -> None: ...
     def writable_again(self) -> None: ...
     def ended(self) -> None: ...
+
+
+def bound(transport: asyncio.BaseTransport) -> None:
+    """Has the kernel keep no more than `UNREAD` of what is written to somebody who watches."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
 
 
 class WebSocketProtocol(asyncio.Protocol):
@@ -296,6 +306,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _take(self, taker: Taker) -> Connection:
         self._taker = taker
+        bound(self._transport)
         if self._transport.is_closing():
             self._loop.call_soon(self._end)
         return self

@@ -48,6 +48,9 @@ TELL_INTERVAL: Final = 0.05
 LONGEST_REST: Final = 0.002
 """After progress was told nothing is told of it for as long as that took, and at most for so many seconds. What comes
 meanwhile goes out in one write for each subscriber, which is what telling costs most."""
+EARLY: Final = 0.1
+"""By so much of the interval between two frames of an upload the second one may come earlier: whoever was waked a
+little late needs not to wait for the turn behind the next one."""
 LONGEST_PING: Final = 3600.0
 SUM_INTERVAL: Final = 1.0
 STATS_INTERVAL: Final = 2.0
@@ -80,7 +83,8 @@ class Hub:
         self._statuses: dict[int, Frame] = {}
         self._presents = Presents(catalog, self.state, self._monotonic)
         self._dirty: set[str] = set()
-        self._told_at: dict[str, float] = {}
+        self._turns: dict[str, float] = {}
+        """When an upload may be told of again."""
         self._moved = anyio.Event()
         self._untold: dict[str, Course] = {}  # to other processes
         self._summed: set[Topic] = set()
@@ -344,7 +348,7 @@ class Hub:
             if self._untold and now - told_others >= TELL_INTERVAL:
                 told_others = now
                 self._tell_neighbours()
-            due = [each for each in self._dirty if now - self._told_at.get(each, -math.inf) >= self._interval]
+            due = [each for each in self._dirty if now >= self._turns.get(each, -math.inf)]
             self._dirty.difference_update(due)
             try:
                 await self._tell_progress(due, now)
@@ -357,12 +361,16 @@ class Hub:
                 now = self._monotonic()
             wait = TELL_INTERVAL if self._untold else math.inf
             for each in self._dirty:
-                wait = min(wait, self._told_at.get(each, 0.0) + self._interval - now)
+                wait = min(wait, self._turns.get(each, 0.0) - now)
             with anyio.move_on_after(max(wait, 0.001)):
                 await self._moved.wait()
 
+    def _next_turn(self, now: float) -> float:
+        """Of what is told of now. All that moves has its turns at the same moments, so that it is told in one write."""
+        return math.ceil(now / self._interval + 1 - EARLY) * self._interval
+
     async def _tell_progress(self, due: Sequence[str], now: float) -> None:
-        self._told_at.update(dict.fromkeys(due, now))
+        self._turns.update(dict.fromkeys(due, self._next_turn(now)))
         if not self._by_topic:
             return
         uploads = await self._as_stored(due)
@@ -441,8 +449,8 @@ class Hub:
                     self._mark(course.id)
             self.moving.forget(now)
             self._presents.forget(now)
-            for old in [each for each, at in self._told_at.items() if now - at > moving.REMEMBERED]:
-                del self._told_at[old]
+            for old in [each for each, at in self._turns.items() if now - at > moving.REMEMBERED]:
+                del self._turns[old]
             for gone in [each for each, (at, _) in self._elsewhere.items() if now - at > moving.REMEMBERED]:
                 del self._elsewhere[gone]
             self._tell_sums(now)

@@ -22,10 +22,10 @@ class Piece(Protocol):
 
     async def write(self, offset: int, source: Source, most: int, hashers: Sequence[Hasher] = ()) -> int:
         """Writes what the source gives from `offset` on, until it has no more or it is `most` bytes; how many it was.
+        Fewer too if that takes long: others wait for their turn.
 
         The hashers are fed with it on the way. Off the event loop, and the source is asked there too; not to be
-        cancelled, so keep `most` to some MiB. Raises OSError; with ENOSPC when the store is full. A part may have been
-        written then.
+        cancelled. Raises OSError; with ENOSPC when the store is full. A part may have been written then.
         """
         ...
 

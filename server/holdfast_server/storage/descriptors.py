@@ -10,11 +10,14 @@ import os
 import select
 import socket
 import struct
+import time
 from collections.abc import Sequence
 
 from holdfast_protocol.digest import Hasher
 from holdfast_server.storage.base import Source
 
+TURN = 0.05
+"""Seconds after which a body gives its thread up to those that wait for one, where the disk is slow."""
 _FICLONERANGE = 0x4020940D
 _BLOCK = 4096
 _PIECE = 1 << 20
@@ -27,9 +30,11 @@ in a virtual machine whose host has yet to give it that memory, these have cost 
 
 
 def write_from(fd: int, offset: int, source: Source, most: int, hashers: Sequence[Hasher]) -> int:
-    total = 0
+    total, end = 0, time.monotonic() + TURN
     while total < most and (buffers := source(most - total)):
         total += write_all(fd, offset + total, buffers, hashers)
+        if time.monotonic() >= end:
+            break
     return total
 
 

@@ -22,8 +22,8 @@ import socket
 import struct
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -145,8 +145,8 @@ class LocalPiece:
         self._busy = 0  # threads at work on the descriptor: it is closed when the last one is done
         self._released = False
 
-    @asynccontextmanager
-    async def in_use(self) -> AsyncIterator[int]:
+    @contextmanager
+    def in_use(self) -> Iterator[int]:
         """The descriptor, which stays open for so long. Shielded from cancellation, because a thread cannot be
         stopped: a lock must not be given up while one still writes."""
         if self._released:
@@ -164,12 +164,12 @@ class LocalPiece:
             os.close(self.fd)
 
     async def run(self, work: Callable[[int], T], limiter: anyio.CapacityLimiter) -> T:
-        async with self.in_use() as fd:
+        with self.in_use() as fd:
             result: T = await to_thread.run_sync(work, fd, limiter=limiter)
         return result
 
     async def write(self, offset: int, source: Source, most: int, hashers: Sequence[Hasher] = ()) -> int:
-        async with self.in_use() as fd:
+        with self.in_use() as fd:
             return await self._storage.body_hands.perform(
                 lambda: descriptors.write_from(fd, offset - self.shift, source, most, hashers)
             )
@@ -221,7 +221,7 @@ class LocalReservation(LocalPiece):
     async def copy(self, scratch: object, start: int, end: int) -> None:
         if not isinstance(scratch, LocalPiece):
             raise TypeError("a piece of this storage is needed")
-        async with self.in_use() as target:
+        with self.in_use() as target:
             await scratch.run(
                 lambda source: descriptors.copy_all(source, start - scratch.shift, target, start, end - start),
                 self._storage.write_limiter,
@@ -234,7 +234,7 @@ class LocalReservation(LocalPiece):
         if self._storage.durability == "ack":
             if self._sync is None:
                 self._sync = self._storage.shared_sync(self._upload_id)
-            async with self.in_use() as fd:
+            with self.in_use() as fd:
                 await self._sync.run(lambda: os.fdatasync(fd), self._storage.hands)
 
     def release(self) -> None:

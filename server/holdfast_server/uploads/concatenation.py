@@ -89,12 +89,12 @@ class Concatenation:
 
     async def settle(self, final: Upload) -> Upload:
         """What can be said of a final at this moment, and its bytes are put together if all of its parts are whole."""
-        if final.state is not State.RECEIVING:
-            return final
+        if final.state is not State.RECEIVING or final.id in self._running:
+            return final  # who puts it together sees for himself whether a part is gone
         catalog = self._core.catalog
         parts = await catalog.parts(final.id)
         try:
-            if final.whole and final.id not in self._running:
+            if final.whole:
                 self._resume(final.id)  # also if a part is gone by now
                 return final
             if any(part.state is not State.RECEIVING for part in parts):

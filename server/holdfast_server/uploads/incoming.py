@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from holdfast_protocol.messages import Headers
 
-SLICE: Final = 8 * 1024 * 1024
+SLICE: Final = 16 * 1024 * 1024
 """Bytes that are written in one go before the event loop is asked again."""
 
 
