@@ -344,7 +344,9 @@ class Transfer(Generic[Result]):
                     failures += 1
                     self._tracker.failed(error)
                     verdict = policy.judge(error, failures)
-                    if not verdict.again:
+                    if verdict.again:
+                        self._tracker.retries += 1
+                    else:
                         self._error, self.verdict = error, verdict.reason
                     last = error
                 if self._cancelled:

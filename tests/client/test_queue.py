@@ -1,6 +1,7 @@
 """Order, limits, pause and resume, retries and statistics, with transfers that do what the test says."""
 
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -161,7 +162,9 @@ async def test_the_sizes_of_those_that_wait_are_in_the_statistics(
     make_file: MakeFile, make_client: MakeClient, loopback: Loopback
 ) -> None:
     """So that the part that is done does not go back with each one that has its turn."""
-    async with make_client(transfers=1) as client:
+    free = threading.Event()
+    loopback.order("POST", "hold", until=free.is_set)
+    async with make_client(transfers=1, timeouts=holdfast.Timeouts(stall=20, response=20)) as client:
         assert client.queue.statistics.fraction == 1.0
         client.upload(b"", loopback.url)
         assert client.queue.statistics.fraction == 0.0, "there is something to do, however little it is"
@@ -169,6 +172,7 @@ async def test_the_sizes_of_those_that_wait_are_in_the_statistics(
         client.upload(make_file(500), loopback.url)
         client.upload(make_file(0, "gone").parent / "nowhere", loopback.url).cancel()
         assert (client.queue.statistics.size, client.queue.statistics.fraction) == (1500, 0.0)
+        free.set()
         statistics = await client.queue.join()
         assert (statistics.size, statistics.fraction, statistics.eta) == (1500, 1.0, 0.0)
 
@@ -269,7 +273,21 @@ async def test_tries_come_to_an_end() -> None:
         queue.start(job.transfer)
         assert await job.transfer.wait() is State.FAILED
         assert isinstance(job.transfer.error, ConnectionFailed)
+    assert job.transfer.progress.retries == 3
     assert job.log == ["try"] * 4
+
+
+async def test_what_is_said_between_two_tries_is_not_what_to_do_after_the_last() -> None:
+    job = Job("job", [])
+    job.error = ConnectionFailed("no way")
+    job.error.add("; gave up, run it again")
+    async with opened(policy=RetryPolicy(retries=1, first=3600.0, longest=3600.0)) as queue:
+        queue.start(job.transfer)
+        await settle()
+        note = job.transfer.progress.note
+        assert note is not None
+        assert note.startswith("no way; the transfer goes on in ")
+        job.transfer.cancel()
 
 
 async def test_callbacks_see_progress_and_the_end_and_harm_nobody(caplog: pytest.LogCaptureFixture) -> None:

@@ -234,19 +234,6 @@ async def test_errors_that_somebody_looked_at_do_not(
         assert isinstance(transfer.error, holdfast.NotAuthorized)
 
 
-async def test_what_is_said_between_two_tries_is_not_what_to_do_after_the_last(
-    make_file: MakeFile, make_client: MakeClient, loopback: Loopback
-) -> None:
-    path = make_file(1000)
-    loopback.order("POST", "answer", status=503, times=1)
-    async with make_client(retry=holdfast.RetryPolicy(retries=1, first=0.2)) as client:
-        transfer = client.upload(path, loopback.url, max_attempts=1)
-        notes = [progress.note or "" async for progress in transfer]
-        await transfer
-    assert any("the transfer goes on in" in note for note in notes)
-    assert not any("gave up" in note for note in notes)
-
-
 async def test_no_server_is_said_so(make_file: MakeFile, make_client: MakeClient) -> None:
     path = make_file(1000)
     with Loopback() as gone:
