@@ -4,6 +4,7 @@ Rule of this file: the one place that reads the environment and a configuration 
 else from `HOLDFAST_<NAME>`, else from the file given with `--config`, else from the defaults of `Settings`.
 """
 
+import asyncio
 import dataclasses
 import errno
 import functools
@@ -463,11 +464,14 @@ def _end_with_parent() -> None:
 
 
 def _also(number: signal.Signals, action: Callable[[], None]) -> None:
-    """Has a signal do this first, and then what it did before."""
+    """Has a signal do this beside what it does already: on the event loop, since a handler may run in the middle of
+    anything that is done there. To be called on it.
+    """
     before = signal.getsignal(number)
+    loop = asyncio.get_running_loop()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        action()
+        loop.call_soon_threadsafe(action)
         if callable(before):
             before(number, frame)
 
