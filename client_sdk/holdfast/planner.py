@@ -47,7 +47,7 @@ AT_RISK: Final = 0.04
 once. Not where it is near; there it is one of these:"""
 OF_WHAT_IS_LEFT: Final = 64
 """Chunks that are still to come, where a break is possible though there was none,"""
-OF_WHAT_IS_THROUGH: Final = 12
+OF_WHAT_IS_THROUGH: Final = 20
 """or chunks of this size that have gone through without one."""
 FAST: Final = 128 * MIB
 """Bytes a second of one connection, with the requests around them, that only a network beyond a gigabit carries. It is
@@ -202,7 +202,7 @@ class Controller:
     through between two breaks, so that no more than some percent are sent twice. As long as there was none, it has at
     most 2 MiB, or what takes 0.2 seconds, or so much that all connections together have a 25th of what has gone through
     and is left. Where it is near that would be too little; but there chunks grow so fast that the first break would
-    cost a lot: as long as there was none, a chunk has at most 2 MiB, or a 12th of what has gone through, or a 64th of
+    cost a lot: as long as there was none, a chunk has at most 2 MiB, or a 20th of what has gone through, or a 64th of
     what is left, or what takes a tenth of a second if a connection is faster than a gigabit network. Those that are not
     kept in memory may be larger there than `memory` allows.
     """
@@ -367,7 +367,8 @@ class Controller:
             overhead = max(overhead, self._round_trip)
         self._overhead = _smooth(self._overhead, overhead, 0.2)
         self._rate = _smooth(self._rate, size / max(seconds - overhead, 0.001), 0.2)
-        self._speed = _smooth(self._speed or None, size / max(seconds, 0.001), 0.2)
+        # From 0 on: the first chunks may be a burst.
+        self._speed = _smooth(self._speed, size / max(seconds, 0.001), 0.2)
         self._bytes += size
         self.fitted()
         if size >= self.chunk_size // 2:  # the short end of a file takes as long as a small chunk would

@@ -476,6 +476,15 @@ def test_where_it_goes_faster_than_a_gigabit_chunks_are_soon_large() -> None:
     assert 25 * MIB < sizes[300 * MIB] <= 30 * MIB
 
 
+def test_a_burst_is_not_taken_for_a_fast_network() -> None:
+    """What buffers and shapers let through at first is faster than all that follows, and the first break would cost."""
+    controller = Controller(0.0)
+    controller.met(NEAR / 2)
+    for turn in range(4):
+        controller.accepted(2 * MIB, 2 / 140, 0.005, float(turn))
+    assert controller.size_of(128 * MIB, kept=False) < 3 * MIB
+
+
 @pytest.mark.parametrize(("each", "most"), [(500 * MIB, NEAR_CONNECTIONS), (60 * MIB, MOST_CONNECTIONS)])
 def test_connections_that_are_fast_each_are_not_made_more(each: int, most: int) -> None:
     """More of them would share the processors; what looks like a gain is what their buffers take at once."""
