@@ -20,6 +20,7 @@ HOLDFAST_TEST_PROFILE=ci        more Hypothesis examples
 
 import os
 import random
+import signal
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -76,6 +77,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.timeout = float(config.getini("timeout")) * FACTOR
     if config.getoption("clients_report") and not hasattr(config, "workerinput"):
         config.pluginmanager.register(ClientsReport(config.getoption("clients_report")))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell has what it begins in the background ignore Ctrl-C, and so would all that is begun from here.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
