@@ -24,17 +24,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from holdfast import stragglers
 from holdfast.bodies import Body, Stored
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
-from holdfast.planner import (
-    MOST_CONNECTIONS,
-    RETRY_AFTER_CAP,
-    SMALLEST_CHUNK,
-    Attempts,
-    Plan,
-    Sending,
-    aligned,
-    pieces,
-)
+from holdfast.planner import MOST_CONNECTIONS, SMALLEST_CHUNK, Plan, Sending, aligned, pieces
 from holdfast.progress import State as Stage
+from holdfast.retries import RETRY_AFTER_CAP, Attempts
 from holdfast.sending import StartAgain, Upload
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal
