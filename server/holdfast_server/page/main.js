@@ -172,6 +172,11 @@ for (const id of ['files', 'folder']) {
   })
 }
 
+// Closed in the middle, the page would send no more, and nobody would know. Where nothing moves there is nothing to ask.
+addEventListener('beforeunload', (event) => {
+  if (transfers.sends) event.preventDefault()
+})
+
 let depth = 0
 addEventListener('dragenter', (event) => {
   if (!event.dataTransfer.types.includes('Files')) return
