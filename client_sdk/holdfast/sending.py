@@ -19,10 +19,11 @@ from holdfast.bodies import Body
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.journal import TransferLock
 from holdfast.outcome import from_refusal, from_violation, gave_up
-from holdfast.planner import Attempts, Backoff, Sending
+from holdfast.planner import Sending
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.rates import Share
+from holdfast.retries import Attempts, Backoff
 from holdfast.sources import Given, Source
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal, SizeLimits, Speech, ViolationError

@@ -63,6 +63,7 @@ _EXPOSED: Final = ", ".join(
         headers.UPLOAD_MISSING,
         headers.UPLOAD_PROBLEM,
         headers.UPLOAD_STATE,
+        headers.UPLOAD_STEP,
         headers.CONTENT_DIGEST,
         headers.REPR_DIGEST,
         headers.WANT_CONTENT_DIGEST,

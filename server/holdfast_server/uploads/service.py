@@ -386,7 +386,7 @@ class Uploads:
         """Verifies and publishes; the upload may still be `verifying` when that takes long (P-COMPLETE-4)."""
         self._check_open()
         await _confirm(who)
-        return await self._completion.complete(upload, wanted.digests)
+        return await self._completion.complete(upload, wanted.digests, wanted.wait)
 
     async def terminate(self, who: Principal, upload_id: str) -> None:
         """Ends an upload, its running requests first (T-DELETE-1)."""
