@@ -146,6 +146,9 @@ class SqliteCatalog:
 
         await self._committer.submit(operation, final=complete)
 
+    async def used(self, grant: str) -> int:
+        return await self._readers.look(lambda connection: grants.used(connection, grant))
+
     async def release(self, upload_id: str) -> None:
         await self._committer.submit(lambda connection: grants.release(connection, upload_id))
 
