@@ -34,8 +34,7 @@ from holdfast.planner import DEFAULT_CHUNK
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.rates import Share
-from holdfast.retries import RETRY_AFTER_CAP
-from holdfast.sending import StartAgain, Upload, UploadJob
+from holdfast.sending import LOOK, StartAgain, Upload, UploadJob
 from holdfast.sequential import LONGEST_PATCH, arrived_damaged
 from holdfast.sources import Fingerprint, Source, Stream, pieces
 from holdfast.transfers import Gate
@@ -269,7 +268,8 @@ class StreamUploader:
             if self._checksum is not None:
                 proof = await to_thread.run_sync(digest, self._checksum, view)
             length = end if last and self._source.known is None else None
-            steps = upload.speech.append(upload.url, part, checksum=proof, length=length, now=time.time())
+            wait = LOOK if last else None
+            steps = upload.speech.append(upload.url, part, checksum=proof, length=length, wait=wait, now=time.time())
             state: protocol.State | None = None
             try:
                 stored = await upload.exchange(steps, _body(view))
@@ -283,8 +283,7 @@ class StreamUploader:
                     if at == end and (not last or stored.complete is not False):
                         return
                     if stored.retry_after is not None:
-                        self._tracker.enter(Stage.VERIFYING)
-                        await self._session.clock.sleep(min(max(stored.retry_after, 0.2), RETRY_AFTER_CAP))
+                        await upload.look_again(stored.step, stored.retry_after)
                     continue
             except (Refusal, ConnectionFailed) as error:
                 damaged += isinstance(error, Refusal) and error.reaction is Reaction.REPEAT

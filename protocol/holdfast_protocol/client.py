@@ -188,6 +188,8 @@ class State:
     limits: SizeLimits | None = None
     retry_after: float | None = None
     """Seconds after which to ask again, if the server said so: it still verifies."""
+    step: str | None = None
+    """As in Completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,8 @@ class Stored:
     limits: SizeLimits | None = None
     retry_after: float | None = None
     """As in State."""
+    step: str | None = None
+    """As in Completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +229,16 @@ class Speech(Protocol):
         ...
 
     def append(
-        self, url: str, span: Span, *, checksum: Digest | None = None, length: int | None = None, now: float = 0.0
+        self,
+        url: str,
+        span: Span,
+        *,
+        checksum: Digest | None = None,
+        length: int | None = None,
+        wait: int | None = None,
+        now: float = 0.0,
     ) -> Exchange[Stored]:
-        """Send bytes where the prefix ends. `length` as in `append` below."""
+        """Send bytes where the prefix ends. `length` and `wait` as in `append` below."""
         ...
 
     def terminate(self, url: str, *, now: float = 0.0) -> Exchange[None]:
@@ -328,6 +339,7 @@ def query(url: str, *, now: float = 0.0) -> Exchange[State]:
             complete=complete,
             failed=state == "failed",
             verifying=state == "verifying",
+            step=_step(answer),
             missing=(_missing(answer) or Missing()) if offer is not None else None,
             offer=offer,
             wants=_wants(answer),
@@ -401,18 +413,22 @@ def complete(
     if answer.status not in (200, 202, 204):
         raise refused(answer, now)
     with _Reading():
-        return Completed(
-            answer.status != 202, _retry_after(answer, now), _digests(answer), answer.headers.get(headers.UPLOAD_STEP)
-        )
+        return Completed(answer.status != 202, _retry_after(answer, now), _digests(answer), _step(answer))
 
 
 def append(
-    url: str, span: Span, *, checksum: Digest | None = None, length: int | None = None, now: float = 0.0
+    url: str,
+    span: Span,
+    *,
+    checksum: Digest | None = None,
+    length: int | None = None,
+    wait: int | None = None,
+    now: float = 0.0,
 ) -> Exchange[Stored]:
     """Send bytes where the prefix ends, as tus does; what arrives stays, also if the body is cut off.
 
     With `checksum`, that of its bytes, it is stored as a whole or not at all (T-CHECKSUM-1). `length` is that of the
-    whole upload, to be said once if it was not known at the creation.
+    whole upload, to be said once if it was not known at the creation. With the last bytes `wait` is as in `complete`.
     """
     sent = _common() | {
         headers.CONTENT_TYPE: headers.MEDIA_OFFSET,
@@ -423,6 +439,8 @@ def append(
         sent[headers.UPLOAD_CHECKSUM] = fields.format_checksum(checksum)
     if length is not None:
         sent[headers.UPLOAD_LENGTH] = str(length)
+    if wait is not None:
+        sent[headers.PREFER] = f"wait={wait}"
     answer = yield Request("PATCH", url, sent, span)
     if answer.status not in (200, 204):
         raise refused(answer, now)
@@ -430,7 +448,10 @@ def append(
         offset = _integer(answer, headers.UPLOAD_OFFSET)
         if offset is None:
             raise ViolationError(f"the answer to a PATCH has no {headers.UPLOAD_OFFSET}")
-        return Stored(offset, _expires(answer, now))
+        if answer.headers.get(headers.UPLOAD_STATE) != "verifying":
+            return Stored(offset, _expires(answer, now))
+        again = _retry_after(answer, now)
+        return Stored(offset, complete=False, retry_after=1.0 if again is None else again, step=_step(answer))
 
 
 def terminate(url: str, *, now: float = 0.0) -> Exchange[None]:
@@ -438,6 +459,10 @@ def terminate(url: str, *, now: float = 0.0) -> Exchange[None]:
     answer = yield Request("DELETE", url, _common())
     if answer.status not in (200, 202, 204, 404, 410):
         raise refused(answer, now)
+
+
+def _step(answer: Response) -> str | None:
+    return answer.headers.get(headers.UPLOAD_STEP)
 
 
 def spans_of(length: int, start: int = 0) -> tuple[Span, ...]:
