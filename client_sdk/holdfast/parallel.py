@@ -30,7 +30,7 @@ from holdfast.retries import Attempts
 from holdfast.sending import LOOK, StartAgain, Upload
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal
-from holdfast_protocol.digest import Digest, digest
+from holdfast_protocol.digest import Digest, chunk_algorithm, digest
 from holdfast_protocol.messages import Span
 from holdfast_protocol.ranges import RangeSet
 
@@ -94,7 +94,7 @@ class ParallelRoad:
             concurrency=upload.job.concurrency,
             kept=upload.source.descriptor is None,
         )
-        self._algorithm = protocol.chunk_algorithm(state.wants)
+        self._algorithm = chunk_algorithm(state.wants)
         self._buffers = self._limiter.buffers
         self._missing = RangeSet()
         """What the server lacked when it was last asked, less what it has taken since."""

@@ -27,7 +27,7 @@ from holdfast.retries import RETRY_AFTER_CAP, Attempts, Backoff
 from holdfast.sources import Given, Source
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal, SizeLimits, Speech, ViolationError
-from holdfast_protocol.digest import Digest, Hasher, hasher
+from holdfast_protocol.digest import SAFE, Digest, Hasher, chunk_algorithm, hasher
 from holdfast_protocol.messages import Request, Response, Span
 
 Dialect = Literal["auto", "parallel", "tus", "ietf"]
@@ -110,7 +110,7 @@ class Upload:
         self.sending: Sending | None = None
         """The connection that carries it, where one does."""
         self._backoff = Backoff()
-        self.algorithm: str = job.checksum or protocol.SAFE_DIGEST
+        self.algorithm: str = job.checksum or SAFE
         """Of the digest of the whole file."""
         self._hasher: Hasher = hasher(self.algorithm)
         self._hashing = threading.Lock()
@@ -129,7 +129,7 @@ class Upload:
         """
         assert not self.hashed
         if self.job.checksum is None:
-            self.algorithm = protocol.chunk_algorithm(wants)
+            self.algorithm = chunk_algorithm(wants)
             self._hasher = hasher(self.algorithm)
 
     async def exchange(

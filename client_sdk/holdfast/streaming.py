@@ -41,7 +41,7 @@ from holdfast.transfers import Gate
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal, SizeLimits
 from holdfast_protocol.dialects.ietf_client import Guest
-from holdfast_protocol.digest import Digest, digest, hasher
+from holdfast_protocol.digest import Digest, chunk_algorithm, digest, hasher
 from holdfast_protocol.discovery import DEFER_LENGTH, Services
 from holdfast_protocol.messages import Span
 
@@ -126,7 +126,7 @@ class StreamUploader:
             upload.limits = SizeLimits(max_size=services.max_size)
             self._checksum = services.checksum
         else:
-            self._checksum = protocol.chunk_algorithm(services.wants) if services.wants else None
+            self._checksum = chunk_algorithm(services.wants) if services.wants else None
             await self._fit(services)
         self._tracker.busy(1)
         self._tracker.chunk_size = self._chunk

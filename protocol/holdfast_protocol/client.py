@@ -13,18 +13,14 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from holdfast_protocol import fields, headers
-from holdfast_protocol.digest import Digest, available
+from holdfast_protocol.digest import Digest
 from holdfast_protocol.fields import ParallelOffer
 from holdfast_protocol.messages import Request, Response, Span
-from holdfast_protocol.problem import IANA_PREFIX, FieldError
+from holdfast_protocol.problem import FieldError, code_of
 
 Result = TypeVar("Result")
 Exchange: TypeAlias = Generator[Request, Response, Result]
 """Yields requests, receives their answers, returns what came of it."""
-
-FAST_DIGEST: Final = "xxh3-128"
-SAFE_DIGEST: Final = "sha-256"
-"""What every server has that offers digests at all."""
 
 
 class Reaction(enum.Enum):
@@ -470,15 +466,6 @@ def spans_of(length: int, start: int = 0) -> tuple[Span, ...]:
     return (Span(start, length),) if start < length else ()
 
 
-def chunk_algorithm(wants: Iterable[str], here: Iterable[str] | None = None) -> str:
-    """The digest for chunks: xxh3-128 if it is wanted, else the first wanted one that can be computed here."""
-    known = frozenset(available() if here is None else here)
-    usable = [name for name in wants if name in known]
-    if FAST_DIGEST in usable:
-        return FAST_DIGEST
-    return usable[0] if usable else SAFE_DIGEST
-
-
 def refused(answer: Response, now: float = 0.0) -> Refusal:
     """What an answer that is no success means. Raises ViolationError for one that means nothing here."""
     status = answer.status
@@ -488,7 +475,7 @@ def refused(answer: Response, now: float = 0.0) -> Refusal:
         place = answer.headers.get(headers.LOCATION) or "another place, which it does not name"
         raise ViolationError(f"the server sends us elsewhere ({status}); give this URL instead: {place}")
     members = _problem(answer)
-    code = _code(members)
+    code = code_of(members)
     detail = members.get("detail")
     if (reaction := _BY_CODE.get(code or "")) is None:
         fallback = Reaction.RETRY if status >= 500 else Reaction.FAIL
@@ -579,14 +566,6 @@ def _missing(answer: Response) -> Missing | None:
 def _retry_after(answer: Response, now: float) -> float | None:
     value = answer.headers.get(headers.RETRY_AFTER)
     return None if value is None else fields.parse_retry_after(value, now)
-
-
-def _code(members: Mapping[str, object]) -> str | None:
-    """What a problem is: its code, or the name that is registered for its type."""
-    said, kind = members.get("code"), members.get("type")
-    if isinstance(said, str):
-        return said
-    return kind.partition("#")[2] or None if isinstance(kind, str) and kind.startswith(IANA_PREFIX) else None
 
 
 def _text(answer: Response) -> str:
