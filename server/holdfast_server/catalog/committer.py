@@ -1,10 +1,10 @@
 """Group commit: one thread, one connection, one transaction for all that is waiting.
 
 Rule of this file: everything that changes the database goes through the one `Committer` of the process. It
-takes all operations that are queued (the event loop hands them over when it has nothing else to do), runs them so
-that one that raises leaves the others untouched, commits once, and only then answers, all at once. If the transaction
-as a whole fails, none of its operations has happened and every one of them is answered with the error: an operation
-may have been refused because of what another one of the same transaction did.
+takes all operations that are queued (the event loop hands them over when it has nothing else to do) by the time that
+it has the lock, runs them so that one that raises leaves the others untouched, commits once, and only then answers, all
+at once. If the transaction as a whole fails, none of its operations has happened and every one of them is answered with
+the error: an operation may have been refused because of what another one of the same transaction did.
 """
 
 import asyncio
