@@ -206,11 +206,13 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The answer to a completing request. If not `done`, verifying goes on: ask again after `retry_after`."""
+    """The answer to a completing request. If not `done`, the work goes on: ask again after `retry_after`."""
 
     done: bool
     retry_after: float | None = None
     digests: tuple[Digest, ...] = ()
+    step: str | None = None
+    """What the server is at, if it said so: `verifying` or `publishing` (P-STATE-2)."""
 
 
 class Speech(Protocol):
@@ -378,8 +380,13 @@ def hole(url: str, span: Span, *, now: float = 0.0) -> Exchange[Stored]:
         return Stored(_integer(answer, headers.UPLOAD_OFFSET), _expires(answer, now))
 
 
-def complete(url: str, digests: Iterable[Digest] = (), *, now: float = 0.0) -> Exchange[Completed]:
-    """Everything was sent: have it verified and published (P-COMPLETE-1 to 5)."""
+def complete(
+    url: str, digests: Iterable[Digest] = (), *, wait: int | None = None, now: float = 0.0
+) -> Exchange[Completed]:
+    """Everything was sent: have it verified and published (P-COMPLETE-1 to 5).
+
+    `wait`: seconds after which the server shall say how far it is, rather than work on without a word.
+    """
     sent = _common() | {
         headers.CONTENT_TYPE: headers.MEDIA_CHUNK,
         headers.UPLOAD_COMPLETE: fields.format_boolean(True),
@@ -388,11 +395,15 @@ def complete(url: str, digests: Iterable[Digest] = (), *, now: float = 0.0) -> E
     given = tuple(digests)
     if given:
         sent[headers.UPLOAD_DIGEST] = fields.format_digests(given)
+    if wait is not None:
+        sent[headers.PREFER] = f"wait={wait}"
     answer = yield Request("PATCH", url, sent)
     if answer.status not in (200, 202, 204):
         raise refused(answer, now)
     with _Reading():
-        return Completed(answer.status != 202, _retry_after(answer, now), _digests(answer))
+        return Completed(
+            answer.status != 202, _retry_after(answer, now), _digests(answer), answer.headers.get(headers.UPLOAD_STEP)
+        )
 
 
 def append(
