@@ -42,8 +42,8 @@ EVERYTHING = 1 << 60
 _DIGEST_LOCK = 1 << 61  # one byte far behind the last one stands for the right to compute the digest
 _ID_LENGTH = 32
 _PIECE = 1 << 20
-_SENT = 8 << 20
-"""Bytes that are sent in one go before the event loop is asked again."""
+_SENT = 64 << 20
+"""Bytes that are sent at most before the event loop is asked again."""
 _MOST_KNOWN = 1024
 """Uploads whose file is opened on the event loop: the kernel had its name in memory a short while ago, so no disk is
 waited for, and waking a thread takes longer than that."""
