@@ -463,12 +463,8 @@ def refused(answer: Response, now: float = 0.0) -> Refusal:
         raise ViolationError(f"the server answered {status}, which has no meaning for this request")
     if status < 400:
         place = answer.headers.get(headers.LOCATION) or "another place, which it does not name"
-        if status in (301, 308):
-            raise ViolationError(f"what was here is elsewhere now ({status}); give this URL instead: {place}")
-        raise ViolationError(
-            f"the server sends us elsewhere ({status}): {place} - if that is a page to log in at, give credentials with"
-            " the request; if it is where uploads are taken, give that URL instead"
-        )
+        hint = "give that URL instead" + ("" if status in (301, 308) else ", or credentials if one has to log in there")
+        raise ViolationError(f"the server sends us elsewhere ({status}): {place} - {hint}")
     members = _problem(answer)
     code = _code(members)
     detail = members.get("detail")

@@ -43,13 +43,13 @@ def page(status: int, *lines: str) -> bytes:
         pytest.param(
             page(302, "Location: https://login.example.org/?next=secret"),
             1,
-            "(302): https://login.example.org/ - if that is a page to log in at, give credentials",
+            "(302): https://login.example.org/ - give that URL instead, or credentials if one has to log in there",
             id="a login",
         ),
         pytest.param(
             page(301, "Location: https://files.example.org/files"),
             1,
-            "(301); give this URL instead: https://files.example.org/files",
+            "(301): https://files.example.org/files - give that URL instead",
             id="moved",
         ),
         pytest.param(
@@ -76,7 +76,11 @@ def test_what_is_no_upload_server(
     ("answer", "sentence"),
     [
         pytest.param(page(200), "whether one has to log in first", id="a page"),
-        pytest.param(page(302, "Location: /login"), "/login - if that is a page to log in at", id="a login"),
+        pytest.param(
+            page(302, "Location: /login"),
+            "/login - give that URL instead, or credentials if",
+            id="a login",
+        ),
         pytest.param(page(405), "(405: Method Not Allowed); check the URL", id="nothing that can be asked"),
     ],
 )
