@@ -51,13 +51,13 @@ def write_all(fd: int, offset: int, buffers: Sequence[bytes | memoryview], hashe
             batch.append(piece)
             size += len(piece)
             if size == _WRITTEN or len(batch) == _MOST_BUFFERS:
-                _write_batch(fd, offset, batch)
+                write_batch(fd, offset, batch)
                 offset, batch, size = offset + size, [], 0
-    _write_batch(fd, offset, batch)
+    write_batch(fd, offset, batch)
     return offset + size - start
 
 
-def _write_batch(fd: int, offset: int, batch: list[memoryview]) -> None:
+def write_batch(fd: int, offset: int, batch: list[memoryview]) -> None:
     while batch:
         written = os.pwritev(fd, batch, offset)
         offset += written
