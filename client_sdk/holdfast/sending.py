@@ -236,7 +236,7 @@ class Upload:
             if error.reaction is Reaction.RECREATE:
                 raise StartAgain(from_refusal(error, self.url)) from error
             if error.reaction in (Reaction.FAIL, Reaction.SMALLER):
-                raise from_refusal(error, self.url) from error
+                raise from_refusal(error, self.url, sending=True) from error
             retry_after = error.retry_after
         final = from_refusal(error, self.url) if isinstance(error, Refusal) else error
         self.tracker.failed(final)
