@@ -26,9 +26,10 @@ from holdfast.rates import Share
 from holdfast.retries import RETRY_AFTER_CAP, Attempts, Backoff
 from holdfast.sources import Given, Source
 from holdfast_protocol import client as protocol
-from holdfast_protocol.client import Reaction, Refusal, SizeLimits, Speech, ViolationError
+from holdfast_protocol.client import Reaction, Refusal, Speech, ViolationError
 from holdfast_protocol.digest import SAFE, Digest, Hasher, chunk_algorithm, hasher
 from holdfast_protocol.messages import Request, Response, Span
+from holdfast_protocol.size_limits import SizeLimits
 
 Dialect = Literal["auto", "parallel", "tus", "ietf"]
 OnChange = Literal["fail", "restart"]

@@ -39,11 +39,12 @@ from holdfast.sequential import LONGEST_PATCH, arrived_damaged
 from holdfast.sources import Fingerprint, Source, Stream, pieces
 from holdfast.transfers import Gate
 from holdfast_protocol import client as protocol
-from holdfast_protocol.client import Reaction, Refusal, SizeLimits
+from holdfast_protocol.client import Reaction, Refusal
 from holdfast_protocol.dialects.ietf_client import Guest
 from holdfast_protocol.digest import Digest, chunk_algorithm, digest, hasher
 from holdfast_protocol.discovery import DEFER_LENGTH, Services
 from holdfast_protocol.messages import Span
+from holdfast_protocol.size_limits import SizeLimits
 
 
 class StreamSource(Source):

@@ -8,7 +8,7 @@ say. It raises `Refusal` for an answer that is no success (with the reaction tha
 import enum
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -17,6 +17,7 @@ from holdfast_protocol.digest import Digest
 from holdfast_protocol.fields import ParallelOffer
 from holdfast_protocol.messages import Request, Response, Span
 from holdfast_protocol.problem import FieldError, code_of
+from holdfast_protocol.size_limits import SizeLimits, size_limits
 
 Result = TypeVar("Result")
 Exchange: TypeAlias = Generator[Request, Response, Result]
@@ -72,35 +73,6 @@ _BY_STATUS: Final[Mapping[int, Reaction]] = {
     501: Reaction.FAIL,
     505: Reaction.FAIL,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class SizeLimits:
-    """What a server takes, in bytes, as it said in `Upload-Limit` (the IETF draft); None: nothing said."""
-
-    max_size: int | None = None
-    min_size: int | None = None
-    max_append: int | None = None
-    """The longest body of one request."""
-    min_append: int | None = None
-    """The shortest body of one request, but for the one that completes the upload."""
-
-    def then(self, newer: "SizeLimits | None") -> "SizeLimits":
-        """These, after an answer that said `newer`; what it did not say stays as it was."""
-        if newer is None:
-            return self
-        said = {name: value for name in self.__slots__ if (value := getattr(newer, name)) is not None}
-        return replace(self, **said)
-
-    def unmet(self, size: int) -> str | None:
-        """Why a file of `size` bytes cannot be sent within them, in words; None if it can."""
-        if self.max_size is not None and size > self.max_size:
-            return f"takes files of at most {self.max_size} bytes"
-        if self.min_size is not None and size < self.min_size:
-            return f"takes files of at least {self.min_size} bytes"
-        if self.max_append is not None and size > self.max_append < max(1, self.min_append or 0):
-            return f"takes at most {self.max_append} bytes in a request, and at least {self.min_append or 1}"
-        return None
 
 
 class ViolationError(Exception):
@@ -494,15 +466,6 @@ def refused(answer: Response, now: float = 0.0) -> Refusal:
         offset=_lenient(lambda: _integer(answer, headers.UPLOAD_OFFSET)),
         limits=size_limits(answer),
     )
-
-
-def size_limits(answer: Response) -> SizeLimits | None:
-    """`Upload-Limit` of an answer. One that is malformed counts as not sent."""
-    said = _lenient(lambda: fields.parse_limits(answer.headers.get(headers.UPLOAD_LIMIT) or ""))
-    if not said:
-        return None
-    names = ("max-size", "min-size", "max-append-size", "min-append-size")
-    return SizeLimits(*(said.get(name) for name in names))
 
 
 def _check_no_page(answer: Response, looks: str = "") -> None:

@@ -21,12 +21,12 @@ from holdfast_protocol.client import (
     Stored,
     ViolationError,
     refused,
-    size_limits,
 )
 from holdfast_protocol.dialects.ietf import DRAFTS, Draft, integer_in
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.messages import Request, Response, Span
 from holdfast_protocol.problem import FieldError
+from holdfast_protocol.size_limits import size_limits
 
 NOT_SPOKEN: Final = "draft-not-spoken"
 """Code of the refusal when no version is left to try."""
