@@ -21,6 +21,7 @@ from tests.support.speaker import TUS, TUS_BODY, Speaker
 from tests.support.waiting import eventually, scaled
 
 from holdfast_server import create_app
+from holdfast_server.http.lending import HEAD
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
 
 MIB = 1 << 20
@@ -135,6 +136,28 @@ def test_a_head_that_comes_byte_by_byte_is_looked_at_a_few_times(
 
 def later_than(moment: float) -> bool:
     return time.monotonic() > moment
+
+
+class _Measuring(HoldfastProtocol):
+    """How many bytes it was given."""
+
+    given = 0
+
+    def data_received(self, data: bytes) -> None:
+        _Measuring.given += len(data)
+        super().data_received(data)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_of_a_large_body_little_goes_through_the_parser(tmp_path: Path, rng: random.Random, loop: str) -> None:
+    """The rest waits in the kernel for the thread that writes it, also where all of it is there with the head."""
+    data = rng.randbytes(3 * MIB)
+    with served(tmp_path / "data", _Measuring, loop=loop) as port, Speaker(f"http://127.0.0.1:{port}") as speaker:
+        upload = speaker.create(len(data), parallel=False)
+        _Measuring.given = 0
+        assert speaker.patch(upload, 0, data).status == 204
+        assert _Measuring.given <= HEAD + 4096
+        assert speaker.get(upload).body == data
 
 
 @pytest.mark.rule("T-HEAD-1")

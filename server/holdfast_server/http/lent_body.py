@@ -10,6 +10,7 @@ fast, and then for some milliseconds; for all others the event loop waits.
 """
 
 import fcntl
+import mmap
 import os
 import select
 import socket
@@ -18,6 +19,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -25,14 +27,12 @@ import anyio
 
 from holdfast_protocol.messages import Headers
 from holdfast_server.http.pace import LINGER, PLENTY, Pace
+from holdfast_server.storage.base import RUN
 from holdfast_server.uploads.incoming import Ending
 
 LENDING: Final = "holdfast.request.socket"
 """The extension of a scope by which a server says that it lends the connection: `lend`, to be called once at most."""
 
-RUN: Final = 2 * 1024 * 1024
-"""Bytes of memory that each thread has to read into; they are written in one call, and fewer calls cost less of each
-byte: more than this was no faster."""
 FAST: Final = 128 * 1024
 """So many bytes within `LINGER` make it worth a thread's while to wait for more..."""
 ENOUGH: Final = 512 * 1024
@@ -61,10 +61,15 @@ class Loan(Protocol):
         ...
 
 
-def _memory() -> memoryview:
+def own_memory() -> memoryview:
+    """`RUN` bytes of memory that this thread reads into, again and again: a single large page where there are such, and
+    whole pages elsewhere. So a copy out of a socket takes the kernel half the time, as it may have whole pages there."""
     view: memoryview | None = getattr(_own, "view", None)
     if view is None:
-        view = _own.view = memoryview(bytearray(RUN))
+        pages = mmap.mmap(-1, RUN)
+        with suppress(OSError):  # a kernel need not have them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        view = _own.view = memoryview(pages)
     return view
 
 
@@ -127,15 +132,21 @@ class LentBody:
         return False
 
     def read(self, most: int) -> Sequence[memoryview]:
-        if self._received:
-            found, self._received = self._received[:most], self._received[most:]
-            self._taken += len(found)
-            return (found,)
+        memory = own_memory()[:most]
+        size = self._take_received(memory)
         self._look_for_end()
-        source = self._socket
-        if self.ending is not None or self._nudged or source is None:
-            return ()
-        memory, size, want = _memory(), 0, min(most, RUN, self._left if self._last is None else self._last)
+        if self._socket is not None and self.ending is None and not self._nudged:
+            size += self._receive(self._socket, memory[size:])
+        self._taken += size
+        return (memory[:size],) if size else ()
+
+    def _take_received(self, memory: memoryview) -> int:
+        size = min(len(memory), len(self._received))
+        memory[:size], self._received = self._received[:size], self._received[size:]
+        return size
+
+    def _receive(self, source: socket.socket, memory: memoryview) -> int:
+        size, want = 0, min(len(memory), self._left if self._last is None else self._last)
         while size < want:
             try:
                 count = source.recv_into(memory[size:want])
@@ -150,11 +161,10 @@ class LentBody:
                 break
             size += count
         self._left -= size
-        self._taken += size
         if self._last is not None:
             self._last -= size
         self._look_for_end()
-        return (memory[:size],) if size else ()
+        return size
 
     def nudge(self) -> None:
         self._nudged = True
