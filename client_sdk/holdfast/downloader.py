@@ -26,13 +26,13 @@ from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, Tar
 from holdfast.journal import DownloadRecord, Journal, TransferLock, download_key
 from holdfast.ledger import bare
 from holdfast.outcome import DownloadResult
-from holdfast.planner import Attempts
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.ranged import RangedRoad
 from holdfast.rates import Share
 from holdfast.receiving import ANEW, KEPT, Download, DownloadJob, First, Source, is_final
 from holdfast.remote import OtherVersion, Remote, Since, Version
+from holdfast.retries import Attempts
 from holdfast.segments import SLICE, Segments
 from holdfast.targets import PartFile, check_room
 from holdfast.verification import Proof, Said

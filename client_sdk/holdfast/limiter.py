@@ -19,8 +19,9 @@ import anyio
 from holdfast.buffers import Buffers
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import UsageError
-from holdfast.planner import START_CONNECTIONS, Backoff, Budget, Controller, Sending
+from holdfast.planner import START_CONNECTIONS, Controller, Sending
 from holdfast.rates import Share
+from holdfast.retries import Backoff, Budget
 
 Origin: TypeAlias = tuple[str, str | None, int | None]
 Direction = Literal["up", "down"]

@@ -24,17 +24,9 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from holdfast import stragglers
 from holdfast.bodies import Body, Stored
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
-from holdfast.planner import (
-    MOST_CONNECTIONS,
-    RETRY_AFTER_CAP,
-    SMALLEST_CHUNK,
-    Attempts,
-    Plan,
-    Sending,
-    aligned,
-    pieces,
-)
+from holdfast.planner import MOST_CONNECTIONS, SMALLEST_CHUNK, Plan, Sending, aligned, pieces
 from holdfast.progress import State as Stage
+from holdfast.retries import RETRY_AFTER_CAP, Attempts
 from holdfast.sending import StartAgain, Upload
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal
@@ -45,6 +37,8 @@ from holdfast_protocol.ranges import RangeSet
 HASH_PIECE: Final = 4 * 1024 * 1024
 FAILURES_BEFORE_HALVES: Final = 2
 """Failures in a row after which a chunk is sent in halves: a connection may break before so much is through."""
+LOOK: Final = 1
+"""Seconds after which the server says how far it is with verifying and publishing."""
 IDLE_PASSES: Final = 3
 """Passes over the missing ranges that may change nothing, before the server is taken to be broken."""
 
@@ -428,7 +422,8 @@ class ParallelRoad:
         claims: tuple[Digest, ...] = (upload.digest(),)
         while True:
             try:
-                done = await upload.exchange(protocol.complete(upload.url, claims, now=time.time()))
+                steps = protocol.complete(upload.url, claims, wait=LOOK, now=time.time())
+                done = await upload.exchange(steps)
             except ConnectionFailed as error:
                 await upload.recover(error, attempts)
                 continue
@@ -446,23 +441,8 @@ class ParallelRoad:
                 continue
             if done.done:
                 return done.digests
-            state = await self._verified(done.retry_after)
-            if state.complete:
-                return state.digests
-
-    async def _verified(self, wait: float | None) -> protocol.State:
-        """Ask until verifying has come to an end (P-COMPLETE-4)."""
-        while True:
-            await self._upload.session.clock.sleep(min(max(wait or 1.0, 0.2), RETRY_AFTER_CAP))
-            try:
-                state = await self._upload.state()
-            except StartAgain as error:
-                if isinstance(error.reason, VerificationFailed):
-                    raise self._wrong() from error
-                raise
-            if not state.verifying:
-                return state
-            wait = 1.0
+            upload.tracker.at(done.step)
+            await upload.session.clock.sleep(min(max(done.retry_after or 0.0, 0.2), RETRY_AFTER_CAP))
 
     def _wrong(self) -> VerificationFailed:
         return VerificationFailed(

@@ -80,6 +80,9 @@ class Progress:
     """Bytes of the chunk that was cut last; 0 before the first one."""
     eta: float | None = None
     """Seconds until all bytes are there; None if nothing can be said. It follows the speed without jumping."""
+    step: str | None = None
+    """What the server is at while it has an upload `VERIFYING`, as it said last: `verifying` or `publishing`. None as
+    long as it has not said anything."""
     note: str | None = None
     """A sentence about the last failure while it matters."""
     last_error: HoldfastError | None = None
@@ -231,6 +234,7 @@ class Tracker:
         self.peak: int = 0
         """The most connections that were busy at once."""
         self.chunk_size: int = 0
+        self.step: str | None = None
         self.note: str | None = None
         self.url: str | None = None
         """Of the upload, as soon as there is one."""
@@ -259,7 +263,13 @@ class Tracker:
     def enter(self, state: State, note: str | None = None) -> None:
         """Another state."""
         self.state = state
+        self.step = None
         self.note = note
+        self.latest.changed()
+
+    def at(self, step: str | None) -> None:
+        """What the server is at, in this state."""
+        self.step = step
         self.latest.changed()
 
     def failed(self, error: HoldfastError) -> None:
@@ -301,6 +311,7 @@ class Tracker:
             concurrency=self.concurrency,
             chunk_size=self.chunk_size,
             eta=self._eta(now, speed),
+            step=self.step,
             note=self.note,
             last_error=self.last_error,
             parts=self.parts(),

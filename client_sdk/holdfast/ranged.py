@@ -15,10 +15,11 @@ from anyio.abc import TaskGroup
 from holdfast.arrivals import Arrivals
 from holdfast.errors import ConnectionFailed, HoldfastError
 from holdfast.outcome import from_refusal
-from holdfast.planner import MOST_CONNECTIONS, Attempts, Sending
+from holdfast.planner import MOST_CONNECTIONS, Sending
 from holdfast.progress import State as Stage
 from holdfast.receiving import Download, First, Source
 from holdfast.remote import Answer, OtherVersion, Remote, Version, same_file
+from holdfast.retries import Attempts
 from holdfast.segments import LEAST, SLICE, Segment, Segments
 from holdfast.targets import PartFile
 from holdfast.verification import Proof

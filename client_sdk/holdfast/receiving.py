@@ -15,11 +15,11 @@ from holdfast.errors import ConnectionFailed, HoldfastError
 from holdfast.journal import TransferLock
 from holdfast.limiter import Limiter
 from holdfast.outcome import from_refusal, gave_up
-from holdfast.planner import Attempts, Backoff
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.rates import Share
 from holdfast.remote import Answer, OtherVersion, Remote, Version
+from holdfast.retries import Attempts, Backoff
 from holdfast_protocol.client import Reaction, Refusal
 from holdfast_protocol.digest import Digest
 

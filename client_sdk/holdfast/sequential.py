@@ -14,8 +14,9 @@ from anyio import to_thread
 
 from holdfast.bodies import Body
 from holdfast.errors import BrokenProtocol, ConnectionFailed, VerificationFailed
-from holdfast.planner import DEFAULT_CHUNK, MIB, RETRY_AFTER_CAP, TUS_GRANULE
+from holdfast.planner import DEFAULT_CHUNK, MIB, TUS_GRANULE
 from holdfast.progress import State as Stage
+from holdfast.retries import RETRY_AFTER_CAP
 from holdfast.sending import Upload
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal

@@ -30,10 +30,11 @@ from holdfast.errors import (
 )
 from holdfast.journal import TransferLock
 from holdfast.outcome import UploadResult
-from holdfast.planner import DEFAULT_CHUNK, RETRY_AFTER_CAP
+from holdfast.planner import DEFAULT_CHUNK
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.rates import Share
+from holdfast.retries import RETRY_AFTER_CAP
 from holdfast.sending import StartAgain, Upload, UploadJob
 from holdfast.sequential import LONGEST_PATCH, arrived_damaged
 from holdfast.sources import Fingerprint, Source, Stream, pieces

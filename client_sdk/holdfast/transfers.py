@@ -17,9 +17,9 @@ import anyio.lowlevel
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HoldfastError, TransferCancelled
-from holdfast.planner import Backoff
 from holdfast.progress import Progress, State, Tracker
 from holdfast.rates import RateLimit, Share
+from holdfast.retries import Backoff
 
 Result = TypeVar("Result")
 Kind = Literal["upload", "download"]

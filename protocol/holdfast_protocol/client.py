@@ -206,11 +206,13 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The answer to a completing request. If not `done`, verifying goes on: ask again after `retry_after`."""
+    """The answer to a completing request. If not `done`, the work goes on: ask again after `retry_after`."""
 
     done: bool
     retry_after: float | None = None
     digests: tuple[Digest, ...] = ()
+    step: str | None = None
+    """What the server is at, if it said so: `verifying` or `publishing` (P-STATE-2)."""
 
 
 class Speech(Protocol):
@@ -295,6 +297,7 @@ def create(
         raise refusal
     location = answer.headers.get(headers.LOCATION)
     if not location:
+        _check_no_page(answer, ", which ends in /files at a Holdfast server")
         raise ViolationError("the answer to the creation has no Location, so the new upload has no URL")
     url = urljoin(endpoint, location)
     if urlsplit(url).scheme not in ("http", "https"):
@@ -378,8 +381,13 @@ def hole(url: str, span: Span, *, now: float = 0.0) -> Exchange[Stored]:
         return Stored(_integer(answer, headers.UPLOAD_OFFSET), _expires(answer, now))
 
 
-def complete(url: str, digests: Iterable[Digest] = (), *, now: float = 0.0) -> Exchange[Completed]:
-    """Everything was sent: have it verified and published (P-COMPLETE-1 to 5)."""
+def complete(
+    url: str, digests: Iterable[Digest] = (), *, wait: int | None = None, now: float = 0.0
+) -> Exchange[Completed]:
+    """Everything was sent: have it verified and published (P-COMPLETE-1 to 5).
+
+    `wait`: seconds after which the server shall say how far it is, rather than work on without a word.
+    """
     sent = _common() | {
         headers.CONTENT_TYPE: headers.MEDIA_CHUNK,
         headers.UPLOAD_COMPLETE: fields.format_boolean(True),
@@ -388,11 +396,15 @@ def complete(url: str, digests: Iterable[Digest] = (), *, now: float = 0.0) -> E
     given = tuple(digests)
     if given:
         sent[headers.UPLOAD_DIGEST] = fields.format_digests(given)
+    if wait is not None:
+        sent[headers.PREFER] = f"wait={wait}"
     answer = yield Request("PATCH", url, sent)
     if answer.status not in (200, 202, 204):
         raise refused(answer, now)
     with _Reading():
-        return Completed(answer.status != 202, _retry_after(answer, now), _digests(answer))
+        return Completed(
+            answer.status != 202, _retry_after(answer, now), _digests(answer), answer.headers.get(headers.UPLOAD_STEP)
+        )
 
 
 def append(
@@ -447,10 +459,12 @@ def refused(answer: Response, now: float = 0.0) -> Refusal:
     """What an answer that is no success means. Raises ViolationError for one that means nothing here."""
     status = answer.status
     if status < 300:
+        _check_no_page(answer)
         raise ViolationError(f"the server answered {status}, which has no meaning for this request")
     if status < 400:
         place = answer.headers.get(headers.LOCATION) or "another place, which it does not name"
-        raise ViolationError(f"the server sends us elsewhere ({status}); give this URL instead: {place}")
+        hint = "give that URL instead" + ("" if status in (301, 308) else ", or credentials if one has to log in there")
+        raise ViolationError(f"the server sends us elsewhere ({status}): {place} - {hint}")
     members = _problem(answer)
     code = _code(members)
     detail = members.get("detail")
@@ -477,6 +491,15 @@ def size_limits(answer: Response) -> SizeLimits | None:
         return None
     names = ("max-size", "min-size", "max-append-size", "min-append-size")
     return SizeLimits(*(said.get(name) for name in names))
+
+
+def _check_no_page(answer: Response, looks: str = "") -> None:
+    """Raises ViolationError if this is a page for people, as servers of other things answer whatever they are asked."""
+    if fields.media_type(answer.headers.get(headers.CONTENT_TYPE)) == "text/html":
+        raise ViolationError(
+            f"a web page came back ({answer.status}), not an answer of an upload server; check the URL{looks}, and"
+            " whether one has to log in first"
+        )
 
 
 class _Reading:

@@ -504,6 +504,18 @@ def parse_retry_after(value: str, now: float) -> float | None:
     return None if date is None else max(0.0, date - now)
 
 
+_WAIT: Final = re.compile(r'(?:^|,)[ \t]*wait[ \t]*=[ \t]*"?([0-9]{1,9})"?[ \t]*(?=$|[,;])', re.IGNORECASE)
+
+
+def parse_wait(value: str | None) -> int | None:
+    """The seconds of `wait` in `Prefer` (RFC 7240, section 4.3), from 0 on; None if nothing, or no number, is there.
+
+    What a client prefers is never an error (section 2), and of several the first counts.
+    """
+    found = _WAIT.search(value) if value else None
+    return None if found is None else int(found[1])
+
+
 _NOT_PLAIN: Final = re.compile(r'[^ -~]|["\\%]')
 _ATTR_CHARS: Final = "!#$&+-.^_`|~"
 _PARAMETER: Final = re.compile(

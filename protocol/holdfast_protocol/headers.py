@@ -39,6 +39,7 @@ UPLOAD_HOLE: Final = "Upload-Hole"
 UPLOAD_MISSING: Final = "Upload-Missing"
 UPLOAD_PROBLEM: Final = "Upload-Problem"
 UPLOAD_STATE: Final = "Upload-State"
+UPLOAD_STEP: Final = "Upload-Step"
 
 # RFC 9530
 CONTENT_DIGEST: Final = "Content-Digest"
@@ -47,6 +48,9 @@ DIGEST: Final = "Digest"
 """RFC 3230, which RFC 9530 has replaced; servers still send it."""
 WANT_CONTENT_DIGEST: Final = "Want-Content-Digest"
 WANT_REPR_DIGEST: Final = "Want-Repr-Digest"
+
+# RFC 7240
+PREFER: Final = "Prefer"
 
 # RFC 9110 and neighbours
 ACCEPT_ENCODING: Final = "Accept-Encoding"

@@ -121,6 +121,8 @@ class Complete:
     """Everything was sent: verify and publish."""
 
     digests: tuple[Digest, ...]
+    wait: int | None = None
+    """Seconds for which the client would wait for the answer, if it said so (P-COMPLETE-4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,8 +406,10 @@ def created_fields(view: View, limits: Limits) -> dict[str, str]:
     return found | offer_fields(limits, view.granule) if view.parallel else found
 
 
-def state_fields(view: View, missing: list[tuple[int, int]], more: bool, limits: Limits) -> dict[str, str]:
-    """Fields of the answer to HEAD (T-HEAD-1, P-STATE-1)."""
+def state_fields(
+    view: View, missing: list[tuple[int, int]], more: bool, limits: Limits, step: str | None = None
+) -> dict[str, str]:
+    """Fields of the answer to HEAD (T-HEAD-1, P-STATE-1). `step` as in `where_fields`."""
     found = progress_fields(view)
     if not is_final(view):
         found |= offer_fields(limits, view.granule)
@@ -416,7 +420,7 @@ def state_fields(view: View, missing: list[tuple[int, int]], more: bool, limits:
     if view.concat is not None:
         found[headers.UPLOAD_CONCAT] = view.concat
     found[headers.UPLOAD_COMPLETE] = fields.format_boolean(view.state == COMPLETE)
-    found[headers.UPLOAD_STATE] = view.state
+    found |= where_fields(view, step)
     found[headers.CACHE_CONTROL] = "no-store"
     if view.metadata is not None:
         found[headers.UPLOAD_METADATA] = view.metadata
@@ -425,14 +429,22 @@ def state_fields(view: View, missing: list[tuple[int, int]], more: bool, limits:
     return found | digest_fields(view)
 
 
-def completed_fields(view: View) -> dict[str, str]:
-    """Fields of the answer to a completing request (P-COMPLETE-1)."""
+def where_fields(view: View, step: str | None) -> dict[str, str]:
+    """In which state it is (P-STATE-2), and at which `step` if that has more of them; None: at the first of these."""
+    found = {headers.UPLOAD_STATE: view.state}
+    if view.state == VERIFYING:
+        found[headers.UPLOAD_STEP] = step or VERIFYING
+    return found
+
+
+def completed_fields(view: View, wanted: Complete, step: str | None = None) -> dict[str, str]:
+    """Fields of the answer to a completing request (P-COMPLETE-1). `step` as in `where_fields`."""
     done = view.state == COMPLETE
     found = progress_fields(view) | digest_fields(view)
     found[headers.UPLOAD_COMPLETE] = fields.format_boolean(done)
     if not done:
-        found[headers.UPLOAD_STATE] = view.state
-        found[headers.RETRY_AFTER] = "1"
+        found |= where_fields(view, step)
+        found[headers.RETRY_AFTER] = "0" if wanted.wait else "1"  # whoever waits here need not wait there
     return found
 
 

@@ -91,7 +91,7 @@ def create_app(settings: Settings | str | os.PathLike[str], authority: Authority
     page = Page()
     api = Api(site.get, site.get_hub)
     live = Live(site.get_hub)
-    files = Files(site.get, settings)
+    files = Files(site.get, settings, lambda upload_id: site.get_hub().motion(upload_id).step)
     app = _Application(
         routes=[
             Route("/files/{id}", _Endpoint(files.upload)),

@@ -97,11 +97,22 @@ class Kept:
     algorithm: str = "sha-256"
     """and which: that of the client's own, if it gave one."""
     verifying: int = 0
-    """How many more times a HEAD says that it is still verifying."""
+    """How many more times it says that it is still verifying."""
     concat: str | None = None
     """The Upload-Concat with which it was created."""
     deferred: bool = False
     """Its length is not known yet."""
+
+    def verify(self) -> None:
+        """One step on."""
+        if self.verifying:
+            self.verifying -= 1
+            self.complete = self.verifying == 0
+
+    def step(self) -> dict[str, str]:
+        if not self.verifying:
+            return {}
+        return {headers.UPLOAD_STEP: "verifying" if self.verifying > 1 else "publishing"}
 
 
 class Loopback:
@@ -420,13 +431,11 @@ class Handler(BaseHTTPRequestHandler):
             said[headers.UPLOAD_CONCAT] = kept.concat
         if not self.loopback.parallel:
             return 200, said, b""
-        if kept.verifying > 0:
-            kept.verifying -= 1
-            kept.complete = kept.verifying == 0
+        kept.verify()
         said[headers.UPLOAD_COMPLETE] = fields.format_boolean(kept.complete)
         state = "failed" if kept.failed else "complete" if kept.complete else "receiving"
         said[headers.UPLOAD_STATE] = "verifying" if kept.verifying else state
-        said |= self._missing(kept)
+        said |= kept.step() | self._missing(kept)
         return 200, said, b""
 
     def _missing(self, kept: Kept) -> dict[str, str]:
@@ -478,9 +487,12 @@ class Handler(BaseHTTPRequestHandler):
                 kept.failed = True
                 raise ProblemError("upload-digest-mismatch", "Another file.")
         if self.loopback.verify_later and not kept.complete:
-            kept.verifying = 2
-            return 202, {headers.RETRY_AFTER: "0"}, b""
-        kept.complete = True
+            kept.verifying = kept.verifying or 3
+            kept.verify()
+        else:
+            kept.complete = True
+        if not kept.complete:
+            return 202, {headers.RETRY_AFTER: "0"} | kept.step(), b""
         computed: Digest = digest(kept.algorithm, kept.data)
         said = {
             headers.UPLOAD_COMPLETE: fields.format_boolean(True),

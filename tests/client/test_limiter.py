@@ -1,6 +1,5 @@
 """Who may use a connection next."""
 
-import itertools
 from contextlib import AsyncExitStack
 
 import anyio
@@ -10,7 +9,7 @@ from anyio.abc import TaskGroup
 from holdfast.clock import SYSTEM
 from holdfast.errors import UsageError
 from holdfast.limiter import Crowd, Limiter, Limiters
-from holdfast.planner import NEAR_CONNECTIONS, START_CONNECTIONS, Budget
+from holdfast.planner import NEAR_CONNECTIONS, START_CONNECTIONS
 from holdfast.rates import RateLimit, Share
 
 pytestmark = pytest.mark.anyio
@@ -167,26 +166,6 @@ async def test_all_origins_share_what_the_caller_allows() -> None:
     assert crowd.used == 0
     with pytest.raises(UsageError):
         crowd.most = 0
-
-
-def test_retries_of_a_process_are_bounded_but_never_refused() -> None:
-    """A burst is free, then one a second, and nobody waits longer than half a minute."""
-    budget = Budget(0.0)
-    free = 0
-    while budget.spend(0.0) == 0.0:
-        free += 1
-    assert free == Budget.CAPACITY // Budget.RETRY
-    waits = [budget.spend(0.0) for _ in range(100)]
-    assert all(later >= sooner for sooner, later in itertools.pairwise(waits))
-    assert waits[-1] == Budget.LONGEST
-    assert budget.spend(60.0) == 0.0, "time pays"
-    budget = Budget(0.0)
-    for _ in range(36):
-        budget.spend(0.0)
-    for _ in range(40):
-        budget.succeeded()
-    assert budget.spend(0.0, throttled=True) == 0.0, "so does success"
-    assert budget.tokens <= Budget.CAPACITY
 
 
 async def test_nobody_waits_for_one_that_is_slow_because_its_own_limit_wants_it() -> None:

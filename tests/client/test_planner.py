@@ -1,4 +1,4 @@
-"""How a file is cut up, how long is waited, how a rate is held: by values."""
+"""How a file is cut up, how a rate is held: by values."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import UsageError
-from holdfast.planner import Attempts, Backoff, Controller, Plan, aligned, pieces
+from holdfast.planner import Controller, Plan, aligned, pieces
 from holdfast.rates import RateLimit, Share
 from holdfast_protocol.messages import Span
 
@@ -75,24 +75,6 @@ def test_what_one_upload_learns_of_the_largest_chunk_holds_for_the_next() -> Non
 def test_what_makes_no_sense_is_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         Plan(Controller(0.0), granule=GRANULE, **bad)
-
-
-@given(failures=st.integers(1, 10_000), rand=st.floats(0, 1, exclude_max=True))
-def test_back_off_is_full_jitter_up_to_its_cap(failures: int, rand: float) -> None:
-    window = min(0.3 * 2 ** min(failures - 1, 100), 30.0)
-    assert Backoff().delay(failures, rand) == pytest.approx(rand * window)
-
-
-@pytest.mark.parametrize(("said", "least", "most"), [(0.0, 0.0, 0.31), (5.0, 5.0, 6.4), (86400.0, 600.0, 630.1)])
-def test_retry_after_is_a_lower_bound_with_a_cap(said: float, least: float, most: float) -> None:
-    for rand in (0.0, 0.5, 0.999):
-        assert least <= Backoff().delay(9, rand, said) <= most
-
-
-def test_attempts_count_without_progress() -> None:
-    attempts = Attempts(3, progress=0)
-    assert [attempts.failed(0), attempts.failed(0)] == [True, True]
-    assert [attempts.failed(1), attempts.failed(1), attempts.failed(1)] == [True, True, False]
 
 
 @given(

@@ -105,6 +105,25 @@ def test_a_bar_goes_when_its_file_has_ended_and_stays_when_it_is_paused() -> Non
     assert not any("file-4" in line for line in lines), "it had not begun"
 
 
+def test_what_the_server_is_at_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a bar, in lines and in events, each time that it changes."""
+    looks = [look(10 * MIB, State.VERIFYING, step=step) for step in (None, "verifying", "verifying", "publishing")]
+    bars, console = screen(1)
+    ends = []
+    for each in looks:
+        bars.show(0, "film", each)
+        ends.append(frame(bars, console)[0].split()[-1])
+    assert ends == ["verifying", "verifying", "verifying", "publishing"]
+    lines, events = Lines(1), Events()
+    for each in looks:
+        lines.show(0, "film", each)
+        events.show(0, "film", each)
+    said = capsys.readouterr()
+    assert said.err.splitlines() == ["film: verifying", "film: publishing"]
+    told = [json.loads(line) for line in said.out.splitlines()]
+    assert [(each["state"], each["step"]) for each in told] == [("verifying", None), ("verifying", "publishing")]
+
+
 def test_trouble_has_a_line_of_its_own() -> None:
     bars, console = screen(1)
     bars.show(0, "film", look(note="no connection to host:80; attempt 2 of 10 in 1.5 s", concurrency=0))

@@ -1,6 +1,7 @@
 """The driver of uploads: the way of a file to a real server, from its first byte or from where it stopped."""
 
 import base64
+import itertools
 import mimetypes
 import time
 from collections.abc import Callable
@@ -143,12 +144,19 @@ async def test_a_prefix_off_the_granule_is_overlapped(
 
 @pytest.mark.rule("P-COMPLETE-4")
 async def test_verifying_is_waited_for(make_file: MakeFile, make_client: MakeClient, loopback: Loopback) -> None:
+    """And what the server is at shows meanwhile."""
     path = make_file(MIB)
     loopback.verify_later = True
     async with make_client() as client:
-        result = await client.upload(path, loopback.url)
+        transfer = client.upload(path, loopback.url)
+        seen = [(progress.state, progress.step) async for progress in transfer]
+        result = await transfer
     assert same(result, loopback, path)
-    assert len(loopback.requests("HEAD")) == 2
+    assert [each for each, _ in itertools.groupby(seen)][-3:] == [
+        ("verifying", "verifying"),
+        ("verifying", "publishing"),
+        ("completed", None),
+    ]
 
 
 async def test_what_the_server_has_is_hashed_beside_the_sending(

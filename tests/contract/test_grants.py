@@ -50,6 +50,8 @@ async def test_only_one_that_was_removed_empty_does_not_count(catalog: Catalog, 
     assert upload is not None
     if state is not State.RECEIVING:
         await become(catalog, upload, state)
+    for_good = received > 0 or state not in (State.RECEIVING, State.EXPIRED, State.TERMINATED)
+    assert await catalog.used(one.grant) == for_good
     if state in (State.EXPIRED, State.TERMINATED) and not received:
         await make(catalog, 2, one)
     else:
@@ -71,6 +73,7 @@ async def test_a_use_outlives_the_memory_of_the_upload_but_not_the_grant(catalog
     upload = await catalog.commit(fresh(1).id, [(0, 5)], now=1.0, expires=None)
     await become(catalog, upload, State.TERMINATED)
     assert await catalog.purge(90.0) == 1
+    assert await catalog.used(one.grant) == 1
     with pytest.raises(Spent):
         await make(catalog, 2, one)
     await catalog.purge(101.0)

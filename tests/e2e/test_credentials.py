@@ -53,16 +53,38 @@ def test_a_credential_says_what_it_is_good_for(guarded: Guarded, speaker: Speake
     assert said["expires"] is not None
     how: dict[str, Any] = {"name": "a.png", "types": ["image/*"], "max_size": 9, "uses": 2}
     said = ask(f"?{guarded.signed(**how).partition('?')[2]}").json()
-    assert said["signature"] == {"upload": None, "uses": 2, "types": ["image/*"], "name": "a.png"}
+    assert said["signature"] == {"upload": None, "uses": 2, "left": 2, "types": ["image/*"], "name": "a.png"}
     assert (said["owner"], said["scopes"], said["max_size"]) == ("alice", ["create", "write"], 9)
     said = ask(f"?{guarded.signed('/files/' + '0' * 32, scopes={'read'}).partition('?')[2]}").json()
-    assert said["signature"] == {"upload": "0" * 32, "uses": None, "types": [], "name": None}
+    assert said["signature"] == {"upload": "0" * 32, "uses": None, "left": None, "types": [], "name": None}
     assert said["scopes"] == ["read"]
     assert (ask().status, ask(Authorization="Bearer x").status) == (401, 401)
     assert ask(Authorization=f"Bearer {guarded.token['late']}").verdict == (401, "credential-expired")
     everybody = speaker.request("GET", "/api/credential").json()
     assert everybody == nothing | {"owner": None, "scopes": sorted(SCOPES)}
     assert speaker.request("POST", "/api/credential", {}, b"").status == 405
+
+
+@pytest.mark.rule("D-JSON-3", "A-SIGN-4")
+def test_a_signature_says_how_many_uploads_are_left(guarded: Guarded) -> None:
+    """As many as creations are taken, whichever worker is asked: one without a byte is given up for the next one."""
+    query = guarded.signed(uses=2).partition("?")[2]
+    with Speaker(guarded.url) as speaker, speakers_by_worker(guarded, guarded.workers) as workers:
+
+        def create() -> Any:
+            return speaker.request("POST", f"/files?{query}", {**TUS, "Upload-Length": "3"}, b"")
+
+        def left() -> set[int]:
+            said = [each.request("GET", f"/api/credential?{query}").json()["signature"] for each in workers]
+            return {each["left"] for each in said}
+
+        for still in (2, 1):
+            create()
+            made = create()
+            assert left() == {still}
+            assert speaker.patch(made["location"], 0, b"abc").status == 204
+        assert left() == {0}
+        assert create().verdict == (403, "not-permitted")
 
 
 @pytest.mark.rule("A-HEAD-1", "A-HEAD-2", "A-HEAD-3", "A-SCOPE-1", "A-SIGN-1", "A-SIGN-4", "A-JWT-1")
@@ -404,6 +426,9 @@ def test_over_tls(tmp_path: Path, workers: str, holdfast_command: CommandLine) -
         assert distrusted.returncode == 1
         assert "the certificate of" in distrusted.stderr
         assert "attempt" not in distrusted.stderr
+        unasked = holdfast_command.run(*words[:-1], f"{url}/files".replace("https:", "http:"))
+        assert (unasked.returncode, "speaks TLS, and the URL says http://" in unasked.stderr) == (1, True)
+        assert "attempt" not in unasked.stderr
         trusted = holdfast_command.run(*words, "--cacert", str(certificate))
         assert (trusted.returncode, trusted.stdout.startswith(f"{url}/files/")) == (0, True)
 

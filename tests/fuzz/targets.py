@@ -91,6 +91,7 @@ PARSERS: Final[Sequence[Parser]] = (
     lambda text: fields.parse_retry_after(text, 0.0),
     client_of,
     _same(fields.parse_problem, lambda found: fields.format_problem(*found)),
+    fields.parse_wait,
 )
 
 

@@ -228,8 +228,10 @@ def test_two_files_for_a_link_that_is_good_for_one(window: Window, guarded: Guar
     files = [small(tmp_path, name) for name in ("one.bin", "two.bin")]
     window.open(f"{guarded.url}/#{guarded.signed()}")
     window.sees("By a signed link", "#link")
+    window.sees("This link takes one file, until", "#drop-note")
     window.drop(*files)
     window.sees("Complete", "#over")
+    window.sees("This link is used up: it was for one file", "#drop-note")
     window.sees("Ask for a new one", "#now")
     assert "another one in its place" in window.text("#now") or "as many uploads as it may" in window.text("#now")
     window.click("[data-act=credential]")
@@ -239,6 +241,28 @@ def test_two_files_for_a_link_that_is_good_for_one(window: Window, guarded: Guar
         states = uploads(guarded)
         assert {state["state"] for state in states} == {"complete"}
         assert {alice.get(state["url"]).body for state in states} == {file.read_bytes() for file in files}
+
+
+@pytest.mark.rule("A-SIGN-4", "D-JSON-3")
+@on_both
+def test_a_link_counts_down(window: Window, guarded: Guarded, tmp_path: Path) -> None:
+    """What is sent with it from elsewhere counts too; whoever opens the page with a link that is used up is told so."""
+    link = guarded.signed(uses=3)
+    window.open(f"{guarded.url}/#{link}")
+    window.sees("This link takes 3 files, until", "#drop-note")
+    window.drop(small(tmp_path, "one.bin"))
+    window.sees("This link takes 2 more files, until", "#drop-note")
+    with Speaker(guarded.url) as elsewhere:
+        fields = {**TUS_BODY, "Upload-Length": "3"}
+        assert elsewhere.request("POST", link.removeprefix(guarded.url), fields, b"abc").status == 201
+    window.reload()
+    window.sees("This link takes one more file, until", "#drop-note")
+    window.drop(small(tmp_path, "two.bin"))
+    window.sees("This link is used up: it was for 3 files", "#drop-note")
+    window.reload()
+    window.sees("This link is used up: it was for 3 files", "#drop-note")
+    window.drop(small(tmp_path, "more.bin"))
+    window.sees("Ask for a new one", "#now")
 
 
 @pytest.mark.rule("A-SIGN-4")

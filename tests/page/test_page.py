@@ -137,6 +137,41 @@ def test_pauses_and_goes_on_when_told(window: Window, server: ServerProcess, fil
         window.sees("Complete", "#over", within=60)
 
 
+def test_asks_before_it_is_left_while_it_sends(window: Window, server: ServerProcess, film: Path) -> None:
+    """And not where nothing moves: paused, not connected, complete."""
+
+    def leave() -> list[str]:
+        """What the browser shows, if somebody has touched the page."""
+        window.click("#drop-title")
+        window.reload()
+        return window.dialogs()
+
+    def asks() -> bool:
+        return bool(window.look("!dispatchEvent(new Event('beforeunload', { cancelable: true }))"))
+
+    with Proxy(server.url, Fault(rate=film.stat().st_size / 4 / 20)) as proxy:
+        window.open(proxy.url)
+        window.sees("Nothing is on its way", "#now-none")
+        assert leave() == []
+        window.drop(film)
+        until(window, 5)
+        assert leave() == ["beforeunload"]
+        window.sees("Receiving", "#now")
+        window.until(asks, what="a page that sends again")
+        window.click("[data-act=pause]")
+        window.sees("Paused", "#now")
+        assert leave() == []
+        window.click("[data-act=wake]")
+        window.until(asks, what="a page that sends again")
+        proxy.cut()
+        window.sees("cannot be reached", "#now")
+        window.until(lambda: not asks(), what="a page that only waits")
+        proxy.fault = Fault()
+        proxy.mend()
+        window.sees("Complete", "#over", within=60)
+        assert leave() == []
+
+
 def test_the_file_can_be_chosen_again(window: Window, server: ServerProcess, film: Path) -> None:
     """Where the browser keeps no handle of a file, as with one out of an input, the user chooses it again."""
     size = film.stat().st_size

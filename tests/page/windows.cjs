@@ -12,6 +12,7 @@
 //   {window, download: SELECTOR, to: PATH}  a click on it; the name under which the browser would save the file
 //   {window, tree: SELECTOR}             what a screen reader has of it, as YAML
 //   {window, picture: PATH, full: bool}  a PNG of what can be seen
+//   {window, dialogs: true}              of which types the dialogs were that the browser has shown since it was last asked
 //   {window, close: true}
 // Rule of this file: nothing is judged here. What a page writes to its console goes to standard error.
 'use strict'
@@ -47,6 +48,7 @@ async function carryOut(page, command) {
     await download.saveAs(command.to)
     return download.suggestedFilename()
   } else if (command.tree) return page.locator(command.tree).ariaSnapshot()
+  else if (command.dialogs) return page.dialogs.splice(0)
   else if (command.look) return page.evaluate(command.look)
   return null
 }
@@ -74,7 +76,11 @@ async function main() {
         })
         page.on('console', (message) => console.error(`${command.window}: ${message.type()}: ${message.text()}`))
         page.on('pageerror', (error) => console.error(`${command.window}: error in the page: ${error.stack}`))
-        page.on('dialog', (dialog) => dialog.accept())
+        page.dialogs = []
+        page.on('dialog', (dialog) => {
+          page.dialogs.push(dialog.type())
+          dialog.accept()
+        })
       }
       if (command.close) {
         await page.context().close()

@@ -49,6 +49,10 @@ class Window:
     def reload(self) -> None:
         self._do("the page after a reload", reload=True)
 
+    def dialogs(self) -> list[str]:
+        """The types of those that the browser has shown since this was last asked; each was accepted at once."""
+        return list(self._do("dialogs", dialogs=True))
+
     def close(self) -> None:
         self._do("the end of the window", close=True)
 

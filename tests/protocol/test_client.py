@@ -208,6 +208,9 @@ def test_completing() -> None:
     said = {"Repr-Digest": f"sha-256=:{'A' * 43}=:"}
     assert answered(client.complete(URL), 204, said) == client.Completed(True, None, (whole,))
     assert answered(client.complete(URL), 202, {"Retry-After": "3"}) == client.Completed(False, 3.0)
+    assert asked(client.complete(URL, wait=2)).headers["Prefer"] == "wait=2"
+    still = answered(client.complete(URL, wait=2), 202, {"Retry-After": "0", "Upload-Step": "publishing"})
+    assert still == client.Completed(False, 0.0, step="publishing")
 
 
 @pytest.mark.rule("P-COMPLETE-2")

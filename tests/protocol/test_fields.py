@@ -66,6 +66,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "content range": fields.parse_content_range,
     "date": fields.parse_http_date,
     "retry": lambda text: fields.parse_retry_after(text, 0.0),
+    "wait": fields.parse_wait,
     "disposition": fields.parse_disposition,
     "entity tags": fields.parse_entity_tags,
 }

@@ -255,6 +255,30 @@ def test_retry_after(text: str, now: float, seconds: float | None) -> None:
     assert fields.parse_retry_after(text, now) == seconds
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("wait=10", 10),
+        ("respond-async, Wait = 0 ;x", 0),
+        ('wait="7", wait=9', 7),
+        ("handling=lenient,wait=3", 3),
+        ("wait", None),
+        ("wait=-1", None),
+        ("wait=1.5", None),
+        ("wait=10s", None),
+        ("wait=" + "9" * 10, None),
+        ("await=3", None),
+        ("respond-async; wait=3", None),
+        ("", None),
+        (None, None),
+    ],
+)
+@pytest.mark.rule("P-COMPLETE-4")
+def test_how_long_a_client_would_wait(text: str | None, seconds: int | None) -> None:
+    """A preference that cannot be read is passed over (RFC 7240, section 2)."""
+    assert fields.parse_wait(text) == seconds
+
+
 @pytest.mark.rule("D-GET-1")
 @given(filenames)
 def test_dispositions_round_trip(filename: str) -> None:

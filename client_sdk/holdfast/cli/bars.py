@@ -20,13 +20,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from holdfast.cli.screen import Overall, clock, human, printable
+from holdfast.cli.screen import Overall, clock, doing_of, human, printable
 from holdfast.progress import Part, Progress, State
 
 SHOWN: Final = 8
 """Files with a bar of their own, and connections of the only one."""
 PERCENT: Final = 4
-COLUMNS: Final = {"eta": 9, "size": 17, "speed": 12}
+COLUMNS: Final = {"eta": 10, "size": 17, "speed": 12}
 """Columns and their widths, the most useful first."""
 LEAST_BAR: Final = 6
 LARGEST_BAR: Final = 40
@@ -133,7 +133,7 @@ class Bars:
 
     def _of_file(self, layout: Layout, name: str, progress: Progress) -> list[RenderableType]:
         # Here only Ctrl-C cancels, and what it cancels goes on with the next run of the command.
-        state = "paused" if progress.state is State.CANCELLED else str(progress.state)
+        state = "paused" if progress.state is State.CANCELLED else doing_of(progress)
         moving = progress.state is State.IN_PROGRESS
         columns = {
             "size": amount(progress.accepted, progress.size),

@@ -109,12 +109,12 @@ class Lines(Silent):
 
     def __init__(self, jobs: int) -> None:
         self._many = jobs > MANY
-        self._shown: dict[int, tuple[float, State, str | None]] = {}
+        self._shown: dict[int, tuple[float, str, str | None]] = {}
         self._summed = time.monotonic()
 
     def show(self, job: int, name: str, progress: Progress) -> None:
-        now = time.monotonic()
-        then, state, note = self._shown.get(job, (now - LINE_EVERY, State.PENDING, None))
+        now, doing = time.monotonic(), doing_of(progress)
+        then, before, note = self._shown.get(job, (now - LINE_EVERY, State.PENDING, None))
         if progress.state.final:
             self._shown.pop(job, None)
         if progress.state in (State.FAILED, State.CANCELLED):
@@ -124,14 +124,14 @@ class Lines(Silent):
             return
         if self._many and not trouble:
             return
-        if progress.state is state and not trouble and now - then < LINE_EVERY:
+        if doing == before and not trouble and now - then < LINE_EVERY:
             if progress.note is None and note is not None:
-                self._shown[job] = (then, state, note)  # said once, also if it comes and goes
+                self._shown[job] = (then, before, note)  # said once, also if it comes and goes
             return
         # While a transfer fails and goes on in turn, it does not say so more often than once a second.
-        if trouble and progress.state is state and now - then < 1.0:
+        if trouble and doing == before and now - then < 1.0:
             return
-        self._shown[job] = (now, progress.state, progress.note)
+        self._shown[job] = (now, doing, progress.note)
         self.say(f"{name}: {_sentence(progress)}")
 
     def show_all(self, overall: Overall) -> None:
@@ -145,22 +145,23 @@ class Events(Silent):
     """One JSON object a line on standard output."""
 
     def __init__(self) -> None:
-        self._shown: dict[int, tuple[float, State, str | None]] = {}
+        self._shown: dict[int, tuple[float, str, str | None]] = {}
 
     def show(self, job: int, name: str, progress: Progress) -> None:
         if progress.state.final:
             self._shown.pop(job, None)
             return
-        now = time.monotonic()
-        then, state, note = self._shown.get(job, (0.0, State.PENDING, None))
-        if progress.state is state and progress.note == note and now - then < EVENT_EVERY:
+        now, doing = time.monotonic(), doing_of(progress)
+        then, before, note = self._shown.get(job, (0.0, State.PENDING, None))
+        if doing == before and progress.note == note and now - then < EVENT_EVERY:
             return
-        self._shown[job] = (now, progress.state, progress.note)
+        self._shown[job] = (now, doing, progress.note)
         emit(
             {
                 "event": "progress",
                 "file": name,
                 "state": progress.state,
+                "step": progress.step,
                 "size": progress.size,
                 "accepted": progress.accepted,
                 "wire": progress.wire,
@@ -247,12 +248,17 @@ def printable(text: str) -> str:
     return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
+def doing_of(progress: Progress) -> str:
+    """What it is at, in a word: its state, or the step of the server's that is a part of that."""
+    return progress.step or progress.state
+
+
 def _sentence(progress: Progress) -> str:
     match progress.state:
         case State.COMPLETED:
             return f"done, {human(progress.accepted)} in {progress.elapsed:.1f} s"
         case State.VERIFYING:
-            return "verifying"
+            return doing_of(progress)
         case State.PAUSED:
             return "paused"
         case _ if progress.note is not None and progress.concurrency == 0:

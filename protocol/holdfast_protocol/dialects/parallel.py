@@ -69,7 +69,7 @@ def patch(fields_: Headers, view: View, limits: Limits) -> StoreChunk | StoreHol
             raise ProblemError(
                 "conflicting-fields", "A part is whole with its last byte. Create the final upload, with Upload-Concat."
             )
-        return Complete(read_digests(headers.UPLOAD_DIGEST, fields_))
+        return Complete(read_digests(headers.UPLOAD_DIGEST, fields_), fields.parse_wait(fields_.get(headers.PREFER)))
     if headers.UPLOAD_HOLE in fields_:
         return _hole(fields_, view, length)
     return _chunk(fields_, view, limits, length)

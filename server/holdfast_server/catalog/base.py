@@ -285,6 +285,11 @@ class Catalog(Protocol):
         """
         ...
 
+    async def used(self, grant: str) -> int:
+        """How many uploads a grant has made for good: without those that have received nothing and still may, or were
+        removed so."""
+        ...
+
     async def release(self, upload_id: str) -> None:
         """Forget by which grant an upload was made, so that it may make another one."""
         ...

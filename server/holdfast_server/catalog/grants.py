@@ -10,6 +10,16 @@ import sqlite3
 from holdfast_server.catalog.base import Spent, Use
 
 
+def used(connection: sqlite3.Connection, grant: str) -> int:
+    """How many uploads a grant has made for good: the next one would take the place of none of them."""
+    (count,) = connection.execute(
+        "SELECT count(*) FROM use LEFT JOIN upload ON upload.id = use.upload WHERE use.name = ?"
+        " AND NOT (ifnull(upload.received, 1) = 0 AND upload.state IN ('receiving', 'expired', 'terminated'))",
+        (grant,),
+    ).fetchone()
+    return int(count)
+
+
 def use(connection: sqlite3.Connection, wanted: Use, upload_id: str) -> None:
     """Write down a use. Raises Spent."""
     (count,) = connection.execute(

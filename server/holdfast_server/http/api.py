@@ -95,7 +95,9 @@ class Api:
     async def credential(self, scope: Scope, receive: Receive, send: Send) -> None:
         """D-JSON-3."""
         method = _reading(scope)
-        await answer_json(send, _credential(principal_of(scope)), head=method == "HEAD")
+        who = principal_of(scope)
+        left = None if who.grant is None else await self._uploads().left(who.grant)
+        await answer_json(send, _credential(who, left), head=method == "HEAD")
 
     async def live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The process answers."""
@@ -147,13 +149,14 @@ def _summary(scope: Scope, upload: Upload) -> dict[str, Any]:
     }
 
 
-def _credential(who: Principal) -> dict[str, Any]:
+def _credential(who: Principal, left: int | None) -> dict[str, Any]:
     signature = None
     if who.only is not None:
         grant = who.grant
         signature = {
             "upload": who.only or None,
             "uses": None if grant is None else grant.uses,
+            "left": left,
             "types": [] if grant is None else list(grant.types),
             "name": None if grant is None else grant.name,
         }

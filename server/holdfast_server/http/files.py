@@ -74,10 +74,15 @@ def _with_trailers(limits: rules.Limits) -> rules.Limits:
 
 
 class Files:
-    """Both endpoints. `uploads` is there while the application runs."""
+    """Both endpoints. `uploads` is there while the application runs; `step_of` tells, by its id, where in the pipeline
+    an upload is, if its state does not.
+    """
 
-    def __init__(self, uploads: Callable[[], Uploads], settings: Settings) -> None:
+    def __init__(
+        self, uploads: Callable[[], Uploads], settings: Settings, step_of: Callable[[str], str | None]
+    ) -> None:
         self._uploads = uploads
+        self._step_of = step_of
         self._settings = settings
         self._draft = DraftFiles(uploads, settings, self._location)
 
@@ -172,7 +177,7 @@ class Files:
     async def _head(self, upload_id: str, scope: Scope, send: Send) -> None:
         uploads = self._uploads()
         upload, missing = await uploads.state(principal_of(scope), upload_id, rules.MISSING_ON_HEAD)
-        fields = rules.state_fields(upload, missing.ranges, missing.more, uploads.limits)
+        fields = rules.state_fields(upload, missing.ranges, missing.more, uploads.limits, self._step_of(upload.id))
         if upload.state is State.COMPLETE:
             fields |= downloads.file_fields(upload, self._settings.inline_types) | {
                 headers.CONTENT_LENGTH: str(upload.reach)
@@ -232,7 +237,8 @@ class Files:
                 upload = await uploads.store_hole(upload, wanted)
             case rules.Complete() as wanted:
                 upload = await uploads.complete(principal_of(scope), upload, wanted)
-                return (204 if upload.state is State.COMPLETE else 202), rules.completed_fields(upload)
+                status = 204 if upload.state is State.COMPLETE else 202
+                return status, rules.completed_fields(upload, wanted, self._step_of(upload.id))
             case rules.Acknowledge():
                 pass
         return 204, rules.progress_fields(upload)

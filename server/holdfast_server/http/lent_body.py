@@ -62,8 +62,8 @@ class Loan(Protocol):
 
 
 def own_memory() -> memoryview:
-    """`RUN` bytes of memory that this thread reads into, again and again: a single large page where there are such, and
-    whole pages elsewhere. So a copy out of a socket takes the kernel half the time, as it may have whole pages there."""
+    """`RUN` bytes of memory that this thread reads into, again and again: a large page where there are such, and whole
+    pages elsewhere. What malloc gives begins inside a page, and the kernel took half as long again to copy into it."""
     view: memoryview | None = getattr(_own, "view", None)
     if view is None:
         pages = mmap.mmap(-1, RUN)

@@ -126,7 +126,9 @@ def step_of(state: str, previous: str | None = None) -> str | None:
 def payload(upload: Upload, motion: Motion, now: float) -> dict[str, Any]:
     """L-PAYLOAD-1."""
     verifying = upload.whole and upload.error is not None
-    step = motion.step or step_of(upload.state, State.VERIFYING if verifying else None)
+    step = step_of(upload.state, State.VERIFYING if verifying else None)
+    if step is not None:  # what is complete is at no step, whatever was told of it before
+        step = motion.step or step
     reached = upload.received + motion.arriving
     eta = None
     if motion.speed and upload.length is not None and upload.state is State.RECEIVING:

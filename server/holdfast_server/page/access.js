@@ -30,6 +30,7 @@ export class Access extends EventTarget {
 
   #credential
   #run = null
+  #counted = Promise.resolve()
   /** The dialog is open because the server has refused; where it did not, the user has opened it. */
   #refused = false
 
@@ -66,6 +67,21 @@ export class Access extends EventTarget {
       await sleep(backoff(failures, Math.random()), signal).catch(() => {})
       if (signal.aborted) return
     }
+  }
+
+  /** Something was sent: asks how many files a link still takes, and says it. One question after the other. */
+  recount() {
+    this.#counted = this.#counted.then(() => this.#recount())
+  }
+
+  async #recount() {
+    if (!this.who?.signature || this.who.signature.upload) return
+    const address = this.#credential.address('api/credential')
+    const said = await fetch(address, this.#request()).then((answer) => (answer.ok ? answer.json() : null), () => null)
+    const isSame = address.href === this.#credential.address('api/credential').href
+    if (!said?.signature || !this.who || !isSame) return
+    this.who = said
+    this.#show()
   }
 
   /** JSON of the API. Throws an UploadError if the server refuses it, and something else if nobody answers. */
@@ -139,7 +155,12 @@ function limits({ signature, scopes, max_size: most, expires }) {
   if (!signature) return scopes.includes('create') ? '' : 'This credential may not send files; another one may.'
   const until = expires === null ? '' : `, until ${new Date(expires).toLocaleString()}`
   if (signature.upload) return `This link is for one upload${until}.`
-  const { uses, types } = signature
+  const { uses, left, types } = signature
+  if (left === 0) {
+    const many = uses === 1 ? 'one file' : `${uses} files`
+    return `This link is used up: it was for ${many}. What was begun with it goes on; for another file ask for a new link.`
+  }
   const bounds = [types.join(', '), most === null ? '' : `at most ${size(most)} each`].filter((each) => each)
-  return `This link takes ${uses === 1 ? 'one file' : `${uses} files`}${bounds.length > 0 ? ` (${bounds.join('; ')})` : ''}${until}.`
+  const many = left === 1 ? 'one' : left
+  return `This link takes ${many}${left < uses ? ' more' : ''} ${left === 1 ? 'file' : 'files'}${bounds.length > 0 ? ` (${bounds.join('; ')})` : ''}${until}.`
 }

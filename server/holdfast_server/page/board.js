@@ -151,13 +151,14 @@ export class Item {
     this.error = state.error
     this.project = state.project ?? null
     this.owner = state.owner ?? null
-    if (state.state === 'verifying') this.step = 'verifying'
+    this.step = state.progress.current_step
   }
 
   /** How many of the three steps are behind it, and which one it is in (an index, or null). */
   steps() {
     if (this.status === 'complete') return { done: 3, current: null }
-    const current = Math.max(0, STEPS.indexOf(this.upload?.state === 'verifying' ? 'verifying' : this.step))
+    const own = this.upload?.state === 'verifying' ? STEPS.indexOf('verifying') : 0
+    const current = Math.max(own, STEPS.indexOf(this.step))
     return { done: current, current }
   }
 
@@ -183,7 +184,8 @@ export class Item {
       return { tone: 'go', words: 'Reading the file for its digest', detail: percent(own.hashed, own.size) }
     }
     if (this.status === 'verifying' || own?.state === 'verifying') {
-      return { tone: 'go', words: 'Verifying', detail: this.length === null ? '' : size(this.length) }
+      const words = this.step === 'publishing' ? 'Publishing' : 'Verifying'
+      return { tone: 'go', words, detail: this.length === null ? '' : size(this.length) }
     }
     if (this.wanted) return { tone: 'wait', words: 'Waits for its file', detail: `${far}. Choose or drop it, and it goes on.` }
     if (this.record) return { tone: 'wait', words: 'Begun in this browser', detail: `${far}. Choose the file again, and it goes on.` }

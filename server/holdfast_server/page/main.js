@@ -61,6 +61,12 @@ transfers.addEventListener('add', ({ detail: upload }) => {
 })
 transfers.addEventListener('change', ({ detail: upload }) => {
   const item = ownItem(upload)
+  // From its first byte on it counts for the link that it was made with; what is refused may have met a link that is used up.
+  const counts = upload.state === 'failed' ? upload.error : upload.received > 0 || upload.state === 'complete'
+  if (counts && counts !== upload.counted) {
+    upload.counted = counts
+    access.recount()
+  }
   if (upload.state === 'cancelled') {
     board.remove(item.id)
   } else if (upload.state === 'failed' && upload.told !== upload.error) {
@@ -171,6 +177,11 @@ for (const id of ['files', 'folder']) {
     target.value = '' // the same file can be chosen again
   })
 }
+
+// Closed in the middle, the page would send no more, and nobody would know. Where nothing moves there is nothing to ask.
+addEventListener('beforeunload', (event) => {
+  if (transfers.sends) event.preventDefault()
+})
 
 let depth = 0
 addEventListener('dragenter', (event) => {

@@ -164,6 +164,13 @@ export class Transfers extends EventTarget {
     }
   }
 
+  /** Whether bytes are on their way. What rests, waits for a credential or for another try is not. */
+  get sends() {
+    const sends = ({ state, retryAt, flying }) =>
+      state === 'verifying' || (state === 'sending' && (retryAt === null || [...flying].length > 0))
+    return [...this.#running].some(sends)
+  }
+
   pauseAll() {
     this.queue = []
     for (const upload of this.#batch) if (isOpen(upload) && !isStill(upload)) this.pause(upload)

@@ -43,8 +43,9 @@ class Completion:
     def start(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
 
-    async def complete(self, upload: Upload, digests: tuple[Digest, ...] = ()) -> Upload:
-        """Verifies and publishes. The upload that is answered may still be `verifying` when that takes long.
+    async def complete(self, upload: Upload, digests: tuple[Digest, ...] = (), wait: float | None = None) -> Upload:
+        """Verifies and publishes. The upload that is answered may still be `verifying` when that takes longer than the
+        server's patience, or than `wait` seconds.
 
         Raises ProblemError: `missing-ranges`, `upload-digest-mismatch`, `type-not-allowed`, `upload-failed`,
         `insufficient-storage`.
@@ -54,7 +55,7 @@ class Completion:
         if upload.state is State.COMPLETE:
             return await self._check_same(upload, digests)
         if upload.state is State.VERIFYING:
-            upload = await self._wait(upload.id)
+            upload = await self._wait(upload.id, wait)
         if upload.state is State.FAILED:
             if upload.error == "upload-digest-mismatch":
                 raise mismatch(upload)
@@ -88,9 +89,10 @@ class Completion:
         except WrongState:
             return await self._core.find(upload.id)  # another request was faster
 
-    async def _wait(self, upload_id: str) -> Upload:
+    async def _wait(self, upload_id: str, wait: float | None) -> Upload:
         """Has the work done, here or by whoever is at it, and waits for it, but not for ever (P-COMPLETE-4)."""
-        with anyio.move_on_after(self._core.settings.patience):
+        patience = self._core.settings.patience
+        with anyio.move_on_after(patience if wait is None else min(wait, patience)):
             while True:
                 self.resume(upload_id)
                 await self._running[upload_id].wait()

@@ -15,7 +15,7 @@ from holdfast_protocol import fields, live
 from holdfast_protocol import server as rules
 from holdfast_protocol.names import safe_name
 from holdfast_protocol.problem import ProblemError
-from holdfast_server.auth.principal import Principal
+from holdfast_server.auth.principal import Grant, Principal
 from holdfast_server.catalog.base import Asked, Catalog, CatalogError, NoRoom, Spent, Use, WrongState
 from holdfast_server.settings import Settings
 from holdfast_server.storage.base import Reader, Storage
@@ -229,6 +229,10 @@ class Uploads:
             except Spent:
                 raise spent() from None
 
+    async def left(self, grant: Grant) -> int:
+        """How many uploads can still be made by this grant (A-SIGN-4)."""
+        return max(0, grant.uses - await self._core.catalog.used(grant.id))
+
     async def find(self, who: Principal, upload_id: str) -> Upload:
         """The upload as it is now. Raises ProblemError 404, 410."""
         return await self._core.find(upload_id, who)
@@ -382,7 +386,7 @@ class Uploads:
         """Verifies and publishes; the upload may still be `verifying` when that takes long (P-COMPLETE-4)."""
         self._check_open()
         await _confirm(who)
-        return await self._completion.complete(upload, wanted.digests)
+        return await self._completion.complete(upload, wanted.digests, wanted.wait)
 
     async def terminate(self, who: Principal, upload_id: str) -> None:
         """Ends an upload, its running requests first (T-DELETE-1)."""

@@ -6,7 +6,7 @@ import { Feed } from '../../../server/holdfast_server/page/feed.js'
 
 const STATE = {
   id: 'a', name: 'film.mkv', state: 'complete', length: 10, received: 10, digests: { 'sha-256': '00ff' }, error: null,
-  created: '2026-01-01T00:00:00.000Z', updated: '2026-01-01T00:00:10.000Z',
+  progress: { current_step: null }, created: '2026-01-01T00:00:00.000Z', updated: '2026-01-01T00:00:10.000Z',
 } // prettier-ignore
 const PAYLOAD = {
   name: 'film.mkv', owner: null, project: null, status: 'complete', event: 'complete', current_step: null, message: '', length: 10,

@@ -1,0 +1,27 @@
+// What the page says of an upload.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { Board } from '../../../server/holdfast_server/page/board.js'
+
+const STATE = {
+  id: 'a', name: 'film.mkv', state: 'verifying', length: 10, received: 10, digests: {}, error: null,
+  created: '2026-01-01T00:00:00.000Z', updated: '2026-01-01T00:00:10.000Z',
+} // prettier-ignore
+
+test('an upload is shown at the step that the server says, also when this page has sent it', () => {
+  for (const upload of [null, { state: 'verifying', digest: 'ab', held: false, retryAt: null }]) {
+    const item = new Board().item('a')
+    item.upload = upload
+    item.applyState({ ...STATE, progress: { current_step: 'verifying' } })
+    assert.deepEqual([item.steps(), item.describe(0).words], [{ done: 1, current: 1 }, 'Verifying'])
+    item.applyState({ ...STATE, progress: { current_step: 'publishing' } })
+    assert.deepEqual([item.steps(), item.describe(0).words], [{ done: 2, current: 2 }, 'Publishing'])
+  }
+})
+
+test('what this page has sent whole is being verified, before the server says so', () => {
+  const item = new Board().item('a')
+  item.upload = { state: 'verifying', digest: 'ab', held: false, retryAt: null }
+  item.applyState({ ...STATE, state: 'receiving', progress: { current_step: 'receiving' } })
+  assert.deepEqual([item.steps(), item.describe(0).words], [{ done: 1, current: 1 }, 'Verifying'])
+})
