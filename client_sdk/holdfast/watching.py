@@ -17,10 +17,11 @@ import anyio
 from holdfast._transport import Incoming, Session
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, Stalled, UsageError
-from holdfast.outcome import from_refusal
+from holdfast.outcome import from_refusal, from_violation
 from holdfast_protocol import headers as names
 from holdfast_protocol import live
-from holdfast_protocol.client import refused
+from holdfast_protocol.client import ViolationError, refused
+from holdfast_protocol.fields import media_type
 from holdfast_protocol.live import Kind, Place, Topic
 from holdfast_protocol.messages import Request
 
@@ -154,7 +155,8 @@ class Watch:
                 if not self._topics:
                     self._topics = await self._own_topics()
                 async with self._session.open(self._request(), endless=True) as incoming:
-                    if incoming.status != 200:
+                    kind = media_type(incoming.headers.get(names.CONTENT_TYPE))
+                    if incoming.status != 200 or kind != names.MEDIA_EVENTS:
                         raise await self._refusal(incoming)
                     async for frame in self._frames(incoming):
                         for news in self._read(frame):
@@ -186,15 +188,22 @@ class Watch:
             owner: str | None = who["owner"]
             projects: list[str] = who["projects"]
             operator = "operate" in who["scopes"]
-        except (ValueError, RecursionError, LookupError, TypeError) as error:
-            raise BrokenProtocol(f"{url} does not say who asks: {error}") from None
+        except (ValueError, RecursionError, LookupError, TypeError):
+            raise BrokenProtocol(
+                f"{url} does not say who asks; check that this is the address of a Holdfast server, and whether one has"
+                " to log in first"
+            ) from None
         if owner is None or operator:
             return (Topic(Kind.ALL),)
         return topics_for((), [owner], projects, everything=False)
 
     async def _refusal(self, incoming: Incoming) -> HoldfastError:
         with anyio.move_on_after(MOST_SILENCE):
-            return from_refusal(refused(await incoming.answer(), self._clock.time()), self._session.endpoint)
+            answer = await incoming.answer()
+            try:
+                return from_refusal(refused(answer, self._clock.time()), self._session.endpoint)
+            except ViolationError as error:
+                return from_violation(error, self._session.endpoint)
         return Stalled(f"{self._session.endpoint} has not finished its answer for {MOST_SILENCE:.0f} seconds")
 
     def _request(self) -> Request:

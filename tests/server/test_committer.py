@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
+from tests.support.waiting import eventually
 
 from holdfast_server.catalog.base import CatalogError, Durability, NotReceiving
 from holdfast_server.catalog.committer import Committer
@@ -102,6 +104,25 @@ async def test_a_commit_is_synced_as_the_durability_says(bench: Bench) -> None:
         "os": [NORMAL, NORMAL, NORMAL, NORMAL, NORMAL],
     }[bench.durability]
     assert list(bench.outcomes.values()) == expected
+
+
+@pytest.mark.anyio
+async def test_what_comes_while_another_process_has_the_lock_goes_into_the_same_transaction(bench: Bench) -> None:
+    """But for what has to be synced, where the transaction that has begun will not be."""
+    other = sqlite3.connect(bench.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(bench.add, "one")
+        await anyio.to_thread.run_sync(lambda: eventually(lambda: "BEGIN IMMEDIATE" in bench.statements))
+        tasks.start_soon(bench.add, "two")
+        tasks.start_soon(lambda: bench.add("three", final=True))
+        # The thread takes nothing before it has the lock.
+        await anyio.to_thread.run_sync(lambda: eventually(lambda: not bench.committer._queue.empty()))
+        other.execute("ROLLBACK")
+        other.close()
+    assert bench.names() == ["one", "three", "two"]
+    assert bench.statements.count("COMMIT") == (2 if bench.durability == "finish" else 1)
+    assert bench.outcomes["three"] == (NORMAL if bench.durability == "os" else FULL)
 
 
 @pytest.mark.anyio

@@ -1,10 +1,10 @@
 """Group commit: one thread, one connection, one transaction for all that is waiting.
 
 Rule of this file: everything that changes the database goes through the one `Committer` of the process. It
-takes all operations that are queued (the event loop hands them over when it has nothing else to do), runs them so
-that one that raises leaves the others untouched, commits once, and only then answers, all at once. If the transaction
-as a whole fails, none of its operations has happened and every one of them is answered with the error: an operation
-may have been refused because of what another one of the same transaction did.
+takes all operations that are queued (the event loop hands them over when it has nothing else to do) by the time that
+it has the lock, runs them so that one that raises leaves the others untouched, commits once, and only then answers, all
+at once. If the transaction as a whole fails, none of its operations has happened and every one of them is answered with
+the error: an operation may have been refused because of what another one of the same transaction did.
 """
 
 import asyncio
@@ -53,6 +53,7 @@ class Committer:
         self._queue: queue.SimpleQueue[list[_Job[Any]] | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._ended = False  # for the thread: the queue has come to its end
         self._given: list[_Job[Any]] = []  # of this turn of the loop
         self._thread = threading.Thread(target=self._run, name="holdfast-catalog", daemon=True)
         self._thread.start()
@@ -95,28 +96,28 @@ class Committer:
         self._thread.join()
 
     def _run(self) -> None:
-        running = True
-        while running:
-            batch, running = self._take()
+        while not self._ended:
+            batch = list[_Job[Any]]()
+            self._take(batch, wait=True)
             if batch:
                 self._commit(batch)
                 self._answer(batch)
         self._connection.close()
 
-    def _take(self) -> tuple[Sequence[_Job[Any]], bool]:
-        batch: list[_Job[Any]] = []
-        given = self._queue.get()
-        while given is not None:
-            batch += given
-            if len(batch) >= _BATCH:
-                return batch, True
+    def _take(self, batch: list[_Job[Any]], *, wait: bool = False) -> None:
+        """Adds what is queued."""
+        while not self._ended and len(batch) < _BATCH:
             try:
-                given = self._queue.get_nowait()
+                given = self._queue.get(block=wait)
             except queue.Empty:
-                return batch, True
-        return batch, False
+                return
+            wait = False
+            if given is None:
+                self._ended = True
+            else:
+                batch += given
 
-    def _commit(self, batch: Sequence[_Job[Any]]) -> None:
+    def _commit(self, batch: list[_Job[Any]]) -> None:
         try:
             self._sync(self._always_sync or (self._sync_final and any(job.final for job in batch)))
             if not self._all_together(batch):
@@ -129,10 +130,12 @@ class Committer:
                 job.error = error
             self._roll_back()
 
-    def _all_together(self, batch: Sequence[_Job[Any]]) -> bool:
+    def _all_together(self, batch: list[_Job[Any]]) -> bool:
         """Without savepoints, as most go well: they cost as much as an operation. False if one raised, and none has
         happened: so operations have to be such that they can be run again."""
         self._begin()
+        if self._synced or not self._sync_final:  # within a transaction that cannot be changed any more
+            self._take(batch)  # what has come while the lock was waited for
         try:
             for job in batch:
                 job.result = job.operation(self._connection)

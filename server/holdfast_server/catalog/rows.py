@@ -20,7 +20,6 @@ _SNAPSHOT: Final = (
 
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False).encode
-"""What `json.dumps` makes anew for every event."""
 
 
 def find(connection: sqlite3.Connection, upload_id: str) -> tuple[int, Upload] | None:
@@ -145,26 +144,31 @@ def advance(connection: sqlite3.Connection, key: int, upload: Upload) -> None:
 
 
 def append(
-    connection: sqlite3.Connection, upload: Upload, event: str, at: float, previous: State | None, **then: object
+    connection: sqlite3.Connection,
+    upload: Upload,
+    event: str,
+    at: float,
+    previous: State | None,
+    *,
+    state: State | None = None,
+    received: int | None = None,
+    prefix: int | None = None,
 ) -> None:
-    """Append to the event log what an upload is now. `then` is what was otherwise at the time of the event."""
-    data: dict[str, object] = {
-        "state": upload.state,
-        "previous": previous,
-        "name": upload.name,
-        "length": upload.length,
-        "received": upload.received,
-        "prefix": upload.prefix,
-        "created": upload.created,
-        "errors": upload.errors,
-        "retries": upload.retries,
-    }
+    """Append to the event log what an upload is now; the named values are those that were others at that time."""
+    # Put together here, because `json` makes an encoder anew for each: nobody else can write as long as this takes.
+    # States need no escapes, and JSON has finite floats as `repr` does.
+    data = (
+        f'{{"state": "{state or upload.state}", "previous": {_quoted(previous)}, "name": {_quoted(upload.name)},'
+        f' "length": {"null" if upload.length is None else upload.length},'
+        f' "received": {upload.received if received is None else received},'
+        f' "prefix": {upload.prefix if prefix is None else prefix}, "created": {upload.created!r},'
+        f' "errors": {upload.errors}, "retries": {upload.retries}'
+    )
     if upload.error is not None:
-        data |= {"error": upload.error, "error_detail": upload.error_detail}
-    data |= then
+        data += f', "error": {_quoted(upload.error)}, "error_detail": {_quoted(upload.error_detail)}'
     connection.execute(
         "INSERT INTO event (upload, type, at, data, owner, project) VALUES (?, ?, ?, ?, ?, ?)",
-        (upload.id, event, at, _encode(data), upload.owner, upload.project),
+        (upload.id, event, at, data + "}", upload.owner, upload.project),
     )
 
 
@@ -204,9 +208,15 @@ def _upload(row: tuple[Any, ...]) -> Upload:
     )
 
 
+def _quoted(text: str | None) -> str:
+    return "null" if text is None else _encode(text)
+
+
 def digests_text(digests: tuple[Digest, ...]) -> str | None:
     """How digests are written down; None if there is none."""
-    return json.dumps([(digest.algorithm, digest.hex) for digest in digests]) if digests else None
+    if not digests:
+        return None
+    return "[" + ", ".join([f'["{digest.algorithm}", "{digest.hex}"]' for digest in digests]) + "]"
 
 
 def _digests(text: str | None) -> tuple[Digest, ...]:

@@ -137,9 +137,12 @@ class SqliteCatalog:
                     "INSERT INTO part (final, place, part) VALUES (?, ?, ?)",
                     [(key, place, part) for place, part in enumerate(parts)],
                 )
-            begun = {"state": State.RECEIVING, "received": 0, "prefix": 0} if complete else {}
-            rows.append(connection, upload, "created", upload.created, None, **begun)
-            if complete:
+            if not complete:
+                rows.append(connection, upload, "created", upload.created, None)
+            else:
+                rows.append(
+                    connection, upload, "created", upload.created, None, state=State.RECEIVING, received=0, prefix=0
+                )
                 if upload.received:
                     stored.put(connection, key, 0, upload.received)
                 rows.append(connection, upload, "complete", upload.created, State.RECEIVING)

@@ -34,6 +34,7 @@ _ALLOWED: Final = ", ".join(
         headers.UPLOAD_DIGEST,
         headers.UPLOAD_HOLE,
         headers.IDEMPOTENCY_KEY,
+        headers.PREFER,
         headers.CONTENT_DIGEST,
         headers.WANT_REPR_DIGEST,
         headers.RANGE,

@@ -7,6 +7,7 @@ error leaves without a problem document (V-PROBLEM-1).
 
 import logging
 from collections.abc import Collection
+from itertools import chain
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -73,7 +74,7 @@ class Envelope:
 
     def _check_size(self, scope: Scope, fields: Headers) -> None:
         """H-HEAD-1, where the server in front has not done it."""
-        size = len(scope["path"]) + len(scope["query_string"]) + sum(len(name) + len(value) for name, value in fields)
+        size = len(scope["path"]) + len(scope["query_string"]) + sum(map(len, chain.from_iterable(fields)))
         if size > self._max_head:
             raise ProblemError("headers-too-large", f"The head has {size} bytes; {self._max_head} are taken.")
 

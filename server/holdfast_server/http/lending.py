@@ -56,6 +56,7 @@ class LendingProtocol(FramingProtocol):
         self._passed_over = 0  # bytes of a body that nobody will read
         self._arrived = 0  # bytes of the body of `cycle` that went through the parser
         self._plain = False
+        self._begun = False  # a body that can be lent, in the data that is parsed just now
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._plain = not is_ssl(transport)
@@ -73,12 +74,15 @@ class LendingProtocol(FramingProtocol):
             self._end_message()
             data = data[size:]
         super().data_received(data)
+        if self._begun:
+            self._begun = False
+            if self._in_body:  # what comes now is for whom the connection is lent to; `receive` goes on reading
+                self.flow.pause_reading()
 
     def on_headers_complete(self) -> None:
         self._arrived = 0
         super().on_headers_complete()
-        if self.parser is not None and self.lends() and length_of(self.headers):
-            self.flow.pause_reading()  # what comes now is for whom the connection is lent to; `receive` goes on reading
+        self._begun = self.parser is not None and self.lends() and bool(length_of(self.headers))
 
     def on_body(self, body: bytes) -> None:
         self._arrived += len(body)

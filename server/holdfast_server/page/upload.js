@@ -190,6 +190,7 @@ export class Upload extends EventTarget {
       'Upload-Metadata': fields.formatMetadata(metadata),
       'Want-Repr-Digest': `${ALGORITHM}=10`,
     })
+    if (answer.status === 404 && answer.json() === null) throw mistake('not-here')
     if (answer.status !== 201) throw refusal(answer)
     const location = answer.header('Location')
     if (location === null) throw mistake('no-location')

@@ -42,8 +42,8 @@ EVERYTHING = 1 << 60
 _DIGEST_LOCK = 1 << 61  # one byte far behind the last one stands for the right to compute the digest
 _ID_LENGTH = 32
 _PIECE = 1 << 20
-_SENT = 8 << 20
-"""Bytes that are sent in one go before the event loop is asked again."""
+_SENT = 64 << 20
+"""Bytes that are sent at most before the event loop is asked again."""
 _MOST_KNOWN = 1024
 """Uploads whose file is opened on the event loop: the kernel had its name in memory a short while ago, so no disk is
 waited for, and waking a thread takes longer than that."""
@@ -63,9 +63,9 @@ def _lock(fd: int, start: int, length: int, kind: int = fcntl.F_WRLCK) -> bool:
     return True
 
 
-def _is_at(fd: int, path: Path) -> bool:
+def _is_at(fd: int, path: str) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), path.stat())
+        return os.path.samestat(os.fstat(fd), os.stat(path))  # noqa: PTH116  # see `_place`
     except FileNotFoundError:
         return False
 
@@ -328,7 +328,7 @@ class LocalStorage:
         return None if fd is None else LocalReservation(self, fd, upload_id, start, end)
 
     def _open_and_lock(self, upload_id: str, start: int, end: int, flags: int, *, sync_name: bool) -> int | None:
-        path = self._incoming / upload_id
+        path = self._place(upload_id)
         while True:
             fd = os.open(path, flags | os.O_CLOEXEC, 0o666)
             mine = False
@@ -347,14 +347,14 @@ class LocalStorage:
 
     def leave(self, upload_id: str, fd: int) -> None:
         """A reservation that ends without a byte leaves no file behind, unless somebody else is about to write."""
-        path = self._incoming / upload_id
+        path = self._place(upload_id)
         if os.fstat(fd).st_size:
             self._known.pop(upload_id, None)
             self._known[upload_id] = None
             if len(self._known) > _MOST_KNOWN:
                 del self._known[next(iter(self._known))]
         elif _lock(fd, 0, EVERYTHING) and _is_at(fd, path):
-            path.unlink()
+            os.unlink(path)  # noqa: PTH108
 
     async def scratch(self, start: int) -> LocalPiece:
         return LocalPiece(self, await self.hands.run(self._open_scratch), start)
@@ -374,7 +374,7 @@ class LocalStorage:
         return None if fd is None else LocalPiece(self, fd, at)
 
     def _open_view(self, upload_id: str, name: str) -> int | None:
-        incoming = _open_to_read(self._incoming / upload_id)
+        incoming = _open_to_read(self._place(upload_id))
         if incoming is not None and os.fstat(incoming).st_size:
             return incoming
         # Whoever was late for its lock may have made an empty file where the published one was before.
@@ -391,7 +391,7 @@ class LocalStorage:
 
     def _open_and_claim(self, upload_id: str) -> int | None:
         try:
-            fd = os.open(self._incoming / upload_id, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(self._place(upload_id), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         if _lock(fd, _DIGEST_LOCK, 1):
@@ -416,7 +416,7 @@ class LocalStorage:
         made = await self.hands.perform(lambda: self._hold_and_make(upload_id, target, data, hold))
         return None if made is None else LocalDeposit(self, made[0], upload_id, made[1])
 
-    def _hold_and_make(self, upload_id: str, target: Path, data: bytes, end: int) -> tuple[int, int] | None:
+    def _hold_and_make(self, upload_id: str, target: str, data: bytes, end: int) -> tuple[int, int] | None:
         held = self._open_and_lock(upload_id, 0, end, os.O_RDWR | os.O_CREAT, sync_name=False)
         if held is None:
             return None
@@ -429,7 +429,7 @@ class LocalStorage:
                 self.let_go(upload_id, held)
         return None if fd is None else (fd, held)
 
-    def _make(self, target: Path, data: bytes) -> int | None:
+    def _make(self, target: str, data: bytes) -> int | None:
         """A whole file under its final name, locked; None if one is there, or the file system has no such files."""
         try:
             fd = os.open(self._files, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
@@ -440,7 +440,7 @@ class LocalStorage:
         named = whole = False
         try:
             _lock(fd, 0, EVERYTHING)
-            descriptors.write_all(fd, 0, [data], ())
+            descriptors.write_batch(fd, 0, [memoryview(data)])
             if self.durability != "os":
                 os.fdatasync(fd)
             # With a descriptor, any, Python calls linkat(2), which follows the link, and not link(2), which does not.
@@ -455,15 +455,15 @@ class LocalStorage:
             if not whole:
                 os.close(fd)
                 if named:
-                    target.unlink(missing_ok=True)
+                    Path(target).unlink(missing_ok=True)
         return fd
 
     def let_go(self, upload_id: str, fd: int) -> None:
         """Ends a hold that has left no bytes. Blocks: for threads."""
-        path = self._incoming / upload_id
+        path = self._place(upload_id)
         try:
             if not os.fstat(fd).st_size and _is_at(fd, path):
-                path.unlink()
+                os.unlink(path)  # noqa: PTH108
         finally:
             os.close(fd)
 
@@ -475,7 +475,7 @@ class LocalStorage:
         await self.hands.run(lambda: self._publish(upload_id, name))
 
     def _publish(self, upload_id: str, name: str) -> None:
-        source, target = self._incoming / upload_id, self._published(upload_id, name)
+        source, target = self._incoming / upload_id, Path(self._published(upload_id, name))
         size = _size(source)
         if size or not target.exists():
             if self.durability != "os" or size is None:
@@ -490,8 +490,12 @@ class LocalStorage:
             self._file_names.sync()
             self._incoming_names.sync()
 
-    def _published(self, upload_id: str, name: str) -> Path:
-        return self._files / f"{upload_id}-{name}"
+    def _place(self, upload_id: str) -> str:
+        """Where the bytes of an upload are on their way. No `Path`: to make one takes as long as to open the file."""
+        return f"{self._incoming}/{upload_id}"
+
+    def _published(self, upload_id: str, name: str) -> str:
+        return f"{self._files}/{upload_id}-{name}"
 
     @asynccontextmanager
     async def open(self, upload_id: str, name: str) -> AsyncIterator[LocalReader]:
@@ -513,7 +517,7 @@ class LocalStorage:
         await self.hands.run(lambda: source.unlink(missing_ok=True))
 
     async def withdraw(self, upload_id: str, name: str) -> None:
-        target = self._published(upload_id, name)
+        target = Path(self._published(upload_id, name))
         await self.hands.run(lambda: target.unlink(missing_ok=True))
 
     async def incoming(self) -> Sequence[str]:
@@ -538,7 +542,7 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _open_and_hold(path: Path) -> int | None:
+def _open_and_hold(path: str) -> int | None:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -549,7 +553,7 @@ def _open_and_hold(path: Path) -> int | None:
     return None
 
 
-def _open_to_read(path: Path) -> int | None:
+def _open_to_read(path: str) -> int | None:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
