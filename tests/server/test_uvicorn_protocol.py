@@ -101,12 +101,16 @@ def test_bytes_of_a_trickle_that_nobody_looks_after_are_told_and_kept(tmp_path: 
     data = bytes(range(10))
     with served(tmp_path / "data", loop=loop) as port, Speaker(f"http://127.0.0.1:{port}") as speaker:
         upload = speaker.create(len(data), parallel=False)
+
+        def arrived(size: int) -> bool:
+            return speaker.head(upload).offset == size
+
         with Speaker(speaker.url) as slow:
             connection = slow.connection
             connection.begin("PATCH", upload, TUS_BODY | {"Upload-Offset": "0", "Content-Length": str(len(data))})
             for sent in range(1, 8):
                 connection.send(data[sent - 1 : sent])
-                eventually(lambda sent=sent: speaker.head(upload).offset == sent)
+                eventually(partial(arrived, sent))
             connection.send(data[7:9])
             if end == "whole":
                 connection.send(data[9:])
@@ -115,7 +119,7 @@ def test_bytes_of_a_trickle_that_nobody_looks_after_are_told_and_kept(tmp_path: 
                 assert speaker.patch(upload, 9, data[9:]).offset == len(data)
                 assert connection.read().code == "fenced"
         if end == "cut":
-            eventually(lambda: speaker.head(upload).offset == 9)
+            eventually(partial(arrived, 9))
             assert speaker.patch(upload, 9, data[9:]).offset == len(data)
         assert speaker.get(upload).body == data
 
