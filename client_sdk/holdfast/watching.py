@@ -116,8 +116,8 @@ def topics_for(
 
 
 def own_topics(who: Mapping[str, Any]) -> tuple[Topic, ...]:
-    """All that whoever this is may watch (D-JSON-3), in as few topics as there can be. Who may watch nothing is told so by
-    the server. Raises ValueError, LookupError, TypeError for what does not say who it is.
+    """All that whoever this is may watch (D-JSON-3), in as few topics as there can be. Who may watch nothing is told so
+    by the server. Raises ValueError, LookupError, TypeError for what does not say who it is.
     """
     signature, owner = who["signature"], who["owner"]
     if signature is not None and signature["upload"] is not None:
