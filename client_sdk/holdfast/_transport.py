@@ -32,6 +32,7 @@ from holdfast.errors import BrokenProtocol, ConnectionFailed, ServerUntrusted, S
 from holdfast.limiter import Crowd, Direction, Limiter, Limiters, Origin
 from holdfast.outcome import from_refusal
 from holdfast.rates import Share
+from holdfast.tls import cause_of, speaks_tls, unencrypted, untrusted
 from holdfast_protocol import client as protocol
 from holdfast_protocol import headers as names
 from holdfast_protocol.messages import Headers, Request, Response
@@ -294,6 +295,8 @@ class Session:
         self.limiter: Limiter = limiter(self._origin)
         """Shared by all transfers to this origin in this direction."""
         self._extra = dict(extra)
+        self._tls: bool | None = None
+        """Whether a port that the URL takes for a plain one speaks TLS; None as long as nobody has found out."""
         self._key = keyring.key(_spelled(self._origin), login, self._extra)
 
     async def exchange(
@@ -411,8 +414,12 @@ class Session:
                 timeout=limits,
                 extensions=extensions,
             )
-            return await client.send(message, stream=True)
+            response = await client.send(message, stream=True)
         except httpx.HTTPError as error:
+            if await self._unasked_tls(error):
+                raise BrokenProtocol(
+                    f"{_where(error.request)} speaks TLS, and the URL says http://; give it with https://"
+                ) from error
             failure = _connection_error(error, error.request)
             if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError) and self._proxied(url):
                 stop = "" if failure.message.endswith("?") else "."
@@ -420,6 +427,19 @@ class Session:
             raise failure from error
         except (httpx.InvalidURL, ValueError) as error:
             raise UsageError(f"{request.url} is not a URL that can be asked: {error}") from error
+        self._tls = False
+        return response
+
+    async def _unasked_tls(self, error: httpx.HTTPError) -> bool:
+        """Whether the server breaks plain connections off because it speaks TLS. Asks that once, and not where an
+        answer has come.
+        """
+        url = error.request.url
+        if url.scheme != "http" or self._proxied(str(url)):
+            return False
+        if self._tls is None and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
+            self._tls = await speaks_tls(url.host, url.port or 80)
+        return self._tls is True
 
 
 def _context(verify: Verify) -> ssl.SSLContext:
@@ -488,48 +508,24 @@ def _where(request: httpx.Request) -> str:
     return f"{request.url.host}:{request.url.port or {'http': 80}.get(request.url.scheme, 443)}"
 
 
-def untrusted(where: str, error: BaseException) -> ServerUntrusted | None:
-    """Ours, if this one came of a certificate that was looked at."""
-    cause = _tls_error(error)
-    if not isinstance(cause, ssl.SSLCertVerificationError):
-        return None
-    return ServerUntrusted(
-        f"the certificate of {where} cannot be relied on ({cause.verify_message}); check the address, or name the"
-        " authority that it is of (--cacert FILE, verify=)"
-    )
-
-
-def _tls_error(error: BaseException) -> ssl.SSLError | None:
-    """What TLS said, if an error came of it."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
-    return cause
-
-
-def _unencrypted(where: str, error: ssl.SSLError) -> ConnectionFailed | BrokenProtocol:
-    """Ours for a connection on which TLS could not be agreed on."""
-    if isinstance(error, ssl.SSLEOFError | ssl.SSLSyscallError | ssl.SSLZeroReturnError):
-        return ConnectionFailed(f"{where} broke the connection off before TLS was agreed on; is https:// right there?")
-    reason = (error.reason or str(error)).replace("_", " ").lower()
-    return BrokenProtocol(
-        f"{where} does not speak TLS as it is understood here ({reason}); is it http:// that is right there?"
-    )
-
-
 def _connection_error(
     error: httpx.HTTPError, request: httpx.Request
 ) -> ConnectionFailed | BrokenProtocol | ServerUntrusted:
     """Ours for one of httpx's."""
     where = _where(request)
-    reason = str(error) or type(error).__name__
+    system = cause_of(error, OSError)
+    reason = (system.strerror if system is not None else None) or str(error) or type(error).__name__
     distrust = untrusted(where, error)
     if distrust is not None:
         return distrust
-    tls = _tls_error(error)
+    tls = cause_of(error, ssl.SSLError)
     match error:
         case httpx.ConnectError() if tls is not None:
-            return _unencrypted(where, tls)
+            return unencrypted(where, tls)
+        case httpx.ConnectError() if cause_of(error, socket.gaierror) is not None:
+            return ConnectionFailed(
+                f"no address is known for {request.url.host} ({reason}); is the name right, and the network up?"
+            )
         case httpx.ConnectTimeout():
             return Stalled(f"no connection to {where} in time; is the address right and the network up?")
         case httpx.ConnectError():

@@ -1,7 +1,8 @@
 """The asynchronous client: starts transfers and owns what they share.
 
 Rule of this file: what belongs to one event loop (connections, task group, queue, rate limit) begins and ends with
-the `async with` of an AsyncClient, and whatever was started in it has ended when it is left.
+the `async with` of an AsyncClient, and whatever was started in it has ended when it is left. What only downloads or
+only watchers need is imported when one begins: who sends a file should not wait for it.
 """
 
 import math
@@ -10,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeAlias, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
 
 import anyio
 from anyio import to_thread
@@ -20,7 +21,6 @@ from holdfast._transport import Timeouts, Transport, Verify
 from holdfast.books import Books
 from holdfast.clock import SYSTEM, Clock
 from holdfast.credentials import Keyring, Token
-from holdfast.downloader import Downloader
 from holdfast.errors import HoldfastError, UsageError
 from holdfast.journal import Journal
 from holdfast.ledger import Asked, Row, bare, shown
@@ -30,18 +30,18 @@ from holdfast.planner import MAX_CONCURRENCY
 from holdfast.progress import Tracker
 from holdfast.queue import TransferQueue
 from holdfast.rates import RateLimit, Share
-from holdfast.receiving import DownloadJob
-from holdfast.remotes import remote_of
 from holdfast.repeating import Manner, digest_of, download_asked, upload_asked
 from holdfast.sending import Dialect, OnChange, UploadJob
 from holdfast.sources import UploadSource, checked_path, recognize
 from holdfast.streaming import StreamUploader
 from holdfast.transfers import Gate, RetryPolicy, Transfer
 from holdfast.uploader import Uploader
-from holdfast.watching import News, Watch, place, topics_for
 from holdfast_protocol import headers as names
 from holdfast_protocol.digest import Digest, available, size
-from holdfast_protocol.live import Place
+
+if TYPE_CHECKING:
+    from holdfast.watching import News
+    from holdfast_protocol.live import Place
 
 Result = TypeVar("Result")
 IfBusy = Literal["follow", "fail"]
@@ -266,6 +266,10 @@ class AsyncClient:
         `mirrors` are further URLs of the same file, which are used at the same time. Returns at once. Raises UsageError
         for arguments that make no sense.
         """
+        from holdfast.downloader import Downloader
+        from holdfast.receiving import DownloadJob
+        from holdfast.remotes import remote_of
+
         if segments is not None and not 1 <= segments <= MAX_CONCURRENCY:
             raise UsageError(f"segments must be 1 to {MAX_CONCURRENCY}, not {segments}")
         if checksum is not None:
@@ -327,10 +331,10 @@ class AsyncClient:
         projects: Sequence[str] = (),
         owners: Sequence[str] = (),
         everything: bool = False,
-        since: Place | None = None,
+        since: "Place | None" = None,
         max_attempts: int | None = 10,
         lost: Callable[[HoldfastError, float], None] | None = None,
-    ) -> AsyncIterator[News]:
+    ) -> "AsyncIterator[News]":
         """Follow uploads on a Holdfast server while they happen: `async for news in client.watch(url): ...`.
 
         `server` is its URL, `uploads` are ids or URLs; with nothing named it is what the credential may watch: all for
@@ -340,6 +344,8 @@ class AsyncClient:
         of earlier news. `max_attempts` is how many connections in a row may fail, None any number; `lost` is
         told of each failure and of the seconds until the next attempt. Raises UsageError at once, and HoldfastError.
         """
+        from holdfast.watching import Watch, place, topics_for
+
         url, ids = place(server, uploads)
         topics = topics_for(ids, owners, projects, everything=everything)
         transport, _ = self._ready()

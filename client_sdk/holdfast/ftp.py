@@ -25,12 +25,13 @@ import anyio
 from aioftp.common import SSLSessionBoundContext
 from anyio import to_thread
 
-from holdfast._transport import Timeouts, untrusted
+from holdfast._transport import Timeouts
 from holdfast._wire import Sink
 from holdfast.credentials import Login, netrc_login
 from holdfast.errors import ConnectionFailed, HoldfastError, NotAuthorized, Stalled, UploadGone, UsageError
 from holdfast.limiter import Limiter, Limiters
 from holdfast.remote import Answer, OtherVersion, Since, Version, Wanted
+from holdfast.tls import untrusted
 from holdfast_protocol.client import Reaction, Refusal
 from holdfast_protocol.messages import Span
 from holdfast_protocol.names import safe_name

@@ -178,6 +178,8 @@ class JournalFile:
 
     def _migrate(self) -> None:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version:
+            self._db.execute("PRAGMA synchronous = FULL")
         if version > len(MIGRATIONS):
             raise HoldfastError(
                 f"the journal in {self.folder} was written by a newer version of holdfast; install that one,"
@@ -194,6 +196,10 @@ class JournalFile:
                     if statement.strip():
                         db.execute(statement)
                 db.execute(f"PRAGMA user_version = {number:d}")
+        if not version:
+            # What is new had nothing to lose, and is brought to the disk as a whole.
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA wal_checkpoint").fetchall()
 
     @contextlib.contextmanager
     def _atomic(self, *, durable: bool) -> Iterator[sqlite3.Connection]:
@@ -240,8 +246,8 @@ def _alone(folder: Path | None) -> Iterator[None]:
 def _connect(path: str) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     try:
+        db.execute("PRAGMA synchronous = OFF")  # until `_migrate` knows whether it is new
         db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")
     except BaseException:
         db.close()

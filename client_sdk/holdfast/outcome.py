@@ -7,7 +7,7 @@ server said, and what to do about it.
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 from holdfast.errors import (
@@ -73,8 +73,8 @@ class DownloadResult:
     concurrency: int
 
 
-def from_refusal(refusal: Refusal, url: str) -> ServerRefused:
-    """The error for an answer that ends a transfer."""
+def from_refusal(refusal: Refusal, url: str, *, sending: bool = False) -> ServerRefused:
+    """The error for an answer that ends a transfer; `sending` if it is an upload."""
     phrase = next((each.phrase for each in HTTPStatus if each == refusal.status), "without saying why")
     said = refusal.detail.rstrip(".") or phrase
     code = refusal.code
@@ -91,6 +91,12 @@ def from_refusal(refusal: Refusal, url: str) -> ServerRefused:
                 status=refusal.status,
                 code=code or "not-found",
             )
+        case 405:
+            return ServerRefused(
+                f"{url} does not do this ({refusal.status}: {said}); check the URL{_OF_UPLOADS if sending else ''}",
+                status=refusal.status,
+                code=code,
+            )
         case 507:
             return ServerFull(
                 f"{url} has no room for it ({refusal.status}: {said}); free some there",
@@ -99,7 +105,7 @@ def from_refusal(refusal: Refusal, url: str) -> ServerRefused:
             )
     if refusal.reaction is Reaction.RETRY or refusal.status >= 500:
         return ServerUnavailable(
-            f"{url} does not take it now ({refusal.status}: {said}); try again later",
+            f"{url} does not take it now ({refusal.status}: {said}{_from_between(refusal)})",
             status=refusal.status,
             code=code,
         )
@@ -113,6 +119,17 @@ def _credential_to_give(refusal: Refusal, url: str) -> str:
     if "signature=" in urlsplit(url).query:
         return "" if refusal.code == "unauthenticated" else "; ask for a new URL where this one is from"
     return "; give a token in HOLDFAST_TOKEN, a name and a password in ~/.netrc, or the header Authorization"
+
+
+_OF_UPLOADS: Final = (
+    ", which ends in /files at a Holdfast server, and whether something in between lets no PATCH through"
+    " (--override-method)"
+)
+
+
+def _from_between(refusal: Refusal) -> str:
+    """Who it is that answers, where it is not the server."""
+    return ", says a proxy before the server" if refusal.status in (502, 504) and refusal.code is None else ""
 
 
 def _of_whom(refusal: Refusal) -> str:

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 from holdfast.credentials import TOKEN_VARIABLE, Keyring
 from holdfast.errors import UsageError
 from holdfast.ledger import Asked, Row, bare, nobodys, shown, transfer_id
-from holdfast.receiving import DownloadJob
 from holdfast.sending import UploadJob
 from holdfast.transfers import Transfer
 from holdfast_protocol import headers as names
@@ -23,6 +22,7 @@ from holdfast_protocol.digest import Digest
 
 if TYPE_CHECKING:
     from holdfast.client import AsyncClient
+    from holdfast.receiving import DownloadJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def upload_asked(job: UploadJob, to: str, manner: Manner) -> Asked:
     return Asked(id_, "upload", shown(place), bare(to), manner.priority, _options(call, to, manner))
 
 
-def download_asked(job: DownloadJob, manner: Manner) -> Asked:
+def download_asked(job: "DownloadJob", manner: Manner) -> Asked:
     """The row of a download."""
     place = (job.path or job.folder or Path()).absolute()
     call = {

@@ -36,7 +36,7 @@ Result = TypeVar("Result")
 
 EXPIRY_STEP: Final = 60.0
 """Seconds by which the server's word on expiry must differ from what the journal has to be written down."""
-HASH_PIECE: Final = 512 * 1024
+HASH_PIECE: Final = 1024 * 1024
 HASH_RUN: Final = 64 * 1024 * 1024
 ZEROS: Final = memoryview(bytes(256 * 1024))
 KEPT: Final = "What the server has is kept; run the same upload again to go on."
@@ -229,7 +229,7 @@ class Upload:
             if error.reaction is Reaction.RECREATE:
                 raise StartAgain(from_refusal(error, self.url)) from error
             if error.reaction in (Reaction.FAIL, Reaction.SMALLER):
-                raise from_refusal(error, self.url) from error
+                raise from_refusal(error, self.url, sending=True) from error
             retry_after = error.retry_after
         final = from_refusal(error, self.url) if isinstance(error, Refusal) else error
         self.tracker.failed(final)

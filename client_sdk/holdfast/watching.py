@@ -17,10 +17,11 @@ import anyio
 from holdfast._transport import Incoming, Session
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, Stalled, UsageError
-from holdfast.outcome import from_refusal
+from holdfast.outcome import from_refusal, from_violation
 from holdfast_protocol import headers as names
 from holdfast_protocol import live
-from holdfast_protocol.client import refused
+from holdfast_protocol.client import ViolationError, refused
+from holdfast_protocol.fields import media_type
 from holdfast_protocol.live import Kind, Place, Topic
 from holdfast_protocol.messages import Request
 
@@ -114,6 +115,20 @@ def topics_for(
         raise UsageError(str(error)) from None
 
 
+def own_topics(who: Mapping[str, Any]) -> tuple[Topic, ...]:
+    """All that whoever this is may watch (D-JSON-3), in as few topics as there can be. Who may watch nothing is told so
+    by the server. Raises ValueError, LookupError, TypeError for what does not say who it is.
+    """
+    signature, owner = who["signature"], who["owner"]
+    if signature is not None and signature["upload"] is not None:
+        named = [f"{Kind.UPLOAD.value}:{signature['upload']}"]
+    elif owner is None or "operate" in who["scopes"]:
+        named = [Kind.ALL.value]
+    else:
+        named = [f"{Kind.OWNER.value}:{owner}", *(f"{Kind.PROJECT.value}:{each}" for each in who["projects"])]
+    return live.parse_topics(named[: live.MOST_TOPICS])
+
+
 class Watch:
     """One watching: its topics, and how far it has been told. Without topics the server is asked whose credential
     it is (D-JSON-3).
@@ -154,7 +169,8 @@ class Watch:
                 if not self._topics:
                     self._topics = await self._own_topics()
                 async with self._session.open(self._request(), endless=True) as incoming:
-                    if incoming.status != 200:
+                    kind = media_type(incoming.headers.get(names.CONTENT_TYPE))
+                    if incoming.status != 200 or kind != names.MEDIA_EVENTS:
                         raise await self._refusal(incoming)
                     async for frame in self._frames(incoming):
                         for news in self._read(frame):
@@ -182,19 +198,20 @@ class Watch:
                 raise await self._refusal(incoming)
             answer = await incoming.answer()
         try:
-            who = json.loads(answer.body)
-            owner: str | None = who["owner"]
-            projects: list[str] = who["projects"]
-            operator = "operate" in who["scopes"]
-        except (ValueError, RecursionError, LookupError, TypeError) as error:
-            raise BrokenProtocol(f"{url} does not say who asks: {error}") from None
-        if owner is None or operator:
-            return (Topic(Kind.ALL),)
-        return topics_for((), [owner], projects, everything=False)
+            return own_topics(json.loads(answer.body))
+        except (ValueError, RecursionError, LookupError, TypeError):
+            raise BrokenProtocol(
+                f"{url} does not say who asks; check that this is the address of a Holdfast server, and whether one has"
+                " to log in first"
+            ) from None
 
     async def _refusal(self, incoming: Incoming) -> HoldfastError:
         with anyio.move_on_after(MOST_SILENCE):
-            return from_refusal(refused(await incoming.answer(), self._clock.time()), self._session.endpoint)
+            answer = await incoming.answer()
+            try:
+                return from_refusal(refused(answer, self._clock.time()), self._session.endpoint)
+            except ViolationError as error:
+                return from_violation(error, self._session.endpoint)
         return Stalled(f"{self._session.endpoint} has not finished its answer for {MOST_SILENCE:.0f} seconds")
 
     def _request(self) -> Request:

@@ -297,6 +297,7 @@ def create(
         raise refusal
     location = answer.headers.get(headers.LOCATION)
     if not location:
+        _check_no_page(answer, ", which ends in /files at a Holdfast server")
         raise ViolationError("the answer to the creation has no Location, so the new upload has no URL")
     url = urljoin(endpoint, location)
     if urlsplit(url).scheme not in ("http", "https"):
@@ -458,10 +459,12 @@ def refused(answer: Response, now: float = 0.0) -> Refusal:
     """What an answer that is no success means. Raises ViolationError for one that means nothing here."""
     status = answer.status
     if status < 300:
+        _check_no_page(answer)
         raise ViolationError(f"the server answered {status}, which has no meaning for this request")
     if status < 400:
         place = answer.headers.get(headers.LOCATION) or "another place, which it does not name"
-        raise ViolationError(f"the server sends us elsewhere ({status}); give this URL instead: {place}")
+        hint = "give that URL instead" + ("" if status in (301, 308) else ", or credentials if one has to log in there")
+        raise ViolationError(f"the server sends us elsewhere ({status}): {place} - {hint}")
     members = _problem(answer)
     code = _code(members)
     detail = members.get("detail")
@@ -488,6 +491,15 @@ def size_limits(answer: Response) -> SizeLimits | None:
         return None
     names = ("max-size", "min-size", "max-append-size", "min-append-size")
     return SizeLimits(*(said.get(name) for name in names))
+
+
+def _check_no_page(answer: Response, looks: str = "") -> None:
+    """Raises ViolationError if this is a page for people, as servers of other things answer whatever they are asked."""
+    if fields.media_type(answer.headers.get(headers.CONTENT_TYPE)) == "text/html":
+        raise ViolationError(
+            f"a web page came back ({answer.status}), not an answer of an upload server; check the URL{looks}, and"
+            " whether one has to log in first"
+        )
 
 
 class _Reading:

@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.errors import HoldfastError, TransferBusy
 from holdfast.journal import KEEP_DONE, DownloadRecord, Journal, UploadRecord, download_key, upload_key
-from holdfast.journal_file import MIGRATIONS
+from holdfast.journal_file import MIGRATIONS, JournalFile
 from holdfast.sources import Fingerprint
 from holdfast.splitting import Part
 from holdfast_protocol.digest import Digest
@@ -63,6 +63,21 @@ def test_another_file_place_or_purpose_is_another_upload(other: str) -> None:
 
 def test_inode_and_device_are_hints() -> None:
     assert upload_key("http://host/files", Fingerprint("/a/film.mkv", 100, 5, 8, 9, "ab"), {}) == KEY
+
+
+def test_what_is_written_to_a_new_journal_outlives_a_loss_of_power(tmp_path: Path) -> None:
+    """It is made without waiting for the disk; from then on each commit is waited for, into a file that is there."""
+    file = JournalFile(tmp_path)
+    alone = tmp_path / "alone.db"
+    alone.write_bytes((tmp_path / "journal.db").read_bytes())
+    db = sqlite3.connect(alone)
+    assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    assert db.execute("SELECT count(*) FROM upload").fetchone() == (0,)
+    db.close()
+    again = JournalFile(tmp_path)
+    assert file.rows("PRAGMA synchronous") == again.rows("PRAGMA synchronous") == [(2,)]
+    again.close()
+    file.close()
 
 
 def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
@@ -185,7 +200,7 @@ OPEN = """
 import sys
 from pathlib import Path
 from holdfast.journal import Journal
-from holdfast.journal_file import MIGRATIONS
+from holdfast.journal_file import MIGRATIONS, JournalFile
 from holdfast.sources import Fingerprint
 print("ready", flush=True)
 sys.stdin.readline()

@@ -26,3 +26,12 @@ def test_what_is_not_used_is_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_who_sends_a_file_imports_nothing_that_only_others_need() -> None:
+    said = (
+        "import sys; from holdfast.cli import main; main(['upload', '--help'], standalone_mode=False);"
+        " print({'httpx', 'rich', 'holdfast.downloader', 'holdfast.watching', 'holdfast.ftp'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "{'httpx'}"

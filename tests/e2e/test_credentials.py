@@ -426,6 +426,9 @@ def test_over_tls(tmp_path: Path, workers: str, holdfast_command: CommandLine) -
         assert distrusted.returncode == 1
         assert "the certificate of" in distrusted.stderr
         assert "attempt" not in distrusted.stderr
+        unasked = holdfast_command.run(*words[:-1], f"{url}/files".replace("https:", "http:"))
+        assert (unasked.returncode, "speaks TLS, and the URL says http://" in unasked.stderr) == (1, True)
+        assert "attempt" not in unasked.stderr
         trusted = holdfast_command.run(*words, "--cacert", str(certificate))
         assert (trusted.returncode, trusted.stdout.startswith(f"{url}/files/")) == (0, True)
 

@@ -170,6 +170,38 @@ def test_nginx_without_a_server_behind_it(window: Window, server: ServerProcess,
     assert stored(server) == {"film.mkv": sha256(film)}
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("return 302 /login", "perhaps one has to log in again"),
+        ("return 404", "nothing that takes uploads at this address"),
+        ("return 405", "No uploads are taken at this address"),
+    ],
+)
+def test_something_else_that_answers(
+    window: Window, server: ServerProcess, tmp_path: Path, answer: str, words: str
+) -> None:
+    """In the place of the server, such as a page to log in at: it says so, and goes on when it is told to."""
+    closed = tmp_path / "closed"
+    closed.touch()
+    before = BEFORE.format(url=server.url)
+    here = f"""
+    location /files {{ if (-f {closed}) {{ {answer}; }} {before} }}
+    location /login {{ default_type text/html; return 200 "<html><title>Who are you?</title></html>"; }}
+    """
+    film = make(tmp_path, "film.mkv", MIB)
+    with Nginx(tmp_path / "nginx", before + here) as nginx:
+        window.open(nginx.url)
+        window.sees("Live", "#link")
+        window.drop(film)
+        window.sees("Stopped", "#now")
+        window.sees(words, "#now")
+        closed.unlink()
+        window.click("[data-act=resume]")
+        window.sees("Complete", "#over", within=60)
+    assert stored(server) == {"film.mkv": sha256(film)}
+
+
 def test_a_part_of_the_page_that_is_not_loaded(window: Window, server: ServerProcess, tmp_path: Path) -> None:
     """The script of the workers comes when it is needed, over the same network: without it uploads wait for it."""
     broken = tmp_path / "broken"

@@ -40,6 +40,7 @@ const MESSAGES = {
   'no-worker': 'The part of this page that computes digests could not be loaded.',
   unreadable: 'The file cannot be read any more: it was moved, changed or removed. Choose it again.',
   'other-file': 'This file has another size than the one that was begun. Choose the one that was.',
+  'not-here': 'There is nothing that takes uploads at this address (404). Check it.',
   'no-location': 'The server took the upload and did not say where it is: something in between may have removed that.',
   'not-understood': 'The answer cannot be understood; something in between has changed it.',
   'upload-failed': 'The server has given this upload up. Cancel it and begin anew.',
@@ -48,9 +49,11 @@ const MESSAGES = {
 
 /** Of answers without words of their own, as those of proxies are: their code, and what we say. */
 const STATUSES = {
+  200: ['status-200', 'Something else came back than the server answers: perhaps one has to log in again. Reload this page, and go on.'],
   401: ['unauthorized', 'The server does not know this credential, or its time is over. Give another one.'],
   403: ['forbidden', 'This is not allowed with this credential. Ask for one that allows it.'],
   404: ['not-found', 'The server knows nothing of this upload any more. Go on, and it begins anew.'],
+  405: ['status-405', 'No uploads are taken at this address, or something in between lets no such request through (405).'],
   410: ['gone', 'The server does not have this upload any more. Go on, and it begins anew.'],
   413: ['status-413', 'Something before the server takes no requests of this size (413). Whoever runs it has to allow larger ones.'],
   429: ['status-429', 'The server asks for fewer requests (429).'],
