@@ -118,6 +118,8 @@ class LentBody:
         if not self._received and self.ending is None and not self._fast and not self._ends and not self._nudged:
             stall = self._pace.stall_timeout
             limit = stall if patience is None else min(patience, stall)
+            if patience is not None and self._pace.trickles:
+                return None  # what came is stored at once: the next of it is long in coming
             if not await self._arrival(limit) and not self._ends and not self._nudged:
                 if patience is not None and patience < stall and not self._pace.over:
                     return None
@@ -184,6 +186,7 @@ class LentBody:
         self._received = memoryview(loan.received)
         self._left = loan.left
         self._socket = loan.socket
+        self._fast = LentBody._lent <= PROCESSORS or self._there() >= FAST
         if self._socket is not None:
             self._poll.register(self._socket, select.POLLIN)
         elif self._left:
@@ -210,35 +213,38 @@ class LentBody:
 
     async def _arrival(self, limit: float) -> bool:
         """Waits until something has come, and then a little more; False if nothing came, or if it was woken."""
-        assert self._socket is not None
+        source, pace = self._socket, self._pace
+        assert source is not None
         came, began = False, time.monotonic()
         LentBody._lent -= 1  # while nothing arrives it takes no thread's time, however many of such there are
         try:
-            with anyio.move_on_after(limit) as self._waiting:
-                await anyio.wait_readable(self._socket)
-                came = True
-                if 0 < self._there() < min(FAST, self._left):
-                    await self._linger(self._socket)
+            if pace.trickles:
+                with anyio.move_on_after(min(limit, pace.linger)) as self._waiting:
+                    await self._several(source)
+                    came = True
+                came = came or self._there() > 0
+            if not came and not self._nudged and not self._ends:
+                with anyio.move_on_after(limit - (time.monotonic() - began)) as self._waiting:
+                    await anyio.wait_readable(source)
+                    came = True
+                    if not pace.trickles and 0 < self._there() < min(FAST, self._left):
+                        await anyio.sleep(LINGER)
         finally:
             LentBody._lent += 1
         self._waiting = None
         there = self._there()
-        self._pace.waited(time.monotonic() - began)
+        pace.waited(time.monotonic() - began)
         if there:
-            self._pace.gathered(there if there < self._left else FAST)
+            pace.gathered(there if there < self._left else FAST)
         self._fast = there >= min(FAST, self._left)
         return came
 
-    async def _linger(self, source: socket.socket) -> None:
-        """Waits for more. Where that may take long, the kernel is asked to wake nobody for a few bytes; the end of the
-        body, or of the connection, is told at once."""
-        if self._pace.linger <= LINGER:
-            await anyio.sleep(LINGER)
-            return
+    async def _several(self, source: socket.socket) -> None:
+        """Waits for what is worth to be taken: the kernel is asked to wake nobody for a few bytes. The end of the body,
+        or of the connection, is told at once."""
         source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, min(PLENTY, self._left))
         try:
-            with anyio.move_on_after(self._pace.linger):
-                await anyio.wait_readable(source)
+            await anyio.wait_readable(source)
         finally:
             source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 

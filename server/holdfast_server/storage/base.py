@@ -148,9 +148,9 @@ class Storage(Protocol):
         """How far the bytes of an upload reach, on its way or published, or None if it has none."""
         ...
 
-    async def deposit(self, upload_id: str, name: str, data: bytes, *, hold: int = 0) -> Piece | None:
-        """Stores and publishes a file at once, and syncs it. With `hold`, for an id that others know, `[0, hold)` of
-        the upload is reserved for that.
+    async def deposit(self, upload_id: str, name: str, data: bytes, *, hold: bool = False) -> Piece | None:
+        """Stores and publishes a file at once, and syncs it. With `hold`, for an id that others know, all of the upload
+        is reserved for that.
 
         The file is the caller's, and so is what is reserved, until it is released: `claim_file` and `reserve` of
         others answer None. Should the process die before, the file is there, and whoever recovers takes it away.
