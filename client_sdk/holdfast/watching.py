@@ -115,6 +115,20 @@ def topics_for(
         raise UsageError(str(error)) from None
 
 
+def own_topics(who: Mapping[str, Any]) -> tuple[Topic, ...]:
+    """All that whoever this is may watch (D-JSON-3), in as few topics as there can be. Who may watch nothing is told so
+    by the server. Raises ValueError, LookupError, TypeError for what does not say who it is.
+    """
+    signature, owner = who["signature"], who["owner"]
+    if signature is not None and signature["upload"] is not None:
+        named = [f"{Kind.UPLOAD.value}:{signature['upload']}"]
+    elif owner is None or "operate" in who["scopes"]:
+        named = [Kind.ALL.value]
+    else:
+        named = [f"{Kind.OWNER.value}:{owner}", *(f"{Kind.PROJECT.value}:{each}" for each in who["projects"])]
+    return live.parse_topics(named[: live.MOST_TOPICS])
+
+
 class Watch:
     """One watching: its topics, and how far it has been told. Without topics the server is asked whose credential
     it is (D-JSON-3).
@@ -184,18 +198,12 @@ class Watch:
                 raise await self._refusal(incoming)
             answer = await incoming.answer()
         try:
-            who = json.loads(answer.body)
-            owner: str | None = who["owner"]
-            projects: list[str] = who["projects"]
-            operator = "operate" in who["scopes"]
+            return own_topics(json.loads(answer.body))
         except (ValueError, RecursionError, LookupError, TypeError):
             raise BrokenProtocol(
                 f"{url} does not say who asks; check that this is the address of a Holdfast server, and whether one has"
                 " to log in first"
             ) from None
-        if owner is None or operator:
-            return (Topic(Kind.ALL),)
-        return topics_for((), [owner], projects, everything=False)
 
     async def _refusal(self, incoming: Incoming) -> HoldfastError:
         with anyio.move_on_after(MOST_SILENCE):

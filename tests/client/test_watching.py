@@ -6,13 +6,14 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
 import holdfast
 from holdfast import Timeouts, watching
-from holdfast.watching import News, place, topics_for
+from holdfast.watching import News, own_topics, place, topics_for
 from holdfast_protocol import live
 from tests.conftest import StartServer
 from tests.support.process import CommandLine, ServerProcess
@@ -22,6 +23,11 @@ from tests.support.speaker import Speaker
 from tests.support.waiting import eventually, scaled
 
 pytestmark = pytest.mark.anyio
+
+OWN_TOPICS: list[dict[str, Any]] = json.loads(
+    (Path(__file__).parents[1] / "support" / "own_topics.json").read_text(encoding="utf-8")
+)
+"""Those of tests/page/node/feed.test.mjs too."""
 
 
 def test_urls_as_people_have_them() -> None:
@@ -35,6 +41,12 @@ def test_urls_as_people_have_them() -> None:
     assert topics_for([], [], [], everything=False) == ()
     with pytest.raises(holdfast.UsageError):
         topics_for(["c"], [], [], everything=False)
+
+
+@pytest.mark.rule("D-JSON-3")
+@pytest.mark.parametrize("case", OWN_TOPICS, ids=[each["case"] for each in OWN_TOPICS])
+def test_what_may_be_watched_is_named_as_the_page_does_it(case: dict[str, Any]) -> None:
+    assert [str(topic) for topic in own_topics(case["who"])] == case["topics"]
 
 
 async def test_an_upload_is_followed_to_its_end(server: ServerProcess, tmp_path: Path, rng: random.Random) -> None:

@@ -14,7 +14,7 @@ HERE = Path(__file__).parent / "node"
 
 
 @pytest.mark.parametrize("file", sorted(file.name for file in HERE.iterdir()))
-@pytest.mark.rule("V-MISSING-1", "V-META-1", "P-OFFER-1", "P-CHUNK-2", "C-MIX-3", "L-BACKOFF-1")
+@pytest.mark.rule("V-MISSING-1", "V-META-1", "P-OFFER-1", "P-CHUNK-2", "C-MIX-3", "L-BACKOFF-1", "D-JSON-3")
 def test_modules(file: str) -> None:
     node = shutil.which("node")
     if node is None:

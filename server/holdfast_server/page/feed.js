@@ -175,8 +175,8 @@ export class Feed extends EventTarget {
   }
 }
 
-/** All that may be watched, in as few topics as there can be. */
-function topics(who) {
+/** All that may be watched, in as few topics as there can be: as `own_topics` of the client has it. */
+export function topics(who) {
   if (!who?.scopes.includes('watch')) return []
   if (who.signature) return who.signature.upload ? [`upload:${who.signature.upload}`] : []
   if (who.scopes.includes('operate')) return ['all']

@@ -12,7 +12,8 @@
 //   what is sent          transfers.js  the queue, and what is remembered of it (journal.js); pick.js  drops and dialogs
 //                         upload.js  one file: a module for other pages, too, with all that follows
 //                           planner.js  what to send next, how large, when again (ranges.js); connections.js  whose turn
-//                           request.js  one request; fields.js  values of fields; errors.js  why it does not go on
+//                           remote.js  what is asked of the server, in either dialect; request.js  one request
+//                           fields.js  values of fields; errors.js  why it does not go on
 //                           hashing.js  asks the worker hasher.js, which has sha256.js
 
 import { Access } from './access.js'

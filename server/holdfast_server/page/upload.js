@@ -6,22 +6,19 @@
 //     upload.addEventListener('change', () => console.log(upload.state, upload.received))
 //     const { url, digest } = await upload.start()
 //
-// Rule of this file: what is missing is what the server says (HEAD), after every failure and at every start; the plan
-// decides what is sent; every wait can be ended. What only one of the dialects does stands at `#offer === null`, which is
-// tus. docs/page.md tells how to use it.
+// Rule of this file: what is missing is asked (remote.js) after every failure and at every start; the plan decides what is
+// sent; every wait can be ended. docs/page.md tells how to use it.
 
 import { Connections, seconds, sleep } from './connections.js'
-import { mistake, refusal, UploadError } from './errors.js'
-import * as fields from './fields.js'
+import { mistake, UploadError } from './errors.js'
+import { hex } from './fields.js'
 import { Hasher, hashChunk } from './hashing.js'
 import { backoff, Meter, MIB, Plan } from './planner.js'
-import { request, RequestError } from './request.js'
+import { Remote } from './remote.js'
+import { RequestError } from './request.js'
 
 export { Connections, UploadError }
 
-const ALGORITHM = 'sha-256'
-const VERSION = { 'Tus-Resumable': '1.0.0' }
-const EMPTY = new Blob([])
 /** Files of up to so many bytes need no worker of their own. */
 const SMALL = 8 * MIB
 const MOST_MISMATCHES = 5
@@ -47,8 +44,6 @@ export class Upload extends EventTarget {
   constructor(file, { endpoint, url = null, metadata = {}, headers = () => ({}), connections, chunkSize, patience = 3600 }) {
     super()
     this.file = file
-    this.endpoint = new URL(endpoint, globalThis.location?.href)
-    this.url = url === null ? null : new URL(url, this.endpoint).href
     this.size = file.size
     /** `waiting`, `sending`, `verifying`, `complete`, `paused`, `failed`, `cancelled`. */
     this.state = 'waiting'
@@ -60,21 +55,21 @@ export class Upload extends EventTarget {
     /** Bytes of the file that were hashed for it. */
     this.hashed = 0
     this.retries = 0
+    const place = new URL(endpoint, globalThis.location?.href)
+    this.#remote = new Remote({ endpoint: place, url: url === null ? null : new URL(url, place).href, size: file.size, headers })
     this.#metadata = metadata
-    this.#headers = headers
     this.#connections = connections ?? new Connections()
     this.#chunkSize = chunkSize ?? null
     this.#patience = patience
     this.#meter = new Meter(seconds())
   }
 
+  #remote
   #metadata
-  #headers
   #connections
   #chunkSize
   #patience
   #meter
-  #offer = null // null: the server speaks tus
   #plan = null
   #run = null
   #whole = null
@@ -85,6 +80,24 @@ export class Upload extends EventTarget {
   #wake = null
   #told = 0
   #telling = null
+
+  /** Where uploads are created. */
+  get endpoint() {
+    return this.#remote.endpoint
+  }
+
+  set endpoint(place) {
+    this.#remote.endpoint = place
+  }
+
+  /** Where the upload is; null as long as it was not created. */
+  get url() {
+    return this.#remote.url
+  }
+
+  set url(url) {
+    this.#remote.url = url
+  }
 
   /** Bytes that the server has stored. */
   get received() {
@@ -155,15 +168,13 @@ export class Upload extends EventTarget {
     this.#become('cancelled')
     this.#run?.abort(mistake('cancelled'))
     this.#endHashing()
-    if (this.url === null) return
-    const answer = await this.#request('DELETE', this.url)
-    if (answer.status >= 400 && answer.status !== 404 && answer.status !== 410) throw refusal(answer)
+    if (this.url !== null) await this.#remote.remove()
   }
 
   async #carryOut(signal) {
     if (this.url !== null) await this.#again(signal, () => this.#ask(signal))
     if (this.url === null) await this.#again(signal, () => this.#create(signal))
-    if (this.#offer === null) return this.#sendAll(signal, 1) // the last byte completes it
+    if (this.#remote.offer === null) return this.#sendAll(signal, 1) // the last byte completes it
     this.#digestOfWhole().catch(() => {}) // it is waited for at the end
     do {
       await this.#sendAll(signal, this.#connections.throttle.most)
@@ -180,69 +191,30 @@ export class Upload extends EventTarget {
     }
   }
 
-  /** Creates the upload (P-CREATE-1), as one of tus if nothing else is offered. */
   async #create(signal) {
     const metadata = { filename: this.file.name ?? 'upload', filetype: this.file.type, ...this.#metadata }
-    const answer = await this.#request('POST', this.endpoint, signal, {
-      ...VERSION,
-      'Upload-Length': String(this.size),
-      'Upload-Parallel': '?1',
-      'Upload-Metadata': fields.formatMetadata(metadata),
-      'Want-Repr-Digest': `${ALGORITHM}=10`,
-    })
-    if (answer.status === 404 && answer.json() === null) throw mistake('not-here')
-    if (answer.status !== 201) throw refusal(answer)
-    const location = answer.header('Location')
-    if (location === null) throw mistake('no-location')
-    this.url = new URL(location, answer.url).href
-    this.#planFor(answer)
-    this.#plan.sync(this.#from(0))
+    const missing = await this.#remote.create(metadata, signal)
+    this.#planFor(missing)
     this.dispatchEvent(new Event('created'))
     this.#change()
   }
 
-  #planFor(answer) {
-    this.#offer = fields.parseParallel(answer.header('Upload-Parallel'))
-    this.#plan = new Plan({ length: this.size, chunkSize: this.#chunkSize, ...(this.#offer ?? ONE_SEQUENCE) })
+  #planFor(missing) {
+    const { offer } = this.#remote
+    this.#plan ??= new Plan({ length: this.size, chunkSize: this.#chunkSize, ...(offer ?? ONE_SEQUENCE) })
+    this.#plan.sync(missing)
   }
 
-  /** What is missing if everything before `offset` is there. */
-  #from(offset) {
-    return { ranges: offset < this.size ? [[offset, this.size]] : [], more: false }
-  }
-
-  /** What is missing, as an answer tells it: null if that cannot be told. */
-  #missing(answer) {
-    if (this.#offer !== null) return fields.parseMissing(answer.header('Upload-Missing'))
-    const offset = fields.integer(answer.header('Upload-Offset'))
-    return offset === null || offset > this.size ? null : this.#from(offset)
-  }
-
-  /** Asks what is missing (P-STATE-1). The upload is created anew if the server knows nothing of it any more. */
+  /** Asks what is missing. The upload is created anew if the server knows nothing of it any more. */
   async #ask(signal) {
     this.#plan?.asking()
-    const answer = await this.#request('HEAD', this.url, signal)
-    if ((answer.status === 404 || answer.status === 410) && this.#plan === null) {
+    const missing = await this.#remote.ask(signal, this.#plan === null)
+    if (missing === null) {
       this.url = null
       return
     }
-    if (answer.status !== 200 && answer.status !== 204) throw refusal(await this.#explained(answer, signal))
-    const length = fields.integer(answer.header('Upload-Length'))
-    if (length === null) throw mistake('not-understood')
-    if (length !== this.size) throw mistake('other-file')
-    if (answer.header('Upload-State') === 'failed') throw mistake('upload-failed')
-    if (this.#plan === null) this.#planFor(answer)
-    const missing = this.#missing(answer)
-    if (missing === null) throw mistake('not-understood')
-    this.#plan.sync(missing)
+    this.#planFor(missing)
     this.#change()
-  }
-
-  /** An answer to HEAD has no words; the one to the same question by GET has some, where a credential was refused. */
-  async #explained(answer, signal) {
-    if (answer.status !== 403) return answer
-    const told = await this.#request('GET', this.url.replace(/\/files\/(?=[^/]+$)/, '/api/uploads/'), signal)
-    return told.status === answer.status ? told : answer
   }
 
   /** One question at a time, whoever asks. */
@@ -282,9 +254,7 @@ export class Upload extends EventTarget {
 
   async #carry(chunk, signal) {
     const blob = this.file.slice(chunk.start, chunk.end)
-    const headers = { 'Content-Type': fields.CHUNK, 'Upload-Offset': String(chunk.start) }
-    if (this.#offer === null) Object.assign(headers, VERSION, { 'Content-Type': fields.TUS })
-    else headers['Content-Digest'] = fields.formatDigest(ALGORITHM, await hashChunk(blob))
+    const digest = this.#remote.offer === null ? null : await hashChunk(blob)
     signal.throwIfAborted()
     const began = seconds()
     const sent = (bytes) => {
@@ -293,48 +263,27 @@ export class Upload extends EventTarget {
       chunk.sent = bytes
       this.#change()
     }
-    const answer = await this.#request('PATCH', this.url, signal, headers, blob, sent)
-    if (answer.status === 204) {
-      sent(blob.size)
-      const missing = this.#offer === null ? this.#missing(answer) : null
-      this.#plan.accepted(chunk, seconds() - began)
-      if (missing !== null) this.#plan.sync(missing) // a server of tus may take less than was sent
+    let missing
+    try {
+      missing = await this.#remote.send(chunk.start, blob, digest, signal, sent)
+    } catch (error) {
+      if (!error.isChunkTooLarge || !this.#plan.tooLarge(chunk, error.problem?.['max-chunk'] ?? null)) throw error
+      this.#plan.failed(chunk) // it is cut anew, in smaller ones
       return
     }
-    const error = refusal(answer)
-    if (!error.isChunkTooLarge || !this.#plan.tooLarge(chunk, error.problem?.['max-chunk'] ?? null)) throw error
-    this.#plan.failed(chunk) // it is cut anew, in smaller ones
+    sent(blob.size)
+    this.#plan.accepted(chunk, seconds() - began)
+    if (missing !== null) this.#plan.sync(missing)
   }
 
-  /** Asks the server to verify and publish (P-COMPLETE-1). True when it has. */
+  /** Asks the server to verify and publish. True when it has. */
   async #complete(signal) {
     const digest = await this.#digestOfWhole()
-    this.digest = fields.hex(digest)
+    this.digest = hex(digest)
     signal.throwIfAborted()
-    const headers = {
-      'Content-Type': fields.CHUNK,
-      'Upload-Complete': '?1',
-      'Upload-Digest': fields.formatDigest(ALGORITHM, digest),
-    }
-    for (;;) {
-      const answer = await this.#request('PATCH', this.url, signal, headers, EMPTY)
-      if (answer.status === 204) {
-        const stored = fields.parseDigest(answer.header('Repr-Digest'), ALGORITHM)
-        if (stored !== null && fields.hex(stored) !== this.digest) throw mistake('digest-differs')
-        return true
-      }
-      if (answer.status === 409 && refusal(answer).code === 'missing-ranges') {
-        await this.#ask(signal)
-        return false
-      }
-      if (answer.status !== 202) throw refusal(answer)
-      await sleep(fields.parseRetryAfter(answer.header('Retry-After'), Date.now()) ?? 1, signal)
-    }
-  }
-
-  async #request(method, url, signal, headers = {}, body = null, sent) {
-    const version = method === 'HEAD' || method === 'DELETE' ? VERSION : {}
-    return request(method, url, { headers: { ...this.#headers(), ...version, ...headers }, body, signal, sent })
+    if (await this.#remote.complete(digest, signal)) return true
+    await this.#ask(signal)
+    return false
   }
 
   /** Carries `step` out, again and again with growing waits, until it succeeds or there is no use in it. */

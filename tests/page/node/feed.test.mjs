@@ -1,8 +1,9 @@
 // What the server tells, where it cannot be asked all the time.
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
 import { test } from 'node:test'
 import { Board } from '../../../server/holdfast_server/page/board.js'
-import { Feed } from '../../../server/holdfast_server/page/feed.js'
+import { Feed, topics } from '../../../server/holdfast_server/page/feed.js'
 
 const STATE = {
   id: 'a', name: 'film.mkv', state: 'complete', length: 10, received: 10, digests: { 'sha-256': '00ff' }, error: null,
@@ -43,4 +44,14 @@ test('what the server knows nothing of is seen no more', async () => {
   })
   await hear({ type: 'status', task_id: 'a', payload: PAYLOAD })
   assert.equal(board.items.size, 0)
+})
+
+test('what may be watched is named as the client does it', () => {
+  const cases = JSON.parse(readFileSync(new URL('../../support/own_topics.json', import.meta.url)))
+  for (const each of cases) assert.deepEqual(topics(each.who), each.topics, each.case)
+})
+
+test('who may not watch, or is nobody yet, watches nothing', () => {
+  assert.deepEqual(topics({ owner: 'ada', scopes: ['create', 'write'], projects: ['films'], signature: null }), [])
+  assert.deepEqual(topics(null), [])
 })
