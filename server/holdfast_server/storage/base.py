@@ -9,12 +9,14 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from holdfast_protocol.digest import Hasher
 
 Source = Callable[[int], Sequence[bytes | memoryview]]
 """Gives the next bytes, at most so many; none if there are none now. What it gives is valid until it is asked again."""
+RUN: Final = 2 * 1024 * 1024
+"""Bytes that a source is asked for at most: it needs no more memory than this. More at a time was no faster."""
 
 
 class Piece(Protocol):
