@@ -2,6 +2,7 @@
 
     DATA/incoming/<id>           bytes on their way, each where it belongs
     DATA/files/<id>-<name>       complete files
+    DATA/holds                   empty, and there for its locks: a byte for each upload
 
 Rule of this file: a range is held by an open-file-description lock on the file itself (fcntl(2), F_OFD_SETLK).
 The kernel keeps such locks apart between all processes and drops them when a process dies, so nobody has to
@@ -9,9 +10,9 @@ guess whether a writer is still alive. A file is created before its lock is aske
 by whoever holds all of it; what a latecomer does to a file that is no longer the upload's, the catalog's state,
 which it looks at once it has its lock, tells it.
 
-A small file is written without a name, and gets its final one by a link, while whoever makes it holds the place of its
-bytes in `incoming`, empty: a process that dies leaves at most a file with a final name, and no other one makes it, or
-writes, at the same time.
+A small file is written without a name, and gets its final one by a link, while whoever makes it holds all of its upload
+by a byte of `holds`: a process that dies leaves at most a file with a final name, and no other one makes it, or writes,
+at the same time.
 """
 
 import errno
@@ -434,8 +435,8 @@ class LocalStorage:
     def _hold_and_make(self, upload_id: str, target: str, data: bytes) -> tuple[int, int] | None:
         """The file, and the open file by which its upload is held: by one byte of a file that there is for that alone.
 
-        Who reserves makes his file before he looks whether the upload is held, and who holds looks after that whether
-        there is such a file: so one of them sees the other. A file with bytes is there for longer than any hold.
+        Who reserves makes the file of the upload, and looks for a hold then; who holds looks for that file then: so one
+        of them sees the other. Where the file has bytes nobody needs to look, for they were there before any hold.
         """
         held, fd = os.open(self._holds, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), None
         try:
@@ -509,7 +510,7 @@ class LocalStorage:
             self._incoming_names.sync()
 
     def _place(self, upload_id: str) -> str:
-        """Where the bytes of an upload are on their way. No `Path`: to make one takes as long as to open the file."""
+        """Where the bytes of an upload are on their way. No `Path`: of what a small file costs that is seen."""
         return f"{self._incoming}/{upload_id}"
 
     def _published(self, upload_id: str, name: str) -> str:
