@@ -26,19 +26,17 @@ from holdfast.bodies import Body, Stored
 from holdfast.errors import BrokenProtocol, ConnectionFailed, HoldfastError, VerificationFailed
 from holdfast.planner import MOST_CONNECTIONS, SMALLEST_CHUNK, Plan, Sending, aligned, pieces
 from holdfast.progress import State as Stage
-from holdfast.retries import RETRY_AFTER_CAP, Attempts
-from holdfast.sending import StartAgain, Upload
+from holdfast.retries import Attempts
+from holdfast.sending import LOOK, StartAgain, Upload
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal
-from holdfast_protocol.digest import Digest, digest
+from holdfast_protocol.digest import Digest, chunk_algorithm, digest
 from holdfast_protocol.messages import Span
 from holdfast_protocol.ranges import RangeSet
 
 HASH_PIECE: Final = 4 * 1024 * 1024
 FAILURES_BEFORE_HALVES: Final = 2
 """Failures in a row after which a chunk is sent in halves: a connection may break before so much is through."""
-LOOK: Final = 1
-"""Seconds after which the server says how far it is with verifying and publishing."""
 IDLE_PASSES: Final = 3
 """Passes over the missing ranges that may change nothing, before the server is taken to be broken."""
 
@@ -96,7 +94,7 @@ class ParallelRoad:
             concurrency=upload.job.concurrency,
             kept=upload.source.descriptor is None,
         )
-        self._algorithm = protocol.chunk_algorithm(state.wants)
+        self._algorithm = chunk_algorithm(state.wants)
         self._buffers = self._limiter.buffers
         self._missing = RangeSet()
         """What the server lacked when it was last asked, less what it has taken since."""
@@ -441,8 +439,7 @@ class ParallelRoad:
                 continue
             if done.done:
                 return done.digests
-            upload.tracker.at(done.step)
-            await upload.session.clock.sleep(min(max(done.retry_after or 0.0, 0.2), RETRY_AFTER_CAP))
+            await upload.look_again(done.step, done.retry_after)
 
     def _wrong(self) -> VerificationFailed:
         return VerificationFailed(

@@ -260,16 +260,11 @@ class Tracker:
         if self.state is not State.IN_PROGRESS or self.note is not None:
             self.enter(State.IN_PROGRESS)
 
-    def enter(self, state: State, note: str | None = None) -> None:
-        """Another state."""
+    def enter(self, state: State, note: str | None = None, step: str | None = None) -> None:
+        """Another state, or another step of the server's in the same."""
         self.state = state
-        self.step = None
-        self.note = note
-        self.latest.changed()
-
-    def at(self, step: str | None) -> None:
-        """What the server is at, in this state."""
         self.step = step
+        self.note = note
         self.latest.changed()
 
     def failed(self, error: HoldfastError) -> None:

@@ -23,12 +23,13 @@ from holdfast.planner import Sending
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.rates import Share
-from holdfast.retries import Attempts, Backoff
+from holdfast.retries import RETRY_AFTER_CAP, Attempts, Backoff
 from holdfast.sources import Given, Source
 from holdfast_protocol import client as protocol
-from holdfast_protocol.client import Reaction, Refusal, SizeLimits, Speech, ViolationError
-from holdfast_protocol.digest import Digest, Hasher, hasher
+from holdfast_protocol.client import Reaction, Refusal, Speech, ViolationError
+from holdfast_protocol.digest import SAFE, Digest, Hasher, chunk_algorithm, hasher
 from holdfast_protocol.messages import Request, Response, Span
+from holdfast_protocol.size_limits import SizeLimits
 
 Dialect = Literal["auto", "parallel", "tus", "ietf"]
 OnChange = Literal["fail", "restart"]
@@ -36,6 +37,8 @@ Result = TypeVar("Result")
 
 EXPIRY_STEP: Final = 60.0
 """Seconds by which the server's word on expiry must differ from what the journal has to be written down."""
+LOOK: Final = 1
+"""Seconds after which the server says how far it is with verifying and publishing."""
 HASH_PIECE: Final = 1024 * 1024
 HASH_RUN: Final = 64 * 1024 * 1024
 ZEROS: Final = memoryview(bytes(256 * 1024))
@@ -108,7 +111,7 @@ class Upload:
         self.sending: Sending | None = None
         """The connection that carries it, where one does."""
         self._backoff = Backoff()
-        self.algorithm: str = job.checksum or protocol.SAFE_DIGEST
+        self.algorithm: str = job.checksum or SAFE
         """Of the digest of the whole file."""
         self._hasher: Hasher = hasher(self.algorithm)
         self._hashing = threading.Lock()
@@ -127,7 +130,7 @@ class Upload:
         """
         assert not self.hashed
         if self.job.checksum is None:
-            self.algorithm = protocol.chunk_algorithm(wants)
+            self.algorithm = chunk_algorithm(wants)
             self._hasher = hasher(self.algorithm)
 
     async def exchange(
@@ -182,6 +185,11 @@ class Upload:
                 await self.recover(error, attempts)
                 continue
             return await self.believed(state)
+
+    async def look_again(self, step: str | None, wait: float | None) -> None:
+        """The server verifies and publishes, and has said at which `step` it is: sleeps until it may be asked again."""
+        self.tracker.enter(Stage.VERIFYING, step=step)
+        await self.session.clock.sleep(min(max(wait or 0.0, 0.2), RETRY_AFTER_CAP))
 
     async def believed(self, state: protocol.State) -> protocol.State:
         """What the server said of the upload, if it can be so. Raises StartAgain, HoldfastError."""

@@ -16,8 +16,7 @@ from holdfast.bodies import Body
 from holdfast.errors import BrokenProtocol, ConnectionFailed, VerificationFailed
 from holdfast.planner import DEFAULT_CHUNK, MIB, TUS_GRANULE
 from holdfast.progress import State as Stage
-from holdfast.retries import RETRY_AFTER_CAP
-from holdfast.sending import Upload
+from holdfast.sending import LOOK, Upload
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal
 from holdfast_protocol.digest import Digest
@@ -71,8 +70,7 @@ class SequentialRoad:
         while not state.complete:
             if state.retry_after is not None and state.offset == upload.size:
                 # All is there and is being verified; an empty PATCH asks again.
-                upload.tracker.enter(Stage.VERIFYING)
-                await upload.session.clock.sleep(min(max(state.retry_after, 0.2), RETRY_AFTER_CAP))
+                await upload.look_again(state.step, state.retry_after)
             part = self._part(state.offset)
             await upload.hash_up_to(part.start, self._buffer)
             try:
@@ -132,7 +130,8 @@ class SequentialRoad:
         if self._checksum is not None:
             proof, body = await read_whole(upload, part, self._view(part.length), self._checksum)
         length = upload.size if self._says_length else None
-        steps = upload.speech.append(upload.url, part, checksum=proof, length=length, now=time.time())
+        wait = LOOK if part.end == upload.size else None
+        steps = upload.speech.append(upload.url, part, checksum=proof, length=length, wait=wait, now=time.time())
         stored = await upload.exchange(steps, body)
         offset = stored.offset
         if offset is None:
@@ -146,7 +145,7 @@ class SequentialRoad:
         complete = offset == upload.size if stored.complete is None else stored.complete
         if complete and offset != upload.size:
             raise BrokenProtocol(f"{upload.url} says that it is complete with {offset} of {upload.size} bytes")
-        return protocol.State(offset, upload.size, complete, retry_after=stored.retry_after)
+        return protocol.State(offset, upload.size, complete, retry_after=stored.retry_after, step=stored.step)
 
     def _view(self, length: int) -> memoryview:
         if len(self._chunk) < length:

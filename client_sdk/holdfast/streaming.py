@@ -34,17 +34,17 @@ from holdfast.planner import DEFAULT_CHUNK
 from holdfast.progress import State as Stage
 from holdfast.progress import Tracker
 from holdfast.rates import Share
-from holdfast.retries import RETRY_AFTER_CAP
-from holdfast.sending import StartAgain, Upload, UploadJob
+from holdfast.sending import LOOK, StartAgain, Upload, UploadJob
 from holdfast.sequential import LONGEST_PATCH, arrived_damaged
 from holdfast.sources import Fingerprint, Source, Stream, pieces
 from holdfast.transfers import Gate
 from holdfast_protocol import client as protocol
-from holdfast_protocol.client import Reaction, Refusal, SizeLimits
+from holdfast_protocol.client import Reaction, Refusal
 from holdfast_protocol.dialects.ietf_client import Guest
-from holdfast_protocol.digest import Digest, digest, hasher
+from holdfast_protocol.digest import Digest, chunk_algorithm, digest, hasher
 from holdfast_protocol.discovery import DEFER_LENGTH, Services
 from holdfast_protocol.messages import Span
+from holdfast_protocol.size_limits import SizeLimits
 
 
 class StreamSource(Source):
@@ -127,7 +127,7 @@ class StreamUploader:
             upload.limits = SizeLimits(max_size=services.max_size)
             self._checksum = services.checksum
         else:
-            self._checksum = protocol.chunk_algorithm(services.wants) if services.wants else None
+            self._checksum = chunk_algorithm(services.wants) if services.wants else None
             await self._fit(services)
         self._tracker.busy(1)
         self._tracker.chunk_size = self._chunk
@@ -269,7 +269,8 @@ class StreamUploader:
             if self._checksum is not None:
                 proof = await to_thread.run_sync(digest, self._checksum, view)
             length = end if last and self._source.known is None else None
-            steps = upload.speech.append(upload.url, part, checksum=proof, length=length, now=time.time())
+            wait = LOOK if last else None
+            steps = upload.speech.append(upload.url, part, checksum=proof, length=length, wait=wait, now=time.time())
             state: protocol.State | None = None
             try:
                 stored = await upload.exchange(steps, _body(view))
@@ -283,8 +284,7 @@ class StreamUploader:
                     if at == end and (not last or stored.complete is not False):
                         return
                     if stored.retry_after is not None:
-                        self._tracker.enter(Stage.VERIFYING)
-                        await self._session.clock.sleep(min(max(stored.retry_after, 0.2), RETRY_AFTER_CAP))
+                        await upload.look_again(stored.step, stored.retry_after)
                     continue
             except (Refusal, ConnectionFailed) as error:
                 damaged += isinstance(error, Refusal) and error.reaction is Reaction.REPEAT

@@ -46,11 +46,12 @@ from holdfast.sequential import SequentialRoad, arrived_damaged, read_whole
 from holdfast.sources import Source
 from holdfast.splitting import Part, split
 from holdfast_protocol import client as protocol
-from holdfast_protocol.client import Created, Reaction, Refusal, SizeLimits
+from holdfast_protocol.client import Created, Reaction, Refusal
 from holdfast_protocol.dialects.ietf_client import NOT_SPOKEN, Guest
-from holdfast_protocol.digest import Digest
+from holdfast_protocol.digest import Digest, chunk_algorithm
 from holdfast_protocol.discovery import CONCATENATION, WITH_UPLOAD, Services
 from holdfast_protocol.messages import Span
+from holdfast_protocol.size_limits import SizeLimits
 
 Spoken: TypeAlias = Literal["parallel", "tus", "ietf"]
 
@@ -378,7 +379,7 @@ class Uploader:
         spoken: Spoken = "tus"
         if self._guest is not None:
             DISCOVERIES.learn(self._session, self._guest)
-            checksum = protocol.chunk_algorithm(services.wants) if services.wants else None
+            checksum = chunk_algorithm(services.wants) if services.wants else None
             spoken = "ietf"
         async with upload.connection():
             digest = await SequentialRoad(upload, state, checksum).run()

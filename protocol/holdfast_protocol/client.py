@@ -8,23 +8,20 @@ say. It raises `Refusal` for an answer that is no success (with the reaction tha
 import enum
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from holdfast_protocol import fields, headers
-from holdfast_protocol.digest import Digest, available
+from holdfast_protocol.digest import Digest
 from holdfast_protocol.fields import ParallelOffer
 from holdfast_protocol.messages import Request, Response, Span
-from holdfast_protocol.problem import IANA_PREFIX, FieldError
+from holdfast_protocol.problem import FieldError, code_of
+from holdfast_protocol.size_limits import SizeLimits, size_limits
 
 Result = TypeVar("Result")
 Exchange: TypeAlias = Generator[Request, Response, Result]
 """Yields requests, receives their answers, returns what came of it."""
-
-FAST_DIGEST: Final = "xxh3-128"
-SAFE_DIGEST: Final = "sha-256"
-"""What every server has that offers digests at all."""
 
 
 class Reaction(enum.Enum):
@@ -76,35 +73,6 @@ _BY_STATUS: Final[Mapping[int, Reaction]] = {
     501: Reaction.FAIL,
     505: Reaction.FAIL,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class SizeLimits:
-    """What a server takes, in bytes, as it said in `Upload-Limit` (the IETF draft); None: nothing said."""
-
-    max_size: int | None = None
-    min_size: int | None = None
-    max_append: int | None = None
-    """The longest body of one request."""
-    min_append: int | None = None
-    """The shortest body of one request, but for the one that completes the upload."""
-
-    def then(self, newer: "SizeLimits | None") -> "SizeLimits":
-        """These, after an answer that said `newer`; what it did not say stays as it was."""
-        if newer is None:
-            return self
-        said = {name: value for name in self.__slots__ if (value := getattr(newer, name)) is not None}
-        return replace(self, **said)
-
-    def unmet(self, size: int) -> str | None:
-        """Why a file of `size` bytes cannot be sent within them, in words; None if it can."""
-        if self.max_size is not None and size > self.max_size:
-            return f"takes files of at most {self.max_size} bytes"
-        if self.min_size is not None and size < self.min_size:
-            return f"takes files of at least {self.min_size} bytes"
-        if self.max_append is not None and size > self.max_append < max(1, self.min_append or 0):
-            return f"takes at most {self.max_append} bytes in a request, and at least {self.min_append or 1}"
-        return None
 
 
 class ViolationError(Exception):
@@ -188,6 +156,8 @@ class State:
     limits: SizeLimits | None = None
     retry_after: float | None = None
     """Seconds after which to ask again, if the server said so: it still verifies."""
+    step: str | None = None
+    """As in Completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +172,8 @@ class Stored:
     limits: SizeLimits | None = None
     retry_after: float | None = None
     """As in State."""
+    step: str | None = None
+    """As in Completed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +197,16 @@ class Speech(Protocol):
         ...
 
     def append(
-        self, url: str, span: Span, *, checksum: Digest | None = None, length: int | None = None, now: float = 0.0
+        self,
+        url: str,
+        span: Span,
+        *,
+        checksum: Digest | None = None,
+        length: int | None = None,
+        wait: int | None = None,
+        now: float = 0.0,
     ) -> Exchange[Stored]:
-        """Send bytes where the prefix ends. `length` as in `append` below."""
+        """Send bytes where the prefix ends. `length` and `wait` as in `append` below."""
         ...
 
     def terminate(self, url: str, *, now: float = 0.0) -> Exchange[None]:
@@ -329,6 +308,7 @@ def query(url: str, *, now: float = 0.0) -> Exchange[State]:
             complete=complete,
             failed=state == "failed",
             verifying=state == "verifying",
+            step=_step(answer),
             missing=(_missing(answer) or Missing()) if offer is not None else None,
             offer=offer,
             wants=_wants(answer),
@@ -402,18 +382,22 @@ def complete(
     if answer.status not in (200, 202, 204):
         raise refused(answer, now)
     with _Reading():
-        return Completed(
-            answer.status != 202, _retry_after(answer, now), _digests(answer), answer.headers.get(headers.UPLOAD_STEP)
-        )
+        return Completed(answer.status != 202, _retry_after(answer, now), _digests(answer), _step(answer))
 
 
 def append(
-    url: str, span: Span, *, checksum: Digest | None = None, length: int | None = None, now: float = 0.0
+    url: str,
+    span: Span,
+    *,
+    checksum: Digest | None = None,
+    length: int | None = None,
+    wait: int | None = None,
+    now: float = 0.0,
 ) -> Exchange[Stored]:
     """Send bytes where the prefix ends, as tus does; what arrives stays, also if the body is cut off.
 
     With `checksum`, that of its bytes, it is stored as a whole or not at all (T-CHECKSUM-1). `length` is that of the
-    whole upload, to be said once if it was not known at the creation.
+    whole upload, to be said once if it was not known at the creation. With the last bytes `wait` is as in `complete`.
     """
     sent = _common() | {
         headers.CONTENT_TYPE: headers.MEDIA_OFFSET,
@@ -424,6 +408,8 @@ def append(
         sent[headers.UPLOAD_CHECKSUM] = fields.format_checksum(checksum)
     if length is not None:
         sent[headers.UPLOAD_LENGTH] = str(length)
+    if wait is not None:
+        sent[headers.PREFER] = f"wait={wait}"
     answer = yield Request("PATCH", url, sent, span)
     if answer.status not in (200, 204):
         raise refused(answer, now)
@@ -431,7 +417,10 @@ def append(
         offset = _integer(answer, headers.UPLOAD_OFFSET)
         if offset is None:
             raise ViolationError(f"the answer to a PATCH has no {headers.UPLOAD_OFFSET}")
-        return Stored(offset, _expires(answer, now))
+        if answer.headers.get(headers.UPLOAD_STATE) != "verifying":
+            return Stored(offset, _expires(answer, now))
+        again = _retry_after(answer, now)
+        return Stored(offset, complete=False, retry_after=1.0 if again is None else again, step=_step(answer))
 
 
 def terminate(url: str, *, now: float = 0.0) -> Exchange[None]:
@@ -441,18 +430,13 @@ def terminate(url: str, *, now: float = 0.0) -> Exchange[None]:
         raise refused(answer, now)
 
 
+def _step(answer: Response) -> str | None:
+    return answer.headers.get(headers.UPLOAD_STEP)
+
+
 def spans_of(length: int, start: int = 0) -> tuple[Span, ...]:
     """What is missing of a file of which the first `start` bytes are stored: one span, or none."""
     return (Span(start, length),) if start < length else ()
-
-
-def chunk_algorithm(wants: Iterable[str], here: Iterable[str] | None = None) -> str:
-    """The digest for chunks: xxh3-128 if it is wanted, else the first wanted one that can be computed here."""
-    known = frozenset(available() if here is None else here)
-    usable = [name for name in wants if name in known]
-    if FAST_DIGEST in usable:
-        return FAST_DIGEST
-    return usable[0] if usable else SAFE_DIGEST
 
 
 def refused(answer: Response, now: float = 0.0) -> Refusal:
@@ -466,7 +450,7 @@ def refused(answer: Response, now: float = 0.0) -> Refusal:
         hint = "give that URL instead" + ("" if status in (301, 308) else ", or credentials if one has to log in there")
         raise ViolationError(f"the server sends us elsewhere ({status}): {place} - {hint}")
     members = _problem(answer)
-    code = _code(members)
+    code = code_of(members)
     detail = members.get("detail")
     if (reaction := _BY_CODE.get(code or "")) is None:
         fallback = Reaction.RETRY if status >= 500 else Reaction.FAIL
@@ -482,15 +466,6 @@ def refused(answer: Response, now: float = 0.0) -> Refusal:
         offset=_lenient(lambda: _integer(answer, headers.UPLOAD_OFFSET)),
         limits=size_limits(answer),
     )
-
-
-def size_limits(answer: Response) -> SizeLimits | None:
-    """`Upload-Limit` of an answer. One that is malformed counts as not sent."""
-    said = _lenient(lambda: fields.parse_limits(answer.headers.get(headers.UPLOAD_LIMIT) or ""))
-    if not said:
-        return None
-    names = ("max-size", "min-size", "max-append-size", "min-append-size")
-    return SizeLimits(*(said.get(name) for name in names))
 
 
 def _check_no_page(answer: Response, looks: str = "") -> None:
@@ -566,14 +541,6 @@ def _missing(answer: Response) -> Missing | None:
 def _retry_after(answer: Response, now: float) -> float | None:
     value = answer.headers.get(headers.RETRY_AFTER)
     return None if value is None else fields.parse_retry_after(value, now)
-
-
-def _code(members: Mapping[str, object]) -> str | None:
-    """What a problem is: its code, or the name that is registered for its type."""
-    said, kind = members.get("code"), members.get("type")
-    if isinstance(said, str):
-        return said
-    return kind.partition("#")[2] or None if isinstance(kind, str) and kind.startswith(IANA_PREFIX) else None
 
 
 def _text(answer: Response) -> str:

@@ -7,7 +7,7 @@ and `blake3` are there only if their packages (the `digests` extra) import, `crc
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
@@ -29,6 +29,9 @@ _TUS_NAMES: Final[Mapping[str, str]] = {"sha": "sha1", "sha-256": "sha256", "sha
 
 FAST: Final = frozenset({"xxh3-128", "xxh3-64", "xxh64", "crc32c"})
 """Those cheaper than the copy of the same bytes out of a socket: computed inline on an event loop."""
+FASTEST: Final = "xxh3-128"
+SAFE: Final = "sha-256"
+"""What every server has that offers digests at all."""
 
 _CRC_PIECE: Final = 256 * 1024
 
@@ -169,3 +172,12 @@ def tus_name(algorithm: str) -> str:
     """What tus calls this algorithm (V-CHECKSUM-1). Raises UnknownAlgorithm."""
     size(algorithm)
     return _TUS_NAMES.get(algorithm, algorithm)
+
+
+def chunk_algorithm(wants: Iterable[str], here: Iterable[str] | None = None) -> str:
+    """The digest for chunks: xxh3-128 if it is wanted, else the first wanted one that can be computed here."""
+    known = frozenset(available() if here is None else here)
+    usable = [name for name in wants if name in known]
+    if FASTEST in usable:
+        return FASTEST
+    return usable[0] if usable else SAFE

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from holdfast_protocol import fields, headers
-from holdfast_protocol.client import SizeLimits, size_limits
 from holdfast_protocol.dialects.ietf import NEWEST, Draft
 from holdfast_protocol.dialects.ietf_client import hinted
 from holdfast_protocol.digest import available, from_tus_name
 from holdfast_protocol.messages import Request, Response
 from holdfast_protocol.problem import FieldError
+from holdfast_protocol.size_limits import SizeLimits, size_limits
 
 CREATION: Final = "creation"
 WITH_UPLOAD: Final = "creation-with-upload"

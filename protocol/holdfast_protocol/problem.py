@@ -142,3 +142,11 @@ class FieldError(ValueError):
 
     def as_problem(self) -> ProblemError:
         return ProblemError("malformed-field", f"{self.field}: {self.reason}", {"field": self.field})
+
+
+def code_of(members: Mapping[str, object]) -> str | None:
+    """What a problem is: its code, or the name that is registered for its type."""
+    said, kind = members.get("code"), members.get("type")
+    if isinstance(said, str):
+        return said
+    return kind.partition("#")[2] or None if isinstance(kind, str) and kind.startswith(IANA_PREFIX) else None

@@ -92,6 +92,8 @@ class Append:
     (I-LENGTH-4); None: it does if it reaches the length, as tus has it."""
     fails_beyond: bool = False
     """A body that goes beyond the length makes the upload fail (I-LENGTH-3)."""
+    wait: int | None = None
+    """As in Complete."""
 
     @property
     def atomic(self) -> bool:
@@ -409,7 +411,7 @@ def created_fields(view: View, limits: Limits) -> dict[str, str]:
 def state_fields(
     view: View, missing: list[tuple[int, int]], more: bool, limits: Limits, step: str | None = None
 ) -> dict[str, str]:
-    """Fields of the answer to HEAD (T-HEAD-1, P-STATE-1). `step` as in `where_fields`."""
+    """Fields of the answer to HEAD (T-HEAD-1, P-STATE-1). `step` as in `working_fields`."""
     found = progress_fields(view)
     if not is_final(view):
         found |= offer_fields(limits, view.granule)
@@ -420,7 +422,9 @@ def state_fields(
     if view.concat is not None:
         found[headers.UPLOAD_CONCAT] = view.concat
     found[headers.UPLOAD_COMPLETE] = fields.format_boolean(view.state == COMPLETE)
-    found |= where_fields(view, step)
+    found[headers.UPLOAD_STATE] = view.state
+    if view.state == VERIFYING:
+        found[headers.UPLOAD_STEP] = step or VERIFYING
     found[headers.CACHE_CONTROL] = "no-store"
     if view.metadata is not None:
         found[headers.UPLOAD_METADATA] = view.metadata
@@ -429,23 +433,23 @@ def state_fields(
     return found | digest_fields(view)
 
 
-def where_fields(view: View, step: str | None) -> dict[str, str]:
-    """In which state it is (P-STATE-2), and at which `step` if that has more of them; None: at the first of these."""
-    found = {headers.UPLOAD_STATE: view.state}
-    if view.state == VERIFYING:
-        found[headers.UPLOAD_STEP] = step or VERIFYING
-    return found
+def completed_fields(view: View) -> dict[str, str]:
+    """Fields of the answer to a completing request (P-COMPLETE-1)."""
+    done = fields.format_boolean(view.state == COMPLETE)
+    return progress_fields(view) | digest_fields(view) | {headers.UPLOAD_COMPLETE: done}
 
 
-def completed_fields(view: View, wanted: Complete, step: str | None = None) -> dict[str, str]:
-    """Fields of the answer to a completing request (P-COMPLETE-1). `step` as in `where_fields`."""
-    done = view.state == COMPLETE
-    found = progress_fields(view) | digest_fields(view)
-    found[headers.UPLOAD_COMPLETE] = fields.format_boolean(done)
-    if not done:
-        found |= where_fields(view, step)
-        found[headers.RETRY_AFTER] = "0" if wanted.wait else "1"  # whoever waits here need not wait there
-    return found
+def working_fields(step: str | None, wait: int | None) -> dict[str, str]:
+    """Fields of an answer that comes before the file is published, though all of it is here (P-COMPLETE-4).
+
+    `step` is what the server is at (P-STATE-2), None at first. For how long the client would `wait` for an answer it
+    need not wait before it asks again.
+    """
+    return {
+        headers.UPLOAD_STATE: VERIFYING,
+        headers.UPLOAD_STEP: step or VERIFYING,
+        headers.RETRY_AFTER: "0" if wait else "1",
+    }
 
 
 def digest_fields(view: View) -> dict[str, str]:

@@ -4,10 +4,12 @@ import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
 
 import pytest
 from tests.e2e.test_embedding import served
-from tests.support.speaker import CHUNK, GRANULE, Speaker, digest
+from tests.support.speaker import CHUNK, GRANULE, TUS_BODY, Speaker, digest
 from tests.support.waiting import eventually, scaled
 
 import holdfast
@@ -55,13 +57,39 @@ def test_a_server_that_publishes_says_so(tmp_path: Path, rng: random.Random, ren
         assert speaker.status(upload)["progress"]["current_step"] is None
 
 
-@pytest.mark.rule("P-COMPLETE-4")
-def test_the_step_shows_in_the_transfer(tmp_path: Path, rng: random.Random, rename: threading.Event) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(rng.randbytes(100 * GRANULE))
-    with served(create_app(tmp_path / "data"), "httptools") as url, holdfast.Client() as client:
-        transfer = client.upload(path, f"{url}/files")
-        eventually(lambda: (transfer.progress.state, transfer.progress.step) == ("verifying", "publishing"))
+@pytest.mark.rule("T-PATCH-8")
+def test_a_tus_client_has_nothing_more_to_send(tmp_path: Path, rng: random.Random, rename: threading.Event) -> None:
+    """It is answered as always, and one that knows the other fields asks again."""
+    data = rng.randbytes(2 * GRANULE)
+    with served(create_app(tmp_path / "data"), "httptools") as url, Speaker(url) as speaker:
+        upload = speaker.create(len(data))
+        assert speaker.patch(upload, 0, data[:GRANULE]).status == 204
+        fields = {**TUS_BODY, "Upload-Offset": str(GRANULE), "Prefer": "wait=1"}
+        answer = speaker.request("PATCH", upload, fields, data[GRANULE:])
+        assert (answer.status, answer.offset, answer["retry-after"]) == (204, len(data), "0")
+        assert (answer["upload-state"], answer["upload-step"]) == ("verifying", "publishing")
+        answer = speaker.patch(upload, len(data), b"")
+        assert (answer.status, answer.offset, answer["retry-after"]) == (204, len(data), "1")
         rename.set()
-        assert transfer.result().url
+        eventually(lambda: "upload-state" not in speaker.patch(upload, len(data), b""))
+        assert speaker.get(upload).body == data
+
+
+@pytest.mark.parametrize("how", ["parallel", "tus", "ietf", "stream"])
+@pytest.mark.rule("P-COMPLETE-4", "T-PATCH-8", "I-ANSWER-1")
+def test_the_step_shows_in_the_transfer(
+    tmp_path: Path, rng: random.Random, rename: threading.Event, how: Literal["parallel", "tus", "ietf", "stream"]
+) -> None:
+    """And the transfer is not complete before the file is there, however it was sent."""
+    data = rng.randbytes(100 * GRANULE)
+    with served(create_app(tmp_path / "data"), "httptools") as url, holdfast.Client() as client:
+        if how == "stream":
+            transfer = client.upload(iter([data[: len(data) // 2], data[len(data) // 2 :]]), f"{url}/files", name="s")
+        else:
+            transfer = client.upload(data, f"{url}/files", name="whole", protocol=how)
+        eventually(lambda: (transfer.progress.state, transfer.progress.step) == ("verifying", "publishing"))
+        assert not transfer.done
+        rename.set()
+        with Speaker(url) as speaker:
+            assert speaker.get(urlsplit(transfer.result().url).path).body == data
         assert (transfer.progress.state, transfer.progress.step) == ("completed", None)

@@ -8,7 +8,7 @@ import pytest
 
 from holdfast_protocol import client
 from holdfast_protocol.client import Missing, Reaction, Refusal, ViolationError
-from holdfast_protocol.digest import Digest, digest
+from holdfast_protocol.digest import Digest, chunk_algorithm, digest
 from holdfast_protocol.fields import ParallelOffer
 from holdfast_protocol.messages import Headers, Request, Response, Span
 from holdfast_protocol.problem import KINDS
@@ -338,7 +338,7 @@ def test_a_refusal_stands_with_a_malformed_field(name: str) -> None:
     ],
 )
 def test_the_digest_of_chunks(wants: tuple[str, ...], here: tuple[str, ...], algorithm: str) -> None:
-    assert client.chunk_algorithm(wants, here) == algorithm
+    assert chunk_algorithm(wants, here) == algorithm
 
 
 def test_spans_of_a_file() -> None:

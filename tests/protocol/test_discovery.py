@@ -2,10 +2,10 @@
 
 import pytest
 
-from holdfast_protocol.client import SizeLimits
 from holdfast_protocol.dialects.ietf import DRAFTS
 from holdfast_protocol.discovery import CONCATENATION, Services, discover
 from holdfast_protocol.messages import Headers, Response
+from holdfast_protocol.size_limits import SizeLimits
 
 URL = "http://host/files"
 

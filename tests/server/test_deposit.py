@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 from tests.support.speaker import TUS_BODY
-from tests.support.waiting import eventually
 
 from holdfast_server import create_app
 from holdfast_server.http.answers import ARRIVED
+from holdfast_server.storage.base import Piece, Reservation
 from holdfast_server.storage.local import EVERYTHING, LocalStorage
+from holdfast_server.uploads.writers import TURN
 
 pytestmark = pytest.mark.anyio
 
@@ -36,11 +36,6 @@ def files(folder: Path) -> dict[str, bytes]:
     return found
 
 
-async def given_back(folder: Path) -> None:
-    """The place in `incoming` goes after the release, in a thread that nobody waits for."""
-    await anyio.to_thread.run_sync(lambda: eventually(lambda: files(folder) == {"files": DATA}))
-
-
 @pytest.fixture
 async def storage(tmp_path: Path) -> LocalStorage:
     return LocalStorage(tmp_path, "ack")
@@ -48,14 +43,19 @@ async def storage(tmp_path: Path) -> LocalStorage:
 
 async def test_it_is_its_maker_s_until_that_one_lets_go(storage: LocalStorage, tmp_path: Path) -> None:
     other = LocalStorage(tmp_path, "ack")
-    piece = await storage.deposit(ID, NAME, DATA, hold=EVERYTHING)
+    piece = await storage.deposit(ID, NAME, DATA, hold=True)
     assert piece is not None
-    assert files(tmp_path) == {"incoming": b"", "files": DATA}
     assert await other.claim_file(ID, NAME) is None
-    assert await other.reserve(ID, 0, 1) is None
+    for whole in ((0, 1), (TURN, TURN + 1), (0, EVERYTHING)):
+        assert await other.reserve(ID, *whole) is None
+        assert await storage.reserve(ID, *whole) is None
+    assert await other.deposit(ID, NAME, DATA, hold=True) is None
+    assert files(tmp_path) == {"files": DATA}
+    another = await other.reserve(ID[::-1], 0, 1)
+    assert another is not None
+    another.release()
     assert await piece.read(0, len(DATA)) == DATA
     piece.release()
-    await given_back(tmp_path)
     late = await other.reserve(ID, 0, 1)
     assert late is not None
     late.release()
@@ -73,19 +73,39 @@ async def test_an_id_that_nobody_knows_is_not_held(storage: LocalStorage, tmp_pa
 async def test_it_is_not_done_where_another_one_is_at_it(storage: LocalStorage, tmp_path: Path) -> None:
     writer = await LocalStorage(tmp_path, "ack").reserve(ID, 100, 200)
     assert writer is not None
-    assert await storage.deposit(ID, NAME, DATA, hold=EVERYTHING) is None
+    assert await storage.deposit(ID, NAME, DATA, hold=True) is None
     await writer.write(100, iter_once(b"x" * 100), 100)
     writer.release()
-    assert await storage.deposit(ID, NAME, DATA, hold=EVERYTHING) is None
+    assert await storage.deposit(ID, NAME, DATA, hold=True) is None
     assert files(tmp_path) == {"incoming": bytes(100) + b"x" * 100}
 
 
+async def test_of_two_that_race_for_an_upload_one_at_most_has_it(storage: LocalStorage, tmp_path: Path) -> None:
+    other = LocalStorage(tmp_path, "os")
+    for number in range(100):
+        upload_id = f"{number:032x}"
+        found: dict[str, Piece | Reservation | None] = {}
+
+        async def make(upload_id: str = upload_id, found: dict[str, Piece | Reservation | None] = found) -> None:
+            found["made"] = await storage.deposit(upload_id, NAME, DATA, hold=True)
+
+        async def take(upload_id: str = upload_id, found: dict[str, Piece | Reservation | None] = found) -> None:
+            found["reserved"] = await other.reserve(upload_id, 0, 1)
+
+        async with anyio.create_task_group() as tasks:
+            for race in (make, take) if number % 2 else (take, make):
+                tasks.start_soon(race)
+        has = [each for each in found.values() if each is not None]
+        assert len(has) < 2
+        for each in has:
+            each.release()
+
+
 async def test_a_published_file_stays_as_it_is(storage: LocalStorage, tmp_path: Path) -> None:
-    first = await storage.deposit(ID, NAME, DATA, hold=EVERYTHING)
+    first = await storage.deposit(ID, NAME, DATA, hold=True)
     assert first is not None
     first.release()
-    await given_back(tmp_path)
-    assert await storage.deposit(ID, NAME, DATA[::-1], hold=EVERYTHING) is None
+    assert await storage.deposit(ID, NAME, DATA[::-1], hold=True) is None
     assert files(tmp_path) == {"files": DATA}
 
 

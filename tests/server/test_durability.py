@@ -246,7 +246,7 @@ async def test_a_small_file_is_on_the_disk_before_its_name(
     monkeypatch.setattr(os, "link", recorder.recording("link", os.link, lambda _: "the name"))
     storage = LocalStorage(tmp_path / "data", durability)
     recorder.forget()
-    piece = await storage.deposit("0123456789abcdef" * 2, "small.bin", b"small", hold=1)
+    piece = await storage.deposit("0123456789abcdef" * 2, "small.bin", b"small", hold=True)
     assert piece is not None
     named = recorder.one("link", "the name")
     written = next(step for step in recorder.steps if step.what == "pwritev")

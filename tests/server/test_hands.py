@@ -89,18 +89,6 @@ async def test_there_are_no_more_threads_than_were_allowed() -> None:
         gate.set()
 
 
-async def test_what_is_given_is_done_though_nobody_waits() -> None:
-    hands, done = Hands(2), threading.Event()
-
-    def fail() -> None:
-        raise OSError(errno.EIO, "broken")
-
-    hands.give(fail)
-    hands.give(done.set)
-    assert await anyio.to_thread.run_sync(done.wait, 30)
-    assert await hands.run(lambda: "later") == "later"
-
-
 async def test_a_caller_that_is_cancelled_waits_for_its_work() -> None:
     """What a thread has in its hands, a lock or a descriptor, must not be left to nobody."""
     hands, begun, gate, results = Hands(2), threading.Event(), threading.Event(), list[str]()

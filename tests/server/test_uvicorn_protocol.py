@@ -21,6 +21,7 @@ from tests.support.speaker import TUS, TUS_BODY, Speaker
 from tests.support.waiting import eventually, scaled
 
 from holdfast_server import create_app
+from holdfast_server.http.lending import HEAD
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
 
 MIB = 1 << 20
@@ -93,6 +94,37 @@ def test_over_tls_the_connection_is_not_lent(
         assert client.get(url).content == data
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("end", ["whole", "cut", "taken over"])
+@pytest.mark.rule("T-HEAD-1", "T-PATCH-3", "T-PATCH-4")
+def test_bytes_of_a_trickle_that_nobody_looks_after_are_told_and_kept(tmp_path: Path, loop: str, end: str) -> None:
+    """They gather in the kernel, for half a minute, unless somebody asks for them or the last one is there."""
+    data = bytes(range(10))
+    with served(tmp_path / "data", loop=loop) as port, Speaker(f"http://127.0.0.1:{port}") as speaker:
+        upload = speaker.create(len(data), parallel=False)
+
+        def arrived(size: int) -> bool:
+            return speaker.head(upload).offset == size
+
+        with Speaker(speaker.url) as slow:
+            connection = slow.connection
+            connection.begin("PATCH", upload, TUS_BODY | {"Upload-Offset": "0", "Content-Length": str(len(data))})
+            for sent in range(1, 8):
+                connection.send(data[sent - 1 : sent])
+                eventually(partial(arrived, sent))
+            connection.send(data[7:9])
+            if end == "whole":
+                connection.send(data[9:])
+                assert connection.read().offset == len(data)
+            elif end == "taken over":
+                assert speaker.patch(upload, 9, data[9:]).offset == len(data)
+                assert connection.read().code == "fenced"
+        if end == "cut":
+            eventually(partial(arrived, 9))
+            assert speaker.patch(upload, 9, data[9:]).offset == len(data)
+        assert speaker.get(upload).body == data
+
+
 class _Counting(HoldfastProtocol):
     """How often it was told of bytes."""
 
@@ -135,6 +167,28 @@ def test_a_head_that_comes_byte_by_byte_is_looked_at_a_few_times(
 
 def later_than(moment: float) -> bool:
     return time.monotonic() > moment
+
+
+class _Measuring(HoldfastProtocol):
+    """How many bytes it was given."""
+
+    given = 0
+
+    def data_received(self, data: bytes) -> None:
+        _Measuring.given += len(data)
+        super().data_received(data)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_of_a_large_body_little_goes_through_the_parser(tmp_path: Path, rng: random.Random, loop: str) -> None:
+    """The rest waits in the kernel for the thread that writes it, also where all of it is there with the head."""
+    data = rng.randbytes(3 * MIB)
+    with served(tmp_path / "data", _Measuring, loop=loop) as port, Speaker(f"http://127.0.0.1:{port}") as speaker:
+        upload = speaker.create(len(data), parallel=False)
+        _Measuring.given = 0
+        assert speaker.patch(upload, 0, data).status == 204
+        assert _Measuring.given <= HEAD + 4096
+        assert speaker.get(upload).body == data
 
 
 @pytest.mark.rule("T-HEAD-1")

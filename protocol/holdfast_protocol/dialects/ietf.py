@@ -195,6 +195,7 @@ def patch(fields_: Headers, view: View, limits: Limits, draft: Draft) -> Append 
         most=limits.max_size,
         completes=complete,
         fails_beyond=draft.beyond_fails,
+        wait=fields.parse_wait(fields_.get(headers.PREFER)),
     )
     return _again(append, view, draft) if view.state in (VERIFYING, COMPLETE) else append
 
@@ -207,7 +208,7 @@ def _again(append: Append, view: View, draft: Draft) -> Complete:
         raise offset_mismatch(append, view)
     if append.content_length != 0:
         raise ProblemError("final-upload", "All bytes of this upload are here; it takes no more.")
-    return Complete(())
+    return Complete((), append.wait)
 
 
 def check_asking(fields_: Headers, draft: Draft) -> None:

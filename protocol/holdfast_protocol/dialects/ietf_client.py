@@ -21,12 +21,12 @@ from holdfast_protocol.client import (
     Stored,
     ViolationError,
     refused,
-    size_limits,
 )
 from holdfast_protocol.dialects.ietf import DRAFTS, Draft, integer_in
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.messages import Request, Response, Span
 from holdfast_protocol.problem import FieldError
+from holdfast_protocol.size_limits import size_limits
 
 NOT_SPOKEN: Final = "draft-not-spoken"
 """Code of the refusal when no version is left to try."""
@@ -133,12 +133,19 @@ class Guest:
         raise refusal
 
     def append(
-        self, url: str, span: Span, *, checksum: Digest | None = None, length: int | None = None, now: float = 0.0
+        self,
+        url: str,
+        span: Span,
+        *,
+        checksum: Digest | None = None,
+        length: int | None = None,
+        wait: int | None = None,
+        now: float = 0.0,
     ) -> Exchange[Stored]:
         """Send bytes where the prefix ends; with the last ones it says that they are the last.
 
         With `checksum` they are stored as a whole or not at all (I-DIGEST-1). `length` is that of the whole upload, to
-        be said once if it was not known at the creation.
+        be said once if it was not known at the creation; `wait` as in `client.complete`, with the last bytes.
         """
         self._check_time(now)
         draft = self._candidates()[0]
@@ -153,6 +160,8 @@ class Guest:
             sent[headers.CONTENT_DIGEST] = fields.format_digests([checksum])
         if length is not None:
             sent[headers.UPLOAD_LENGTH] = str(length)
+        if wait is not None:
+            sent[headers.PREFER] = f"wait={wait}"
         answer = yield Request("PATCH", url, sent, span)
         self._ends = _expires(answer, now) or self._ends
         said = draft.complete_in(answer.headers)
@@ -171,6 +180,7 @@ class Guest:
             done,
             size_limits(answer),
             None if done else _retry_after(answer, now),
+            answer.headers.get(headers.UPLOAD_STEP),
         )
 
     def terminate(self, url: str, *, now: float = 0.0) -> Exchange[None]:

@@ -120,7 +120,8 @@ def patch(fields_: Headers, view: View, limits: Limits) -> Append | Acknowledge:
     content_length = read_content_length(fields_)
     checksum, trailer = _checksum(fields_, limits)
     length = read_length(fields_, limits) if headers.UPLOAD_LENGTH in fields_ else None
-    wanted = Append(offset, content_length, checksum, trailer=trailer, length=length, most=limits.max_size)
+    wait = fields.parse_wait(fields_.get(headers.PREFER))
+    wanted = Append(offset, content_length, checksum, trailer=trailer, length=length, most=limits.max_size, wait=wait)
     check_length(wanted, view)
     if view.state in (VERIFYING, COMPLETE):
         if offset == view.length and content_length == 0:

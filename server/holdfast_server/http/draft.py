@@ -25,12 +25,21 @@ from holdfast_server.uploads.upload import State, Upload
 
 
 class DraftFiles:
-    """`url` makes the URL of an upload: the one of interim and final answers (I-INTERIM-2)."""
+    """`url` makes the URL of an upload: the one of interim and final answers (I-INTERIM-2). `working` is what an answer
+    has that comes before the file is published, to a client that would wait for so many seconds.
+    """
 
-    def __init__(self, uploads: Callable[[], Uploads], settings: Settings, url: Callable[[Scope, Upload], str]) -> None:
+    def __init__(
+        self,
+        uploads: Callable[[], Uploads],
+        settings: Settings,
+        url: Callable[[Scope, Upload], str],
+        working: Callable[[Upload, int | None], dict[str, str]],
+    ) -> None:
         self._uploads = uploads
         self._settings = settings
         self._url = url
+        self._working = working
 
     async def create(self, spoken: ietf.Spoken, scope: Scope, receive: Receive, send: Send) -> None:
         uploads, draft, head = self._uploads(), spoken.draft, head_of(scope)
@@ -53,7 +62,7 @@ class DraftFiles:
         except Cut:
             return
         fields = ietf.upload_fields(draft, upload, uploads.limits, uploads.now())
-        await answer(send, _status(upload, 201), {**location, **fields, **_waiting(upload)})
+        await answer(send, _status(upload, 201), {**location, **fields, **self._working(upload, None)})
 
     async def head(self, spoken: ietf.Spoken, upload_id: str, scope: Scope, send: Send) -> None:
         uploads, draft = self._uploads(), spoken.draft
@@ -89,7 +98,7 @@ class DraftFiles:
             return
         fields = ietf.upload_fields(draft, upload, uploads.limits, uploads.now())
         done = 204 if upload.state is State.COMPLETE else draft.appended
-        await answer(send, _status(upload, done), {**fields, **_waiting(upload)})
+        await answer(send, _status(upload, done), {**fields, **self._working(upload, wanted.wait)})
 
     async def delete(self, spoken: ietf.Spoken, upload_id: str, scope: Scope, send: Send) -> None:
         async with self._refusing(scope, self._uploads(), spoken.draft, None):
@@ -135,7 +144,3 @@ class DraftFiles:
 
 def _status(upload: Upload, status: int) -> int:
     return 202 if upload.state is State.VERIFYING else status
-
-
-def _waiting(upload: Upload) -> dict[str, str]:
-    return {headers.RETRY_AFTER: "1"} if upload.state is State.VERIFYING else {}

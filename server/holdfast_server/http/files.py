@@ -84,7 +84,7 @@ class Files:
         self._uploads = uploads
         self._step_of = step_of
         self._settings = settings
-        self._draft = DraftFiles(uploads, settings, self._location)
+        self._draft = DraftFiles(uploads, settings, self._location, self._working)
 
     async def collection(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["method"]:
@@ -177,7 +177,8 @@ class Files:
     async def _head(self, upload_id: str, scope: Scope, send: Send) -> None:
         uploads = self._uploads()
         upload, missing = await uploads.state(principal_of(scope), upload_id, rules.MISSING_ON_HEAD)
-        fields = rules.state_fields(upload, missing.ranges, missing.more, uploads.limits, self._step_of(upload.id))
+        step = self._step_of(upload.id) if upload.state is State.VERIFYING else None
+        fields = rules.state_fields(upload, missing.ranges, missing.more, uploads.limits, step)
         if upload.state is State.COMPLETE:
             fields |= downloads.file_fields(upload, self._settings.inline_types) | {
                 headers.CONTENT_LENGTH: str(upload.reach)
@@ -222,9 +223,10 @@ class Files:
     async def _carry_out(
         self, uploads: Uploads, upload: Upload, scope: Scope, receive: Receive
     ) -> tuple[int, Mapping[str, str]]:
-        head = head_of(scope)
+        head, wait = head_of(scope), None
         match dialects.decide_patch(head, upload, self._limits(scope, upload.length)):
             case rules.Append() as wanted:
+                wait = wanted.wait
                 done = await uploads.append_whole(upload, wanted, arrived(scope))
                 if done is not None:
                     return 204, rules.progress_fields(done)
@@ -238,10 +240,16 @@ class Files:
             case rules.Complete() as wanted:
                 upload = await uploads.complete(principal_of(scope), upload, wanted)
                 status = 204 if upload.state is State.COMPLETE else 202
-                return status, rules.completed_fields(upload, wanted, self._step_of(upload.id))
+                return status, rules.completed_fields(upload) | self._working(upload, wanted.wait)
             case rules.Acknowledge():
                 pass
-        return 204, rules.progress_fields(upload)
+        return 204, rules.progress_fields(upload) | self._working(upload, wait)
+
+    def _working(self, upload: Upload, wait: int | None) -> dict[str, str]:
+        """What an answer has that comes before the file is published."""
+        if upload.state is not State.VERIFYING:
+            return {}
+        return rules.working_fields(self._step_of(upload.id), wait)
 
     def _body(self, scope: Scope, head: Headers, receive: Receive) -> AbstractAsyncContextManager[Incoming]:
         return reading(scope, receive, self._settings, rules.read_content_length(head))

@@ -7,8 +7,11 @@ turns out to be malformed is for the application a body that was cut off: it kee
 """
 
 import asyncio
+import math
+import random
 import re
 import socket
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 import httptools
@@ -32,7 +35,10 @@ MOST_PIECES: Final = 8
 SHORT: Final = 16
 """...of fewer bytes each, on average, is looked at again when as much time has gone by as it has taken so far..."""
 LONGEST_REST: Final = 10.0
-"""...in seconds, but not later than so: to be told of every byte of thousands takes the time of others (H-HEAD-3)."""
+"""...in seconds, or so many if that is less: to be told of every byte of thousands takes the time of others. And up to
+twice as late, so that thousands that came together are not looked at in one go (H-HEAD-3)..."""
+GRID: Final = 0.25
+"""...but dozens are: at times that are multiples of so many seconds, for to wake up costs more than a look."""
 
 
 _LIVE_PATH: Final = live.LIVE_PATH.encode()
@@ -56,7 +62,8 @@ class _Flow(FlowControl):
 
 
 class FramingProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with limits. `head_timeout` is in seconds; `doors` are those of all connections."""
+    """uvicorn's protocol, with limits. `head_timeout` is in seconds; `doors` are those of all connections; `chance` is
+    uniform in [0, 1)."""
 
     def __init__(
         self,
@@ -64,6 +71,7 @@ class FramingProtocol(HttpToolsProtocol):
         head_timeout: float = 60.0,
         limits: Limits | None = None,
         doors: Doors | None = None,
+        chance: Callable[[], float] = random.random,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -71,6 +79,7 @@ class FramingProtocol(HttpToolsProtocol):
         limits = limits or Limits()
         self._max_head, self._min_speed = limits.max_head, limits.min_speed
         self._doors = doors or Doors()
+        self._chance = chance
         self._client: str | None = None
         self._inside = self._turned_away = False
         self._unsent = 0  # bytes that had not been read by the client when that was looked at last
@@ -146,8 +155,9 @@ class FramingProtocol(HttpToolsProtocol):
     def _look_away(self) -> None:
         """Has the kernel wait with the next few bytes. Many of them, or the end of the connection, it tells at once."""
         self._receive_from(PLENTY)
-        spent = self.loop.time() - self._head_since
-        self._rest = self.loop.call_later(min(spent, LONGEST_REST), self._look_on)
+        rest = min(self.loop.time() - self._head_since, LONGEST_REST)
+        until = self.loop.time() + rest * (1 + self._chance())
+        self._rest = self.loop.call_at(math.ceil(until / GRID) * GRID, self._look_on)
 
     def _look_on(self) -> None:
         if self._rest is not None:

@@ -12,15 +12,21 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 
 from holdfast_server.http.framing import FramingProtocol
+from holdfast_server.http.lent_body import own_memory
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+HEAD: Final = 80 * 1024
+"""Bytes that are read at once while no body comes: a small file, whole, with its head. The kernel has to copy them once
+more if they are of a large one."""
+BODY: Final = 256 * 1024
+"""Bytes that are read at once of a body that goes through the parser."""
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def length_of(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
@@ -50,6 +56,32 @@ class Loan:
             self.protocol.take_back(self.cycle, left, cut)
 
 
+class _Intake(asyncio.BufferedProtocol):
+    """Stands between the transport and uvicorn's protocol, which would get whatever has come: of a head it gets little
+    more, so that its body is still in the kernel for whom the connection is lent to."""
+
+    def __init__(self, protocol: "LendingProtocol") -> None:
+        self._protocol = protocol
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return own_memory()[: BODY if self._protocol.in_body else HEAD]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._protocol.data_received(bytes(own_memory()[:nbytes]))
+
+    def eof_received(self) -> None:
+        self._protocol.eof_received()
+
+    def pause_writing(self) -> None:
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._protocol.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._protocol.connection_lost(exc)
+
+
 class LendingProtocol(FramingProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -61,6 +93,8 @@ class LendingProtocol(FramingProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._plain = not is_ssl(transport)
         super().connection_made(transport)
+        if self._plain:
+            transport.set_protocol(_Intake(self))
 
     def data_received(self, data: bytes) -> None:
         if self._passed_over:
@@ -91,6 +125,11 @@ class LendingProtocol(FramingProtocol):
     def lends(self) -> bool:
         """Can the connection be lent at all?"""
         return self._plain
+
+    @property
+    def in_body(self) -> bool:
+        """What comes next is a body that the parser has begun to take in."""
+        return self._in_body
 
     def lend(self, cycle: RequestResponseCycle) -> Loan:
         received, cycle.body = cycle.body, bytearray()

@@ -10,6 +10,7 @@ fast, and then for some milliseconds; for all others the event loop waits.
 """
 
 import fcntl
+import mmap
 import os
 import select
 import socket
@@ -18,6 +19,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -25,14 +27,12 @@ import anyio
 
 from holdfast_protocol.messages import Headers
 from holdfast_server.http.pace import LINGER, PLENTY, Pace
+from holdfast_server.storage.base import RUN
 from holdfast_server.uploads.incoming import Ending
 
 LENDING: Final = "holdfast.request.socket"
 """The extension of a scope by which a server says that it lends the connection: `lend`, to be called once at most."""
 
-RUN: Final = 2 * 1024 * 1024
-"""Bytes of memory that each thread has to read into; they are written in one call, and fewer calls cost less of each
-byte: more than this was no faster."""
 FAST: Final = 128 * 1024
 """So many bytes within `LINGER` make it worth a thread's while to wait for more..."""
 ENOUGH: Final = 512 * 1024
@@ -61,10 +61,15 @@ class Loan(Protocol):
         ...
 
 
-def _memory() -> memoryview:
+def own_memory() -> memoryview:
+    """`RUN` bytes of memory that this thread reads into, again and again: a large page where there are such, and whole
+    pages elsewhere. What malloc gives begins inside a page, and the kernel took half as long again to copy into it."""
     view: memoryview | None = getattr(_own, "view", None)
     if view is None:
-        view = _own.view = memoryview(bytearray(RUN))
+        pages = mmap.mmap(-1, RUN)
+        with suppress(OSError):  # a kernel need not have them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        view = _own.view = memoryview(pages)
     return view
 
 
@@ -113,6 +118,8 @@ class LentBody:
         if not self._received and self.ending is None and not self._fast and not self._ends and not self._nudged:
             stall = self._pace.stall_timeout
             limit = stall if patience is None else min(patience, stall)
+            if patience is not None and self._pace.trickles:
+                return None  # what came is stored at once: the next of it is long in coming
             if not await self._arrival(limit) and not self._ends and not self._nudged:
                 if patience is not None and patience < stall and not self._pace.over:
                     return None
@@ -127,15 +134,21 @@ class LentBody:
         return False
 
     def read(self, most: int) -> Sequence[memoryview]:
-        if self._received:
-            found, self._received = self._received[:most], self._received[most:]
-            self._taken += len(found)
-            return (found,)
+        memory = own_memory()[:most]
+        size = self._take_received(memory)
         self._look_for_end()
-        source = self._socket
-        if self.ending is not None or self._nudged or source is None:
-            return ()
-        memory, size, want = _memory(), 0, min(most, RUN, self._left if self._last is None else self._last)
+        if self._socket is not None and self.ending is None and not self._nudged:
+            size += self._receive(self._socket, memory[size:])
+        self._taken += size
+        return (memory[:size],) if size else ()
+
+    def _take_received(self, memory: memoryview) -> int:
+        size = min(len(memory), len(self._received))
+        memory[:size], self._received = self._received[:size], self._received[size:]
+        return size
+
+    def _receive(self, source: socket.socket, memory: memoryview) -> int:
+        size, want = 0, min(len(memory), self._left if self._last is None else self._last)
         while size < want:
             try:
                 count = source.recv_into(memory[size:want])
@@ -150,11 +163,10 @@ class LentBody:
                 break
             size += count
         self._left -= size
-        self._taken += size
         if self._last is not None:
             self._last -= size
         self._look_for_end()
-        return (memory[:size],) if size else ()
+        return size
 
     def nudge(self) -> None:
         self._nudged = True
@@ -174,6 +186,7 @@ class LentBody:
         self._received = memoryview(loan.received)
         self._left = loan.left
         self._socket = loan.socket
+        self._fast = LentBody._lent <= PROCESSORS or self._there() >= FAST
         if self._socket is not None:
             self._poll.register(self._socket, select.POLLIN)
         elif self._left:
@@ -200,35 +213,38 @@ class LentBody:
 
     async def _arrival(self, limit: float) -> bool:
         """Waits until something has come, and then a little more; False if nothing came, or if it was woken."""
-        assert self._socket is not None
+        source, pace = self._socket, self._pace
+        assert source is not None
         came, began = False, time.monotonic()
         LentBody._lent -= 1  # while nothing arrives it takes no thread's time, however many of such there are
         try:
-            with anyio.move_on_after(limit) as self._waiting:
-                await anyio.wait_readable(self._socket)
-                came = True
-                if 0 < self._there() < min(FAST, self._left):
-                    await self._linger(self._socket)
+            if pace.trickles:
+                with anyio.move_on_after(min(limit, pace.linger)) as self._waiting:
+                    await self._several(source)
+                    came = True
+                came = came or self._there() > 0
+            if not came and not self._nudged and not self._ends:
+                with anyio.move_on_after(limit - (time.monotonic() - began)) as self._waiting:
+                    await anyio.wait_readable(source)
+                    came = True
+                    if not pace.trickles and 0 < self._there() < min(FAST, self._left):
+                        await anyio.sleep(LINGER)
         finally:
             LentBody._lent += 1
         self._waiting = None
         there = self._there()
-        self._pace.waited(time.monotonic() - began)
+        pace.waited(time.monotonic() - began)
         if there:
-            self._pace.gathered(there if there < self._left else FAST)
+            pace.gathered(there if there < self._left else FAST)
         self._fast = there >= min(FAST, self._left)
         return came
 
-    async def _linger(self, source: socket.socket) -> None:
-        """Waits for more. Where that may take long, the kernel is asked to wake nobody for a few bytes; the end of the
-        body, or of the connection, is told at once."""
-        if self._pace.linger <= LINGER:
-            await anyio.sleep(LINGER)
-            return
+    async def _several(self, source: socket.socket) -> None:
+        """Waits for what is worth to be taken: the kernel is asked to wake nobody for a few bytes. The end of the body,
+        or of the connection, is told at once."""
         source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, min(PLENTY, self._left))
         try:
-            with anyio.move_on_after(self._pace.linger):
-                await anyio.wait_readable(source)
+            await anyio.wait_readable(source)
         finally:
             source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 

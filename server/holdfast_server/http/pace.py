@@ -27,6 +27,8 @@ LINGER: Final = 0.002
 LONGEST_LINGER: Final = 1.25 * WINDOW
 """...to so many or a fifth less, so that those that came together are not looked after together: by then it is known
 whether they are too slow. What has arrived meanwhile is in the kernel, and stays there when the connection is lost."""
+GROWTH: Final = 1000
+"""Each time so much longer: in two steps, since a step of thousands of clients takes the time of others."""
 PLENTY: Final = 4 * TRICKLE
 """Bytes that are worth to be taken at once, however long there would still be time."""
 CHARGE: Final = "holdfast.charge"
@@ -67,7 +69,12 @@ class Pace:
             self.linger = LINGER
         else:
             left = max(self._window - self._waited, LINGER)
-            self.linger = min(self.linger * 32, LONGEST_LINGER / WINDOW * (1 - self._chance() / 5) * left)
+            self.linger = min(self.linger * GROWTH, LONGEST_LINGER / WINDOW * (1 - self._chance() / 5) * left)
+
+    @property
+    def trickles(self) -> bool:
+        """So little comes at a time that it is worth to wait for more."""
+        return self.linger > LINGER
 
     @property
     def over(self) -> bool:

@@ -59,7 +59,7 @@ class History:
         hub = self._hub
         mine = {course.id: course for course in hub.moving if course.here}
         fresh = [course for course in mine.values() if self._sampled.get(course.id) != course.moved_at]
-        ended = [each for each in self._sampled if each not in mine]
+        ended = [each for each in self._sampled if each not in mine and not hub.is_running(each)]
         samples = [sample for course in fresh[:MOST_AT_ONCE] if (sample := await self._sample(course)) is not None]
         for upload_id in ended:
             upload = await hub.catalog.get(upload_id)

@@ -102,6 +102,10 @@ class Hub:
     def motion(self, upload_id: str) -> Motion:
         return self.moving.motion(upload_id, self._monotonic())
 
+    def is_running(self, upload_id: str) -> bool:
+        """Does a request of this process bring bytes for it? It may not have moved for long."""
+        return self._uploads.activity.is_running(upload_id)
+
     def state(self, upload: Upload) -> Frame:
         """How far an upload is now. The same frame as before while nothing has changed: many may come at once."""
         motion = self.motion(upload.id)
@@ -330,11 +334,13 @@ class Hub:
         course.move(
             moving.HERE, upload.received, activity.arriving(upload.id), activity.step_of(upload.id), self._monotonic()
         )
+        if not self._untold:
+            self._moved.set()
         self._untold[upload.id] = course
         self._mark(upload.id)
 
     def _mark(self, upload_id: str) -> None:
-        if upload_id not in self._dirty:
+        if self._by_topic and upload_id not in self._dirty:
             self._dirty.add(upload_id)
             self._moved.set()
 

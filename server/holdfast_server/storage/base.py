@@ -9,12 +9,14 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from holdfast_protocol.digest import Hasher
 
 Source = Callable[[int], Sequence[bytes | memoryview]]
 """Gives the next bytes, at most so many; none if there are none now. What it gives is valid until it is asked again."""
+RUN: Final = 2 * 1024 * 1024
+"""Bytes that a source is asked for at most: it needs no more memory than this. More at a time was no faster."""
 
 
 class Piece(Protocol):
@@ -146,9 +148,9 @@ class Storage(Protocol):
         """How far the bytes of an upload reach, on its way or published, or None if it has none."""
         ...
 
-    async def deposit(self, upload_id: str, name: str, data: bytes, *, hold: int = 0) -> Piece | None:
-        """Stores and publishes a file at once, and syncs it. With `hold`, for an id that others know, `[0, hold)` of
-        the upload is reserved for that.
+    async def deposit(self, upload_id: str, name: str, data: bytes, *, hold: bool = False) -> Piece | None:
+        """Stores and publishes a file at once, and syncs it. With `hold`, for an id that others know, all of the upload
+        is reserved for that.
 
         The file is the caller's, and so is what is reserved, until it is released: `claim_file` and `reserve` of
         others answer None. Should the process die before, the file is there, and whoever recovers takes it away.

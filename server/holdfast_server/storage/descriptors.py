@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from holdfast_protocol.digest import Hasher
-from holdfast_server.storage.base import Source
+from holdfast_server.storage.base import RUN, Source
 
 TURN = 0.05
 """Seconds after which a body gives its thread up to those that wait for one, where the disk or the client is slow."""
@@ -25,19 +25,20 @@ _FAST = 1 << 18
 _LINGER = 2  # milliseconds
 _MOST_BUFFERS = 1024  # IOV_MAX on Linux
 _WRITTEN = 256 * 1024
-"""Bytes that are written in one call. More of them saves nothing, and the kernel then takes larger pages for its cache:
-in a virtual machine whose host has yet to give it that memory, these have cost several times as much."""
+"""Bytes that are written in one call, which ends at a multiple of them, so that the kernel needs few pages for its
+cache. More of them saves nothing, and it then takes larger pages: in a virtual machine whose host has yet to give it
+that memory, these have cost several times as much."""
 _SENT = 256 * 1024
 """Bytes that leave in one call. With more of them a single reader who is fast has got a tenth to a fifth less."""
 
 
 def write_from(fd: int, offset: int, source: Source, most: int, hashers: Sequence[Hasher]) -> int:
-    total, end = 0, time.monotonic() + TURN
-    while total < most and (buffers := source(most - total)):
-        total += write_all(fd, offset + total, buffers, hashers)
+    start, stop, end = offset, offset + most, time.monotonic() + TURN
+    while offset < stop and (buffers := source(min(stop - offset, RUN - offset % RUN))):
+        offset += write_all(fd, offset, buffers, hashers)
         if time.monotonic() >= end:
             break
-    return total
+    return offset - start
 
 
 def write_all(fd: int, offset: int, buffers: Sequence[bytes | memoryview], hashers: Sequence[Hasher]) -> int:
@@ -45,12 +46,13 @@ def write_all(fd: int, offset: int, buffers: Sequence[bytes | memoryview], hashe
     for buffer in buffers:
         rest = memoryview(buffer)
         while rest:
-            piece, rest = rest[: _WRITTEN - size], rest[_WRITTEN - size :]
+            room = _WRITTEN - (offset + size) % _WRITTEN
+            piece, rest = rest[:room], rest[room:]
             for hasher in hashers:
                 hasher.update(piece)
             batch.append(piece)
             size += len(piece)
-            if size == _WRITTEN or len(batch) == _MOST_BUFFERS:
+            if len(piece) == room or len(batch) == _MOST_BUFFERS:
                 write_batch(fd, offset, batch)
                 offset, batch, size = offset + size, [], 0
     write_batch(fd, offset, batch)

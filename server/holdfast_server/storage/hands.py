@@ -27,10 +27,10 @@ _IDLE: Final = 10.0
 class _Job(Generic[T]):
     __slots__ = ("done", "error", "given", "result", "work")
 
-    def __init__(self, work: Callable[[], T], given: float, done: "asyncio.Future[None] | None") -> None:
+    def __init__(self, work: Callable[[], T], given: float, done: "asyncio.Future[None]") -> None:
         self.work = work
         self.given = given
-        self.done = done  # a future of the loop: an event asks anew at each use which loop runs; None: nobody waits
+        self.done = done  # a future of the loop: an event asks anew at each use which loop runs
         self.result: T
         self.error: BaseException | None = None
 
@@ -71,11 +71,7 @@ class Hands:
         await done
         return job.outcome()
 
-    def give(self, work: Callable[[], None]) -> None:
-        """Has the work done in a thread, some time; nobody hears what comes of it."""
-        self._add(work, None)
-
-    def _add(self, work: Callable[[], T], done: "asyncio.Future[None] | None") -> _Job[T]:
+    def _add(self, work: Callable[[], T], done: "asyncio.Future[None]") -> _Job[T]:
         job = _Job(work, self._loop.time(), done)
         self._waiting.append(job)
         if not self._ringing:  # once for all that the loop is about to give, when it has nothing else to do
@@ -141,14 +137,11 @@ class Hands:
                 job.result = job.work()
             except BaseException as error:
                 job.error = error
-            if job.done is not None:
-                done = True
-                self._finished.append(job)
+            done = True
+            self._finished.append(job)
 
     def _wake(self) -> None:
         while self._finished:
             done = self._finished.popleft().done
-            if (
-                done is not None and not done.done()
-            ):  # or its task was cancelled in spite of the shield, by asyncio's own means
+            if not done.done():  # or its task was cancelled in spite of the shield, by asyncio's own means
                 done.set_result(None)

@@ -2,6 +2,7 @@
 
     DATA/incoming/<id>           bytes on their way, each where it belongs
     DATA/files/<id>-<name>       complete files
+    DATA/holds                   empty, and there for its locks: a byte for each upload
 
 Rule of this file: a range is held by an open-file-description lock on the file itself (fcntl(2), F_OFD_SETLK).
 The kernel keeps such locks apart between all processes and drops them when a process dies, so nobody has to
@@ -9,9 +10,9 @@ guess whether a writer is still alive. A file is created before its lock is aske
 by whoever holds all of it; what a latecomer does to a file that is no longer the upload's, the catalog's state,
 which it looks at once it has its lock, tells it.
 
-A small file is written without a name, and gets its final one by a link, while whoever makes it holds the place of its
-bytes in `incoming`, empty: a process that dies leaves at most a file with a final name, and no other one makes it, or
-writes, at the same time.
+A small file is written without a name, and gets its final one by a link, while whoever makes it holds all of its upload
+by a byte of `holds`: a process that dies leaves at most a file with a final name, and no other one makes it, or writes,
+at the same time.
 """
 
 import errno
@@ -22,6 +23,7 @@ import socket
 import struct
 import tempfile
 import threading
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -61,6 +63,17 @@ def _lock(fd: int, start: int, length: int, kind: int = fcntl.F_WRLCK) -> bool:
             return False
         raise
     return True
+
+
+def _is_locked(fd: int, at: int) -> bool:
+    """Has another open file locked this byte to write?"""
+    found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, at, 1, 0))
+    return bool(struct.unpack("hhqqi4x", found)[0] != fcntl.F_UNLCK)
+
+
+def _hold_of(upload_id: str) -> int:
+    """The byte that stands for an upload; where two have the same, one of them is not held, and goes another way."""
+    return zlib.crc32(upload_id.encode())
 
 
 def _is_at(fd: int, path: str) -> bool:
@@ -248,15 +261,14 @@ class LocalReservation(LocalPiece):
 class LocalDeposit(LocalPiece):
     """A file that was published at once; `held` is the open file by which its upload is held, if it is."""
 
-    def __init__(self, storage: "LocalStorage", fd: int, upload_id: str, held: int | None) -> None:
+    def __init__(self, storage: "LocalStorage", fd: int, held: int | None) -> None:
         super().__init__(storage, fd)
-        self._upload_id = upload_id
         self._held = held
 
     def release(self) -> None:
         held, self._held = self._held, None
         if held is not None:
-            self._storage.hands.give(lambda: self._storage.let_go(self._upload_id, held))
+            os.close(held)
         super().release()
 
 
@@ -288,6 +300,7 @@ class LocalStorage:
         self._root = root
         self._incoming = root / "incoming"
         self._files = root / "files"
+        self._holds = f"{root}/holds"
         for folder in (self._incoming, self._files):
             folder.mkdir(parents=True, exist_ok=True)
         if durability != "os":
@@ -336,6 +349,9 @@ class LocalStorage:
                 if sync_name and os.fstat(fd).st_size == 0:
                     self._incoming_names.sync()
                 if not _lock(fd, start, end - start):
+                    return None
+                if os.fstat(fd).st_size == 0 and self._is_held(upload_id):
+                    self.leave(upload_id, fd)
                     return None
                 # Published or removed between the opening and the lock, the file is not the upload any more.
                 mine = _is_at(fd, path)
@@ -408,26 +424,38 @@ class LocalStorage:
         finally:
             piece.release()
 
-    async def deposit(self, upload_id: str, name: str, data: bytes, *, hold: int = 0) -> LocalDeposit | None:
+    async def deposit(self, upload_id: str, name: str, data: bytes, *, hold: bool = False) -> LocalDeposit | None:
         target = self._published(upload_id, name)
         if not hold:
             fd = await self.hands.perform(lambda: self._make(target, data))
-            return None if fd is None else LocalDeposit(self, fd, upload_id, None)
-        made = await self.hands.perform(lambda: self._hold_and_make(upload_id, target, data, hold))
-        return None if made is None else LocalDeposit(self, made[0], upload_id, made[1])
+            return None if fd is None else LocalDeposit(self, fd, None)
+        made = await self.hands.perform(lambda: self._hold_and_make(upload_id, target, data))
+        return None if made is None else LocalDeposit(self, *made)
 
-    def _hold_and_make(self, upload_id: str, target: str, data: bytes, end: int) -> tuple[int, int] | None:
-        held = self._open_and_lock(upload_id, 0, end, os.O_RDWR | os.O_CREAT, sync_name=False)
-        if held is None:
-            return None
-        fd = None
+    def _hold_and_make(self, upload_id: str, target: str, data: bytes) -> tuple[int, int] | None:
+        """The file, and the open file by which its upload is held: by one byte of a file that there is for that alone.
+
+        Who reserves makes the file of the upload, and looks for a hold then; who holds looks for that file then: so one
+        of them sees the other. Where the file has bytes nobody needs to look, for they were there before any hold.
+        """
+        held, fd = os.open(self._holds, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), None
         try:
-            if not os.fstat(held).st_size:
+            if _lock(held, _hold_of(upload_id), 1) and not os.path.lexists(self._place(upload_id)):
                 fd = self._make(target, data)
         finally:
             if fd is None:
-                self.let_go(upload_id, held)
+                os.close(held)
         return None if fd is None else (fd, held)
+
+    def _is_held(self, upload_id: str) -> bool:
+        try:
+            fd = os.open(self._holds, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            return _is_locked(fd, _hold_of(upload_id))
+        finally:
+            os.close(fd)
 
     def _make(self, target: str, data: bytes) -> int | None:
         """A whole file under its final name, locked; None if one is there, or the file system has no such files."""
@@ -458,15 +486,6 @@ class LocalStorage:
                     Path(target).unlink(missing_ok=True)
         return fd
 
-    def let_go(self, upload_id: str, fd: int) -> None:
-        """Ends a hold that has left no bytes. Blocks: for threads."""
-        path = self._place(upload_id)
-        try:
-            if not os.fstat(fd).st_size and _is_at(fd, path):
-                os.unlink(path)  # noqa: PTH108
-        finally:
-            os.close(fd)
-
     async def claim_file(self, upload_id: str, name: str) -> LocalPiece | None:
         fd = await self.hands.run(lambda: _open_and_hold(self._published(upload_id, name)))
         return None if fd is None else LocalPiece(self, fd)
@@ -491,7 +510,7 @@ class LocalStorage:
             self._incoming_names.sync()
 
     def _place(self, upload_id: str) -> str:
-        """Where the bytes of an upload are on their way. No `Path`: to make one takes as long as to open the file."""
+        """Where the bytes of an upload are on their way. No `Path`: of what a small file costs that is seen."""
         return f"{self._incoming}/{upload_id}"
 
     def _published(self, upload_id: str, name: str) -> str:

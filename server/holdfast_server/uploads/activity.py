@@ -81,6 +81,10 @@ class Activity:
         """Bytes of running requests that are not stored yet."""
         return sum(arrival.size for arrival in self._arrivals.get(upload_id, ()))
 
+    def is_running(self, upload_id: str) -> bool:
+        """Does a request of this process bring bytes for it, however slowly?"""
+        return upload_id in self._arrivals
+
     def step_of(self, upload_id: str) -> str | None:
         """Where in the pipeline it is, if the state does not tell."""
         return self._steps.get(upload_id)

@@ -135,16 +135,16 @@ class _Stream:
                     continue
                 if not more:
                     break
+                pending = self._position - self._committed
+                if pending >= CHECKPOINT_BYTES or (
+                    pending and self._core.monotonic() - self._last >= CHECKPOINT_SECONDS
+                ):
+                    self._commit_beside()
                 await self._store(())
                 if self._over:
                     break
                 if self._flushed is not None:
                     await self._commit()
-                elif (
-                    self._position - self._committed >= CHECKPOINT_BYTES
-                    or self._core.monotonic() - self._last >= CHECKPOINT_SECONDS
-                ):
-                    self._commit_beside()
         finally:
             with anyio.CancelScope(shield=True):
                 await self._commit()

@@ -327,7 +327,7 @@ class Uploads:
             return upload
         if upload.prefix == upload.length:
             await _confirm(who)
-            return await self._completion.complete(upload)
+            return await self._completion.complete(upload, wait=wanted.wait)
         if wanted.completes:
             assert upload.length is not None  # a body that completes says it by its end, if nothing else does
             raise rules.inconsistent_length(upload.length, upload.prefix)

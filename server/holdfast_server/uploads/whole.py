@@ -21,7 +21,6 @@ from holdfast_server.uploads.completion import mismatch, verified
 from holdfast_server.uploads.core import Core, is_full, no_room, no_space
 from holdfast_server.uploads.frontier import algorithms
 from holdfast_server.uploads.upload import State, Upload
-from holdfast_server.uploads.writers import TURN
 
 MOST: Final = 64 * 1024
 """Bytes: to hash so many on the event loop takes less than to wake a thread."""
@@ -79,7 +78,7 @@ async def append(core: Core, upload: Upload, wanted: rules.Append, data: bytes) 
         return None
     core.check_room(len(data))
     with anyio.CancelScope(shield=True):
-        piece = await _deposit(core, found, data, hold=TURN + 1)
+        piece = await _deposit(core, found, data, hold=True)
         if piece is None:
             return None
         try:
@@ -94,7 +93,7 @@ async def append(core: Core, upload: Upload, wanted: rules.Append, data: bytes) 
     return None
 
 
-async def _deposit(core: Core, upload: Upload, data: bytes, *, hold: int = 0) -> Piece | None:
+async def _deposit(core: Core, upload: Upload, data: bytes, *, hold: bool = False) -> Piece | None:
     try:
         return await core.storage.deposit(upload.id, upload.name, data, hold=hold)
     except OSError as error:
