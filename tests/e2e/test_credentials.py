@@ -9,6 +9,7 @@ import json
 import os
 import re
 import secrets
+import select
 import socket
 import ssl
 import subprocess
@@ -393,20 +394,26 @@ def serving(home: Path, *options: str) -> Iterator[str]:
         process.stdout.close()
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_over_tls(tmp_path: Path, workers: str, holdfast_command: CommandLine) -> None:
-    """Large enough for the roads that would lend a plain connection; and who does not trust the server sends nothing,
-    and does not ask again."""
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1, and its key."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost"
         f" -addext subjectAltName=IP:127.0.0.1 -keyout {key.name} -out {certificate.name}",
         shell=True,
-        cwd=tmp_path,
+        cwd=folder,
         check=True,
         capture_output=True,
         timeout=scaled(60),
     )
+    return certificate, key
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_over_tls(tmp_path: Path, workers: str, holdfast_command: CommandLine) -> None:
+    """Large enough for the roads that would lend a plain connection; and who does not trust the server sends nothing,
+    and does not ask again."""
+    certificate, key = self_signed(tmp_path)
     options = ("--port", "0", "--tls-cert", str(certificate), "--tls-key", str(key), "--workers", workers)
     with serving(tmp_path, *options) as url:
         assert url.startswith("https://127.0.0.1:")
@@ -431,6 +438,25 @@ def test_over_tls(tmp_path: Path, workers: str, holdfast_command: CommandLine) -
         assert "attempt" not in unasked.stderr
         trusted = holdfast_command.run(*words, "--cacert", str(certificate))
         assert (trusted.returncode, trusted.stdout.startswith(f"{url}/files/")) == (0, True)
+
+
+def test_handshakes_that_do_not_end_stop_nobody(tmp_path: Path) -> None:
+    """Some hundred connections that say nothing, or the begin of the first message of TLS; others come and go."""
+    certificate, key = self_signed(tmp_path)
+    trust = ssl.create_default_context(cafile=certificate)
+    options = ("--port", "0", "--tls-cert", str(certificate), "--tls-key", str(key))
+    with serving(tmp_path, *options) as url, contextlib.ExitStack() as stack:
+        place = url.removeprefix("https://")
+        ended = select.poll()
+        for number in range(300):
+            begun = socket.create_connection(("127.0.0.1", int(place.rpartition(":")[2])), scaled(20))
+            stack.enter_context(begun)
+            begun.sendall(b"\x16\x03\x01\x02\x00\x01" if number % 2 else b"")
+            ended.register(begun, select.POLLIN)
+        assert ended.poll(0) == [], "none of them was refused"
+        for _ in range(3):
+            with contextlib.closing(http.client.HTTPSConnection(place, context=trust, timeout=scaled(20))) as other:
+                assert upload_and_download(other) == 204
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
