@@ -2,16 +2,19 @@
 
 Rule of this file: a row is two servers of one kind, one of which has the slow connections. They are measured in turns,
 after one that does not count: what changes on the machine meanwhile happens to both. While the one without is measured,
-the process that plays the slow ones stands still. They come once, since to wait for them takes most of the time; others
-are measured once the first seconds of the slow ones are over, and before the server lets them go; as many as were there
-at the beginning have to be there at the end.
+the process that plays the slow ones stands still; but it is measured once more while as many send to somebody else, who
+takes them and reads nothing: so much they cost whatever the server does. They come once, since to wait for them takes
+most of the time; others are measured once the first seconds of the slow ones are over, and before the server lets them
+go; as many as were there at the beginning have to be there at the end.
 """
 
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -30,25 +33,28 @@ SETTLE: Final = 10.0
 LATEST: Final = 24.0
 """...so no turn begins after so many."""
 AWAKE: Final = 0.3
-"""Seconds until all of them have sent again."""
+"""Seconds until those that stood still are not heard of at once any more."""
 SHARE: Final = 4
 """Of the bytes that others send as one stream: all that was sent to a server is kept until it ends."""
 CASES: Final = ("stream", "small")
 ALONE: Final = "alone"
+ELSEWHERE: Final = f"{CONNECTIONS:,} slow connections elsewhere"
 BESIDE: Final = f"beside {CONNECTIONS:,} slow connections"
 NOTE: Final = (
     f"{CONNECTIONS:,} connections from 64 addresses send a byte a second each: half of them heads that do not end, "
     f"half bodies. Speed of one stream, and of files of {size_text(BYTES)} from {CLIENTS} clients in one request each, "
     "to a server without them and to one that has them, in turns. On a tmpfs where there is one. The process that "
-    "plays the slow ones shares the cores with all, and stands still while the server without them is measured."
+    "plays the slow ones shares the cores with all, and stands still while the server without them is measured. What "
+    "their packets cost the machine, whatever a server does, show the rows `elsewhere`: the server without them, while "
+    "another such process sends to a socket that nobody reads."
 )
 
 
 @contextlib.contextmanager
-def slow_clients(server: Running) -> Iterator["subprocess.Popen[str]"]:
+def slow_clients(port: int, heads: int, bodies: int) -> Iterator["subprocess.Popen[str]"]:
     """The process that plays them. Raises FailedError if they cannot connect, or are not there any more at the end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.load.slow", f"http://127.0.0.1:{server.port}", str(CONNECTIONS)],
+        [sys.executable, "-m", "benchmarks.load.slow", f"http://127.0.0.1:{port}", str(heads), str(bodies)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
@@ -69,13 +75,32 @@ def slow_clients(server: Running) -> Iterator["subprocess.Popen[str]"]:
 
 
 @contextlib.contextmanager
-def standing_still(process: "subprocess.Popen[str]") -> Iterator[None]:
-    process.send_signal(signal.SIGSTOP)
+def nobody() -> Iterator[int]:
+    """The port of somebody who takes connections and reads nothing of them."""
+    with socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS) as listener, contextlib.ExitStack() as taken:
+
+        def take() -> None:
+            for _ in range(CONNECTIONS):
+                taken.enter_context(listener.accept()[0])
+
+        thread = threading.Thread(target=take, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(timeout=10)
+
+
+@contextlib.contextmanager
+def sending(process: "subprocess.Popen[str] | None") -> Iterator[None]:
+    """This one, or None, is the only one that does not stand still."""
+    if process is None:
+        yield
+        return
+    process.send_signal(signal.SIGCONT)
+    time.sleep(AWAKE)
     try:
         yield
     finally:
-        process.send_signal(signal.SIGCONT)
-        time.sleep(AWAKE)
+        process.send_signal(signal.SIGSTOP)
 
 
 def measure(bench: Bench, server: Running, case: str, size: int) -> Sample:
@@ -121,19 +146,34 @@ def compare(bench: Bench, without: Running, having: Running, size: int) -> Mappi
         turns(bench, server, size, 1, {case: [] for case in CASES})
     alone: dict[str, list[Sample]] = {case: [] for case in CASES}
     beside: dict[str, list[Sample]] = {case: [] for case in CASES}
-    with slow_clients(having) as process:
+    elsewhere: dict[str, list[Sample]] = {case: [] for case in CASES}
+    half = CONNECTIONS // 2
+    with (
+        nobody() as port,
+        slow_clients(port, CONNECTIONS, 0) as others,
+        slow_clients(having.port, half, CONNECTIONS - half) as theirs,
+    ):
         begun = time.monotonic()
+        others.send_signal(signal.SIGSTOP)
         time.sleep(SETTLE)
-        for turn in range(bench.rounds):
-            if time.monotonic() - begun > LATEST:
-                break
-            for here in (turn % 2, 1 - turn % 2):
-                if here:
-                    turns(bench, having, size, 1, beside)
-                else:
-                    with standing_still(process):
-                        turns(bench, without, size, 1, alone)
-    return {ALONE: alone, BESIDE: beside}
+        theirs.send_signal(signal.SIGSTOP)
+        measurements = [
+            (None, without, alone),
+            (others, without, elsewhere),
+            (theirs, having, beside),
+        ]
+        try:
+            for turn in range(bench.rounds):
+                if time.monotonic() - begun > LATEST:
+                    break
+                for index in range(len(measurements)):
+                    process, server, samples = measurements[(index + turn) % len(measurements)]
+                    with sending(process):
+                        turns(bench, server, size, 1, samples)
+        finally:
+            for each in (others, theirs):
+                each.send_signal(signal.SIGCONT)
+    return {ALONE: alone, ELSEWHERE: elsewhere, BESIDE: beside}
 
 
 def run(bench: Bench) -> Report:
@@ -153,7 +193,7 @@ def run(bench: Bench) -> Report:
     for row, peer in there.items():
         bench.advance(row)
         for table in tables.values():
-            table.of(row, ALONE)  # stands before the other one
+            table.of(row, ALONE), table.of(row, ELSEWHERE)  # stand before the other one
         with (
             bench.attempt(tables["small"], row, BESIDE),
             bench.attempt(tables["stream"], row, BESIDE),

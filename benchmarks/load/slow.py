@@ -1,7 +1,7 @@
 """Clients that send a byte a second, beside which others are measured.
 
-Rule of this file: half of them never end the head of a request, half send bodies; a line on standard output says when
-all of them are there, and the end of standard input ends them.
+Rule of this file: some never end the head of a request, others send bodies, as many of each as is said; a line on
+standard output says when all of them are there, and the end of standard input ends them.
 """
 
 import json
@@ -11,8 +11,8 @@ from tests.support.slow import SlowClients
 
 
 def main() -> None:
-    url, count = sys.argv[1], int(sys.argv[2])
-    with SlowClients(url, count // 2, count - count // 2) as slow:
+    url, heads, bodies = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    with SlowClients(url, heads, bodies) as slow:
         print(json.dumps({"open": slow.open}), flush=True)
         sys.stdin.read()
         print(json.dumps({"open": slow.open, "ended": dict(slow.ended), "sent": slow.sent}), flush=True)
