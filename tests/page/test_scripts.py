@@ -34,7 +34,7 @@ FOREIGN = "main img, main script, main svg, main iframe, main style, main templa
 PAGE = Path(__file__).parents[2] / "server" / "holdfast_server" / "page"
 MODULES = (
     *("upload.js", "connections.js", "errors.js", "fields.js", "hasher.js", "hashing.js"),
-    *("planner.js", "ranges.js", "request.js", "sha256.js"),
+    *("planner.js", "ranges.js", "remote.js", "request.js", "sha256.js"),
 )
 
 
