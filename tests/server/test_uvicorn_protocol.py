@@ -34,8 +34,8 @@ MIB = 1 << 20
 def served(data: Path, http: type[HoldfastProtocol] = HoldfastProtocol, **options: Any) -> Iterator[int]:
     """The application in a thread of this process; its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        options = {"http": http, "ws": "none", "lifespan": "on", "log_level": "warning"} | options
-        config = uvicorn.Config(create_app(data), **options)
+        options = {"ws": "none"} | options
+        config = uvicorn.Config(create_app(data), http=http, lifespan="on", log_level="warning", **options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
