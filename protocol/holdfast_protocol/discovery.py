@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from holdfast_protocol import fields, headers
-from holdfast_protocol.dialects.ietf import NEWEST, Draft
-from holdfast_protocol.dialects.ietf_client import hinted
 from holdfast_protocol.digest import available, from_tus_name
+from holdfast_protocol.drafts import NEWEST, Draft
+from holdfast_protocol.ietf_client import hinted
 from holdfast_protocol.messages import Request, Response
 from holdfast_protocol.problem import FieldError
 from holdfast_protocol.size_limits import SizeLimits, size_limits
