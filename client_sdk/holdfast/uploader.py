@@ -57,7 +57,6 @@ from holdfast_protocol.size_limits import SizeLimits
 Spoken: TypeAlias = Literal["parallel", "tus", "ietf"]
 
 CHANGES_FOLLOWED: Final = 5
-HASH_PIECE: Final = 4 * 1024 * 1024
 SMALL: Final = MIB
 """Bytes of a file that goes with the creation: what is lost with the answer to it is no more than this."""
 
@@ -349,7 +348,7 @@ class Uploader:
             known = (*state.digests, *([record.digest] if record.digest is not None else []))
             digest = next((each for each in known if each.algorithm == upload.algorithm), None)
             if digest is None:
-                await upload.hash_up_to(upload.size, bytearray(HASH_PIECE))
+                await upload.hash_up_to(upload.size)
                 digest = upload.digest()
             self._tracker.resumed = upload.size
             upload.accepted(upload.size)
