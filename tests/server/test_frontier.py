@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.support.speaker import TUS, TUS_BODY, b64, chunk_fields, digest, raw_digest
+from tests.support.speaker import CHUNK, TUS, TUS_BODY, b64, chunk_fields, digest, raw_digest
 
 from holdfast_server import create_app
 from holdfast_server.settings import Settings
@@ -70,6 +70,19 @@ async def test_bytes_in_order_are_hashed_as_they_come(
         assert (await patch(client, url, start, start + PART)).status_code == 204
     assert read == []
     assert await computed(client, url) == digest(BODY, algorithm)
+
+
+async def test_chunks_in_order_are_hashed_as_they_come(client: httpx.AsyncClient, read: list[int]) -> None:
+    url = await create(client, "xxh3-128", **{"Upload-Parallel": "?1"})
+    for start in range(0, len(BODY), PART):
+        part = BODY[start : start + PART]
+        changed = await client.patch(url, headers=chunk_fields(start, part), content=part[::-1])
+        assert changed.status_code == 400
+        assert (await client.patch(url, headers=chunk_fields(start, part), content=part)).status_code == 204
+    done = await client.patch(url, headers={"Content-Type": CHUNK, "Upload-Complete": "?1"})
+    assert done.status_code == 204, done.text
+    assert read == []
+    assert await computed(client, url) == digest(BODY, "xxh3-128")
 
 
 async def test_what_was_not_stored_is_not_in_the_digest(client: httpx.AsyncClient, read: list[int]) -> None:

@@ -18,7 +18,7 @@ from holdfast_server.storage.base import Piece, Reservation
 from holdfast_server.uploads.activity import Arrival
 from holdfast_server.uploads.append import Cut
 from holdfast_server.uploads.core import Core, is_full, no_space
-from holdfast_server.uploads.frontier import Frontier
+from holdfast_server.uploads.frontier import Frontier, Running
 from holdfast_server.uploads.incoming import SLICE, Ending, Incoming
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import TAKEOVER, Writer, Writers
@@ -98,8 +98,9 @@ class _Chunk:
                 writer.since = standing.fence
                 if standing.stored is not None:
                     return await self._store_aside(reservation)
-                await self._receive(reservation)
-                return await self._commit(reservation)
+                running = self._frontier.join(standing.upload, self._start)
+                await self._receive(reservation, running)
+                return await self._commit(reservation, running)
         finally:
             reservation.release()
 
@@ -131,15 +132,16 @@ class _Chunk:
         if upload.state is not State.RECEIVING:
             raise LetGo  # completed meanwhile: every range is stored
 
-    async def _receive(self, piece: Piece) -> None:
-        """Writes the body to the piece, and verifies it."""
+    async def _receive(self, piece: Piece, running: Running | None = None) -> None:
+        """Writes the body to the piece, and verifies it. `running`: the digests of the whole file that take it in."""
         hashers = [hasher(digest.algorithm) for digest in self._digests]
+        taking = hashers if running is None else [*hashers, *running.hashers.values()]
         position = self._start
         while await self._body.wait():
             if position == self._end:
                 raise ProblemError("body-too-long", "The body is longer than its Content-Length.")
             try:
-                position += await piece.write(position, self._body.read, min(SLICE, self._end - position), hashers)
+                position += await piece.write(position, self._body.read, min(SLICE, self._end - position), taking)
             except OSError as error:
                 if is_full(error):
                     raise no_space(self._end - self._start, self._core.storage.room().free) from error
@@ -168,6 +170,8 @@ class _Chunk:
                     "and nothing of it is stored. Send it again.",
                     {"algorithm": digest.algorithm},
                 )
+        if running is not None:
+            running.done = position
 
     async def _compare(self, stored: Piece, scratch: Piece, holes: list[tuple[int, int]]) -> None:
         """Raises ProblemError if what is stored in the range already differs from the chunk."""
@@ -180,16 +184,23 @@ class _Chunk:
                 position += size
             position = gap_end
 
-    async def _commit(self, reservation: Reservation) -> Upload:
-        upload = await commit(self._core, self._frontier, reservation, self._upload_id, self._start, self._end)
+    async def _commit(self, reservation: Reservation, running: Running | None = None) -> Upload:
+        upload = await commit(self._core, self._frontier, reservation, self._upload_id, self._start, self._end, running)
         self._arrival.stored(upload)
         return upload
 
 
 async def commit(
-    core: Core, frontier: Frontier, reservation: Reservation, upload_id: str, start: int, end: int
+    core: Core,
+    frontier: Frontier,
+    reservation: Reservation,
+    upload_id: str,
+    start: int,
+    end: int,
+    running: Running | None = None,
 ) -> Upload:
-    """What was written to `[start, end)` is stored from now on. Raises ProblemError, and LetGo if the upload ended."""
+    """What was written to `[start, end)` is stored from now on. `running`: the digests of the whole file up to `end`.
+    Raises ProblemError, and LetGo if the upload ended."""
     with anyio.CancelScope(shield=True):
         try:
             await reservation.sync()
@@ -200,7 +211,7 @@ async def commit(
             if is_full(error):
                 raise no_space() from error
             raise
-        frontier.advance(upload)
+        frontier.advance(upload, running)
         return upload
     raise AssertionError("a shielded scope is never cancelled")
 
