@@ -16,7 +16,7 @@ const PAYLOAD = {
 
 function setUp(answer) {
   const board = new Board()
-  const access = { who: null, may: () => true, read: async () => answer(), find: () => {} }
+  const access = { who: null, may: () => true, read: async () => answer(), check: async () => true }
   const feed = new Feed(board, access, { exists: false, upload: null, address: (path) => new URL(path, 'http://here/') })
   const hear = async (detail) => {
     feed.live.dispatchEvent(new CustomEvent('frame', { detail }))
