@@ -17,7 +17,8 @@ from tests.page.windows import Window
 from tests.support.guarded import ALL
 from tests.support.nginx import Nginx
 from tests.support.process import ServerProcess
-from tests.support.proxy import Proxy
+from tests.support.proxy import Fault, Proxy
+from tests.support.speaker import Speaker
 
 from holdfast_server import Principal
 from holdfast_server.auth.tokens import made
@@ -199,6 +200,23 @@ def test_live_progress(
         gate.open()
         window.look("dispatchEvent(new Event('online'))")
         goes_on(window)
+
+
+def test_a_cancel(window: Window, gate: Gate, server: ServerProcess, file: Path) -> None:
+    """What answers does not remove anything, and the page does not say that it has."""
+    with gate("/files", "return 302 /login;") as nginx, Proxy(nginx.url, Fault(rate=20_000)) as proxy:
+        gate.open()
+        window.open(proxy.url)
+        window.drop(file)
+        window.sees("Receiving", "#now")
+        window.click("[data-act=pause]")
+        window.sees("Paused", "#now")
+        gate.closed.touch()
+        window.click("[data-act=cancel]")
+        window.sees("the server keeps what it has", "#notice")
+        window.sees("perhaps one has to log in again", "#notice")
+    with Speaker(server.url) as speaker:
+        assert len(speaker.request("GET", "/api/uploads").json()["uploads"]) == 1
 
 
 def test_a_part_of_the_page(window: Window, gate: Gate) -> None:
