@@ -35,7 +35,7 @@ class HoldfastProtocol(LendingProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.app = _extending(self.app, self)
+        self.app: ASGIApp = _extending(self.app, self)
 
     def on_headers_complete(self) -> None:
         trailers: list[tuple[bytes, bytes]] = []
