@@ -1,14 +1,13 @@
-"""What the page says where it is not the server that answers, as a page to log in at before it: for what it asks first, for
-what it asks later, for live progress, and for a part of itself. And that it goes on by itself when the server answers.
+"""What the page says where it is not the server that answers, as a page to log in at before it: for what it asks
+first, for what it asks later, for live progress, and for a part of itself. And that it goes on by itself when the
+server answers.
 
-Rule of this file: nginx stands before the server, and a file tells it to answer in its place. Whoever comes back to the page
-is told to it by the event that the browser has for that, so that no test waits for the next try.
+Rule of this file: nginx stands before the server, and a file tells it to answer in its place. That somebody comes back
+to the page is told by the event that the browser has for that, so that no test waits for the next try.
 """
 
-import contextlib
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -51,7 +50,7 @@ class Gate:
         self.closed.touch()
         kind = "application/json" if '"{}"' in answer else "text/html"
         inside = f"location {path} {{ default_type {kind}; if (-f {self.closed}) {{ {answer} }} {self._before} }}"
-        login = f"location /login {{ default_type text/html; {LOGIN} }}"
+        login = f"absolute_redirect off; location /login {{ default_type text/html; {LOGIN} }}"
         return Nginx(self._home / "nginx", f"access_log {self.log}; {self._before} {inside} {login}")
 
     def open(self) -> None:
@@ -70,16 +69,11 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def silence() -> Iterator[str]:
-    """A server that takes connections and says nothing; its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-
-
 def complaint(window: Window) -> str:
     """What stands above; of something that is not to be seen the text is there, too."""
-    return str(window.look("(({ offsetHeight, innerText }) => offsetHeight ? innerText : '')(document.querySelector('#why'))"))
+    return str(
+        window.look("(({ offsetHeight, innerText }) => offsetHeight ? innerText : '')(document.querySelector('#why'))")
+    )
 
 
 def is_told(window: Window, words: str) -> None:
@@ -111,7 +105,7 @@ def goes_on(window: Window) -> None:
 def test_who_this_is(window: Window, gate: Gate, file: Path, answer: str) -> None:
     with gate("/api/", answer) as nginx:
         window.open(nginx.url)
-        window.drop(file)
+        window.choose(file)
         is_told(window, ELSE)
         assert "log in there" in complaint(window)
         assert window.look("document.querySelector('#why a').href") == f"{nginx.url}/api/credential"
@@ -129,31 +123,38 @@ def test_the_network_wants_one_to_log_in(window: Window, gate: Gate, file: Path)
         window.sees("Something before the server asks who this is (401)", "#ask-why")
         gate.open()
         window.reload()
-        window.drop(file)
+        window.choose(file)
         goes_on(window)
 
 
 def test_nobody_answers_at_first(window: Window, gate: Gate, file: Path) -> None:
-    """Broken off, 502, and nothing at all: each has its words, and so has the end of it."""
-    with silence() as silent, gate("/api/", f"proxy_pass {silent};") as nginx:
-        window.open(nginx.url)
-        window.look("AbortSignal.timeout = ((whole) => (wait) => whole.call(AbortSignal, wait / 20))(AbortSignal.timeout)")
-        window.drop(file)
-        window.sees("Connecting", "#link")
-        is_told(window, "Nothing moved on the connection.")
-        assert "another tab" not in complaint(window)
-        gate.open()
-        window.look(BACK)
-        goes_on(window)
+    """502, and then connections on which nothing moves: both have their words."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        with gate("/api/", f"proxy_pass http://127.0.0.1:{silent.getsockname()[1]};") as nginx:
+            window.open(nginx.url)
+            window.choose(file)
+            is_told(window, "does not answer what is before it (502)")
+            silent.listen()
+            window.look(
+                "AbortSignal.timeout = ((whole) => (wait) => whole.call(AbortSignal, wait / 20))(AbortSignal.timeout)"
+            )
+            window.look(BACK)
+            is_told(window, "Nothing moved on the connection.")
+            assert "another tab" not in complaint(window)
+            gate.open()
+            window.look(BACK)
+            goes_on(window)
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"), [("return 444;", "cannot be reached"), ("return 502;", "does not answer what is before it (502)")]
+    ("answer", "words"),
+    [("return 444;", "cannot be reached"), ("return 502;", "does not answer what is before it (502)")],
 )
 def test_nobody_is_behind_it(window: Window, gate: Gate, file: Path, answer: str, words: str) -> None:
     with gate("/api/", answer) as nginx:
         window.open(nginx.url)
-        window.drop(file)
+        window.choose(file)
         is_told(window, words)
         gate.open()
         window.look(BACK)
@@ -169,7 +170,7 @@ def test_what_is_asked_later(window: Window, gate: Gate, file: Path, answer: str
         window.sees("Live", "#link")
         gate.closed.touch()
         proxy.drop_all()
-        window.drop(file)
+        window.choose(file)
         is_told(window, ELSE)
         gate.open()
         window.look(BACK)
@@ -195,9 +196,11 @@ def test_live_progress(
         window.open(nginx.url)
         if signed_in:
             window.give(token)
-        window.until(lambda: "Live progress does not get through" in complaint(window), within=60, what="a word about it")
+        window.until(
+            lambda: "Live progress does not get through" in complaint(window), within=60, what="a word about it"
+        )
         window.sees("Not live", "#link")
-        window.drop(file)
+        window.choose(file)
         window.sees("Complete", "#over")
         asked = [line for line in gate.log.read_text().splitlines() if "/api/credential" in line]
         assert len(asked) < 10, "it is asked again, and not without end"
@@ -211,7 +214,7 @@ def test_a_cancel(window: Window, gate: Gate, server: ServerProcess, file: Path)
     with gate("/files", "return 302 /login;") as nginx, Proxy(nginx.url, Fault(rate=20_000)) as proxy:
         gate.open()
         window.open(proxy.url)
-        window.drop(file)
+        window.choose(file)
         window.sees("Receiving", "#now")
         window.click("[data-act=pause]")
         window.sees("Paused", "#now")
@@ -243,6 +246,8 @@ def test_a_credential_that_is_none_any_more(window: Window, server: ServerProces
     window.open(server.url)
     window.sees("Live", "#link")
     kept = json.dumps("http://elsewhere.example/files?signature=x")
-    window.look(f"for (const key of ['holdfast-credential', 'holdfast-credential /']) sessionStorage.setItem(key, {kept})")
+    window.look(
+        f"for (const key of ['holdfast-credential', 'holdfast-credential /']) sessionStorage.setItem(key, {kept})"
+    )
     window.reload()
     window.sees("Live", "#link")

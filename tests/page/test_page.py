@@ -280,13 +280,13 @@ def test_everything_can_be_reached_by_keyboard(window: Window, server: ServerPro
 
 
 def test_the_focus_is_not_lost(window: Window, server: ServerProcess) -> None:
-    """Where a list gets another order, and where what had it is there no more: a key then does nothing to another upload."""
+    """Where a list gets another order, and where what had it is there no more: no key meets another upload."""
     window.open(server.url)
     window.sees("Live", "#link")
     window.look(
         """Promise.all([import('/page/board.js'), import('/page/screen.js')]).then(([{ Board }, { Screen }]) => {
             globalThis.board = new Board()
-            const still = { size: 10, state: 'paused', received: 0, running: false, flying: [], ranges: [], retryAt: null }
+            const still = { size: 10, state: 'paused', received: 0, flying: [], ranges: [], retryAt: null }
             globalThis.items = [1, 2, 3].map((n) => {
                 const item = board.own({ ...still, url: `http://here/files/${n}`, file: { name: `${n}.bin` } })
                 item.started = 10 - n
