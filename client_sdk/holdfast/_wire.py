@@ -410,7 +410,9 @@ class Network(httpcore.AsyncNetworkBackend):
         """The first address of `host` that answers."""
         try:
             with anyio.fail_after(timeout), _translated(httpcore.ConnectError):
-                places = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                ask = partial(socket.getaddrinfo, host.encode("ascii"), port, type=socket.SOCK_STREAM)
+                # In a thread that is there already; the one of the event loop would be made for this alone.
+                places = await to_thread.run_sync(ask, abandon_on_cancel=True)
                 connection = await _first_of([(each[:3], each[4]) for each in places])
         except TimeoutError:
             raise httpcore.ConnectTimeout("no connection in time") from None

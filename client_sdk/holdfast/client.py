@@ -37,7 +37,7 @@ from holdfast.streaming import StreamUploader
 from holdfast.transfers import Gate, RetryPolicy, Transfer
 from holdfast.uploader import Uploader
 from holdfast_protocol import headers as names
-from holdfast_protocol.digest import Digest, available, size
+from holdfast_protocol.digest import Digest, available, computable, size
 
 if TYPE_CHECKING:
     from holdfast.watching import News
@@ -204,7 +204,7 @@ class AsyncClient:
         arguments that make no sense; the transfer raises it if the server takes no streams.
         """
         _check_dialect(protocol)
-        if checksum is not None and checksum not in available():
+        if checksum is not None and not computable(checksum):
             raise UsageError(f"the checksum {checksum!r} is not known; use one of {', '.join(available())}")
         if concurrency is not None and not 1 <= concurrency <= MAX_CONCURRENCY:
             raise UsageError(f"concurrency must be 1 to {MAX_CONCURRENCY}, not {concurrency}")
@@ -273,7 +273,7 @@ class AsyncClient:
         if segments is not None and not 1 <= segments <= MAX_CONCURRENCY:
             raise UsageError(f"segments must be 1 to {MAX_CONCURRENCY}, not {segments}")
         if checksum is not None:
-            if checksum.algorithm not in available():
+            if not computable(checksum.algorithm):
                 raise UsageError(
                     f"the checksum {checksum.algorithm!r} is not known; use one of {', '.join(available())}"
                 )

@@ -29,7 +29,6 @@ from holdfast_protocol.messages import Span
 
 JOINING: Final = 20 * MIB
 """Bytes a second that a server puts together, at least; a copy on a slow disk."""
-HASH_PIECE: Final = 4 * MIB
 
 
 class PartSource(Source):
@@ -83,7 +82,7 @@ class PartUpload(Upload):
             self._have = total
         self._grew(total)
 
-    async def hash_up_to(self, end: int, buffer: bytearray) -> None:
+    async def hash_up_to(self, end: int) -> None:
         """The digest of the whole file is made elsewhere."""
 
     def _read(self, offset: int, view: memoryview, algorithm: str | None) -> Digest | None:
@@ -126,7 +125,7 @@ class ConcatenationRoad:
             for _ in range(self._workers):
                 group.start_soon(self._work, queue, group.cancel_scope)
             try:
-                await self._upload.hash_up_to(self._upload.size, bytearray(HASH_PIECE))
+                await self._upload.hash_up_to(self._upload.size)
             except HoldfastError as error:
                 self._fail(error, group.cancel_scope)
         if self._failure is not None:

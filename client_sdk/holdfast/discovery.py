@@ -16,9 +16,9 @@ import anyio
 
 from holdfast._transport import Session
 from holdfast.errors import BrokenProtocol, ConnectionFailed
-from holdfast_protocol.dialects.ietf import Draft
-from holdfast_protocol.dialects.ietf_client import Guest, drafts_from
 from holdfast_protocol.discovery import Services, discover
+from holdfast_protocol.drafts import Draft
+from holdfast_protocol.ietf_client import Guest, drafts_from
 
 REMEMBERED: Final = 3600.0
 """Seconds."""

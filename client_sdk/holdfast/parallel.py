@@ -34,7 +34,6 @@ from holdfast_protocol.digest import Digest, chunk_algorithm, digest
 from holdfast_protocol.messages import Span
 from holdfast_protocol.ranges import RangeSet
 
-HASH_PIECE: Final = 4 * 1024 * 1024
 FAILURES_BEFORE_HALVES: Final = 2
 """Failures in a row after which a chunk is sent in halves: a connection may break before so much is through."""
 IDLE_PASSES: Final = 3
@@ -114,7 +113,7 @@ class ParallelRoad:
         upload.tracker.enter(Stage.IN_PROGRESS)
         await self._fill(self._state)
         upload.tracker.enter(Stage.VERIFYING)
-        await upload.hash_up_to(upload.size, bytearray(HASH_PIECE))
+        await upload.hash_up_to(upload.size)
         await to_thread.run_sync(upload.source.check)
         async with upload.connection():
             upload.check_digest(await self._complete())
@@ -209,12 +208,11 @@ class ParallelRoad:
     async def _catch_up(self, scope: anyio.CancelScope, group: anyio.CancelScope) -> None:
         """Hash what the server has already, and what the reader has left out, beside the sending."""
         upload = self._upload
-        buffer = bytearray(HASH_PIECE)
         with scope:
             while True:
                 self._read_on = anyio.Event()
                 try:
-                    await upload.hash_up_to(self._read_to, buffer)
+                    await upload.hash_up_to(self._read_to)
                 except HoldfastError as error:
                     self._fail(error, group)
                     return

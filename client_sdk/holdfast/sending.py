@@ -40,6 +40,8 @@ EXPIRY_STEP: Final = 60.0
 LOOK: Final = 1
 """Seconds after which the server says how far it is with verifying and publishing."""
 HASH_PIECE: Final = 1024 * 1024
+CATCH_UP: Final = 4 * 1024 * 1024
+"""Bytes that are read at once only to be hashed."""
 HASH_RUN: Final = 64 * 1024 * 1024
 ZEROS: Final = memoryview(bytes(256 * 1024))
 KEPT: Final = "What the server has is kept; run the same upload again to go on."
@@ -302,11 +304,12 @@ class Upload:
             finally:
                 self._hashing.release()
 
-    async def hash_up_to(self, end: int, buffer: bytearray) -> None:
+    async def hash_up_to(self, end: int) -> None:
         """Read and hash what lies between the bytes hashed so far and `end`; holes are hashed without being read."""
-        view = memoryview(buffer)
-        while self.hashed < end:
-            await to_thread.run_sync(self._hash_on, end, view)
+        if self.hashed < end:
+            view = memoryview(bytearray(min(CATCH_UP, end - self.hashed)))
+            while self.hashed < end:
+                await to_thread.run_sync(self._hash_on, end, view)
 
     def _hash_on(self, end: int, view: memoryview) -> None:
         at = self.hashed

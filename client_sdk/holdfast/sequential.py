@@ -47,8 +47,7 @@ class SequentialRoad:
             self._patch = max(TUS_GRANULE, min(self._patch, ceiling))
         self._says_length = state.length is None
         """The server was not told yet how long the file is."""
-        self._buffer = bytearray(PIECE)
-        self._chunk = bytearray()
+        self._buffer = bytearray()
 
     async def run(self) -> Digest:
         """Blocks until the upload is complete; the digest of the whole file. Raises HoldfastError, StartAgain."""
@@ -57,7 +56,7 @@ class SequentialRoad:
         upload.tracker.chunk_size = self._patch
         upload.tracker.enter(Stage.IN_PROGRESS)
         state = await self.send()
-        await upload.hash_up_to(upload.size, self._buffer)
+        await upload.hash_up_to(upload.size)
         upload.check_digest(state.digests)
         return upload.digest()
 
@@ -72,7 +71,7 @@ class SequentialRoad:
                 # All is there and is being verified; an empty PATCH asks again.
                 await upload.look_again(state.step, state.retry_after)
             part = self._part(state.offset)
-            await upload.hash_up_to(part.start, self._buffer)
+            await upload.hash_up_to(part.start)
             try:
                 state = await self._append(part)
                 damaged = 0
@@ -148,14 +147,14 @@ class SequentialRoad:
         return protocol.State(offset, upload.size, complete, retry_after=stored.retry_after, step=stored.step)
 
     def _view(self, length: int) -> memoryview:
-        if len(self._chunk) < length:
-            self._chunk = bytearray(length)
-        return memoryview(self._chunk)[:length]
+        if len(self._buffer) < length:
+            self._buffer = bytearray(length)
+        return memoryview(self._buffer)[:length]
 
     async def _content(self, part: Span) -> AsyncIterator[memoryview]:
         at = part.start
         while at < part.end:
-            view = memoryview(self._buffer)[: min(PIECE, part.end - at)]
+            view = self._view(min(PIECE, part.end - at))
             await self._upload.read(at, view)
             yield view
             at += len(view)

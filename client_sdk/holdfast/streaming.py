@@ -40,9 +40,9 @@ from holdfast.sources import Fingerprint, Source, Stream, pieces
 from holdfast.transfers import Gate
 from holdfast_protocol import client as protocol
 from holdfast_protocol.client import Reaction, Refusal
-from holdfast_protocol.dialects.ietf_client import Guest
 from holdfast_protocol.digest import Digest, chunk_algorithm, digest, hasher
 from holdfast_protocol.discovery import DEFER_LENGTH, Services
+from holdfast_protocol.ietf_client import Guest
 from holdfast_protocol.messages import Span
 from holdfast_protocol.size_limits import SizeLimits
 

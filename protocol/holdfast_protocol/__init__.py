@@ -7,7 +7,9 @@ called with what arrived and says what to do. The contract in words is `protocol
     ranges, digest      which bytes, and what they hash to
     names               file names made safe
     messages, problem   requests, answers, and what can go wrong
-    server, client      the rules of each side; dialects says where they differ
+    server, dialects    the rules of a server, and where its dialects differ
+    client, discovery   the rules of a client, and what a server offers; ietf_client speaks the IETF draft
+    drafts              the versions of that draft
 """
 
 from holdfast_protocol.digest import Digest, Hasher, UnknownAlgorithm

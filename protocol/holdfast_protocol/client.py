@@ -144,7 +144,6 @@ class State:
     length: int | None
     complete: bool
     failed: bool = False
-    verifying: bool = False
     missing: Missing | None = None
     """None if the server does not speak the parallel dialect, and so cannot say."""
     offer: ParallelOffer | None = None
@@ -300,19 +299,16 @@ def query(url: str, *, now: float = 0.0) -> Exchange[State]:
         offer = _offer(answer)
         said = answer.headers.one(headers.UPLOAD_COMPLETE)
         complete = fields.parse_boolean(headers.UPLOAD_COMPLETE, said) if said is not None else offset == length
-        state = answer.headers.get(headers.UPLOAD_STATE)
-        digests = _digests(answer)
         return State(
             offset=offset,
             length=length,
             complete=complete,
-            failed=state == "failed",
-            verifying=state == "verifying",
+            failed=answer.headers.get(headers.UPLOAD_STATE) == "failed",
             step=_step(answer),
             missing=(_missing(answer) or Missing()) if offer is not None else None,
             offer=offer,
             wants=_wants(answer),
-            digests=digests,
+            digests=_digests(answer),
             expires=_expires(answer, now),
         )
 

@@ -3,13 +3,14 @@
 Rule of this file: an algorithm is called by one name everywhere inside, the one of V-DIGEST-2; the names of
 tus are translated at the edge. `available()` lists what this process can compute and nothing else: `crc32c`
 and `blake3` are there only if their packages (the `digests` extra) import, `crc32c` only if it is compiled.
+They are imported when it is asked for the first time whether they are there.
 """
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, Protocol
 
 import xxhash
@@ -25,6 +26,8 @@ _SIZES: Final[Mapping[str, int]] = {
     "md5": 16,
     "sha": 20,
 }
+ALGORITHMS: Final = tuple(_SIZES)
+"""All of V-DIGEST-2, computable here or not, in order of preference: fast ones first, broken last."""
 _TUS_NAMES: Final[Mapping[str, str]] = {"sha": "sha1", "sha-256": "sha256", "sha-512": "sha512"}
 
 FAST: Final = frozenset({"xxh3-128", "xxh3-64", "xxh64", "crc32c"})
@@ -101,6 +104,7 @@ class _Crc32c:
         return self._value.to_bytes(4, "big")
 
 
+@cache
 def _crc32c() -> Callable[[], Hasher] | None:
     try:
         with warnings.catch_warnings():
@@ -112,6 +116,7 @@ def _crc32c() -> Callable[[], Hasher] | None:
     return partial(_Crc32c, module.extend) if module.implementation == "c" else None
 
 
+@cache
 def _blake3() -> Callable[[], Hasher] | None:
     try:
         from blake3 import blake3
@@ -120,29 +125,43 @@ def _blake3() -> Callable[[], Hasher] | None:
     return blake3
 
 
-_MAKERS: Final[Mapping[str, Callable[[], Hasher] | None]] = {
+_MAKERS: Final[Mapping[str, Callable[[], Hasher]]] = {
     "xxh3-128": xxhash.xxh3_128,
     "xxh3-64": xxhash.xxh3_64,
     "xxh64": xxhash.xxh64,
-    "crc32c": _crc32c(),
-    "blake3": _blake3(),
     "sha-256": hashlib.sha256,
     "sha-512": hashlib.sha512,
     "md5": partial(hashlib.md5, usedforsecurity=False),
     "sha": partial(hashlib.sha1, usedforsecurity=False),
 }
-_AVAILABLE: Final = tuple(name for name in _SIZES if _MAKERS[name] is not None)
-_FROM_TUS: Final[Mapping[str, str]] = {_TUS_NAMES.get(name, name): name for name in _SIZES}
+_EXTRA: Final[Mapping[str, Callable[[], Callable[[], Hasher] | None]]] = {"crc32c": _crc32c, "blake3": _blake3}
+_FROM_TUS: Final[Mapping[str, str]] = {_TUS_NAMES.get(name, name): name for name in ALGORITHMS}
 
 
+def _maker(algorithm: str) -> Callable[[], Hasher] | None:
+    found = _EXTRA.get(algorithm)
+    return _MAKERS.get(algorithm) if found is None else found()
+
+
+def computable(algorithm: str) -> bool:
+    """Whether this process can compute it. The first time it may import a package, which takes milliseconds."""
+    return _maker(algorithm) is not None
+
+
+@cache
 def available() -> tuple[str, ...]:
     """The algorithms that this process can compute, in order of preference: fast ones first, broken last."""
-    return _AVAILABLE
+    return tuple(name for name in ALGORITHMS if computable(name))
+
+
+def first_computable(algorithms: Iterable[str]) -> str | None:
+    """The first of these that this process can compute, and no look at those behind it; None if there is none."""
+    return next(filter(computable, algorithms), None)
 
 
 def hasher(algorithm: str) -> Hasher:
     """A fresh hasher. Raises UnknownAlgorithm if there is no such algorithm or it cannot be computed here."""
-    make = _MAKERS.get(algorithm)
+    make = _maker(algorithm)
     if make is None:
         raise UnknownAlgorithm(algorithm)
     return make()
@@ -174,10 +193,9 @@ def tus_name(algorithm: str) -> str:
     return _TUS_NAMES.get(algorithm, algorithm)
 
 
-def chunk_algorithm(wants: Iterable[str], here: Iterable[str] | None = None) -> str:
+def chunk_algorithm(wants: Iterable[str], here: Container[str] | None = None) -> str:
     """The digest for chunks: xxh3-128 if it is wanted, else the first wanted one that can be computed here."""
-    known = frozenset(available() if here is None else here)
-    usable = [name for name in wants if name in known]
+    usable = [name for name in wants if here is None or name in here]
     if FASTEST in usable:
         return FASTEST
-    return usable[0] if usable else SAFE
+    return first_computable(usable) or SAFE

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from holdfast_protocol import fields, headers
-from holdfast_protocol.dialects.ietf import NEWEST, Draft
-from holdfast_protocol.dialects.ietf_client import hinted
-from holdfast_protocol.digest import available, from_tus_name
+from holdfast_protocol.digest import ALGORITHMS, first_computable, from_tus_name
+from holdfast_protocol.drafts import NEWEST, Draft
+from holdfast_protocol.ietf_client import hinted
 from holdfast_protocol.messages import Request, Response
 from holdfast_protocol.problem import FieldError
 from holdfast_protocol.size_limits import SizeLimits, size_limits
@@ -33,7 +33,7 @@ class Services:
     max_size: int | None = None
     """The longest upload that it takes, in bytes; None if it names none."""
     checksums: tuple[str, ...] = ()
-    """Algorithms for a PATCH, by the names of V-DIGEST-2: those that can be computed here, the fastest first."""
+    """Algorithms for a PATCH, by the names of V-DIGEST-2, the fastest first."""
     tus: bool = True
     """It named tus, or it said nothing."""
     draft: Draft | None = None
@@ -56,7 +56,7 @@ class Services:
     @property
     def checksum(self) -> str | None:
         """The algorithm to use for each PATCH; None if there is none that both sides have."""
-        return self.checksums[0] if self.checksums else None
+        return first_computable(self.checksums)
 
 
 def discover(endpoint: str) -> Generator[Request, Response, Services]:
@@ -77,7 +77,7 @@ def discover(endpoint: str) -> Generator[Request, Response, Services]:
     return Services(
         extensions=extensions,
         max_size=_max_size(answer),
-        checksums=tuple(name for name in available() if name in theirs) if CHECKSUM in extensions else (),
+        checksums=tuple(name for name in ALGORITHMS if name in theirs) if CHECKSUM in extensions else (),
         tus=any(name.lower().startswith("tus-") for name, _ in answer.headers),
         draft=hinted(answer),
         limits=size_limits(answer) or SizeLimits(),

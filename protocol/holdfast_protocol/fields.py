@@ -21,7 +21,7 @@ from urllib.parse import quote, unquote
 import http_sf
 
 from holdfast_protocol import headers
-from holdfast_protocol.digest import Digest, UnknownAlgorithm, available, from_tus_name, size, tus_name
+from holdfast_protocol.digest import ALGORITHMS, Digest, UnknownAlgorithm, computable, from_tus_name, size, tus_name
 from holdfast_protocol.problem import FieldError
 
 LONGEST_KEY: Final = 128
@@ -152,7 +152,7 @@ def parse_checksum(value: str) -> Digest:
     if not name or not blank:
         raise FieldError(headers.UPLOAD_CHECKSUM, "send the algorithm, one blank, and the value in base64")
     algorithm = from_tus_name(name)
-    if algorithm is None or algorithm not in available():
+    if algorithm is None or not computable(algorithm):
         raise UnknownAlgorithm(name)
     return _digest(headers.UPLOAD_CHECKSUM, algorithm, _base64(headers.UPLOAD_CHECKSUM, encoded))
 
@@ -172,7 +172,7 @@ def parse_digests(field: str, value: str) -> tuple[Digest, ...]:
     for name, (raw, _) in _structured(field, value, "dictionary").items():
         if not isinstance(raw, bytes):
             raise FieldError(field, f"the value of {name!r} is not a byte sequence; send :BASE64:")
-        if name in available():
+        if computable(name):
             found.append(_digest(field, name, raw))
     return tuple(found)
 
@@ -211,14 +211,14 @@ def _digest(field: str, algorithm: str, raw: bytes) -> Digest:
 def parse_wants(field: str, value: str) -> tuple[str, ...]:
     """`Want-Content-Digest` or `Want-Repr-Digest` (RFC 9530, section 4): the most wanted algorithm first.
 
-    Without those of weight 0 and those that cannot be computed here; may be empty. Equal weights keep the
-    order in which they came. Raises FieldError if a weight is not an integer from 0 to 10.
+    Without those of weight 0 and those that have no name here; may be empty. Equal weights keep the order in which
+    they came. Raises FieldError if a weight is not an integer from 0 to 10.
     """
     weights: dict[str, int] = {}
     for name, (weight, _) in _structured(field, value, "dictionary").items():
         if type(weight) is not int or not 0 <= weight <= 10:  # a bare `sha-256` is True, and True is an int
             raise FieldError(field, f"the weight of {name!r} is not an integer from 0 to 10")
-        if weight and name in available():
+        if weight and name in ALGORITHMS:
             weights[name] = weight
     return tuple(sorted(weights, key=lambda name: -weights[name]))
 

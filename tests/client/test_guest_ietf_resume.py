@@ -12,8 +12,8 @@ import holdfast
 from holdfast import AsyncClient
 from holdfast._transport import Transport
 from holdfast.discovery import DISCOVERIES
-from holdfast_protocol.dialects.ietf import DRAFTS
-from holdfast_protocol.dialects.ietf_client import Guest
+from holdfast_protocol.drafts import DRAFTS
+from holdfast_protocol.ietf_client import Guest
 from tests.client.draft_loopback import DraftLoopback, lengths, methods, same
 from tests.client.loopback import Loopback
 from tests.support.process import CommandLine, ServerProcess

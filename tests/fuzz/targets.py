@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from holdfast_protocol import client, concat, dialects, discovery, fields
+from holdfast_protocol import client, concat, dialects, discovery, fields, ietf_client
 from holdfast_protocol import server as rules
-from holdfast_protocol.dialects import ietf, ietf_client
+from holdfast_protocol.dialects import ietf
 from holdfast_protocol.digest import Digest, UnknownAlgorithm
 from holdfast_protocol.messages import Headers, Response, Span
 from holdfast_protocol.names import LONGEST, safe_name

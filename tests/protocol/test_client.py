@@ -132,14 +132,17 @@ def test_the_state_of_an_upload() -> None:
             "Upload-Missing": "(65536 65536), (262144 10);more",
         },
     )
-    assert (state.offset, state.length, state.complete, state.failed, state.verifying) == (
-        65536,
-        300000,
-        False,
-        False,
-        False,
-    )
+    assert (state.offset, state.length, state.complete, state.failed) == (65536, 300000, False, False)
+    assert state.step is None
     assert state.missing == Missing((Span(65536, 131072), Span(262144, 262154)), more=True)
+
+
+@pytest.mark.rule("P-STATE-2")
+@pytest.mark.parametrize("step", ["verifying", "publishing"])
+def test_what_the_server_is_at(step: str) -> None:
+    fields = {"Upload-Offset": "9", "Upload-Length": "9", "Upload-Complete": "?0"}
+    state = answered(client.query(URL), 200, {**fields, "Upload-State": "verifying", "Upload-Step": step})
+    assert (state.complete, state.failed, state.step) == (False, False, step)
 
 
 def test_nothing_missing_and_not_able_to_say_are_two_things() -> None:

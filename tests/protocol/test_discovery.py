@@ -2,8 +2,8 @@
 
 import pytest
 
-from holdfast_protocol.dialects.ietf import DRAFTS
 from holdfast_protocol.discovery import CONCATENATION, Services, discover
+from holdfast_protocol.drafts import DRAFTS
 from holdfast_protocol.messages import Headers, Response
 from holdfast_protocol.size_limits import SizeLimits
 

@@ -7,10 +7,10 @@ from typing import TypeVar
 import pytest
 
 from holdfast_protocol.client import Reaction, Refusal, State, Stored, ViolationError
-from holdfast_protocol.dialects.ietf import DRAFTS
-from holdfast_protocol.dialects.ietf_client import NOT_SPOKEN, Guest, drafts_from, hinted
 from holdfast_protocol.digest import Digest
+from holdfast_protocol.drafts import DRAFTS
 from holdfast_protocol.fields import parse_limits
+from holdfast_protocol.ietf_client import NOT_SPOKEN, Guest, drafts_from, hinted
 from holdfast_protocol.messages import Headers, Request, Response, Span
 from holdfast_protocol.problem import FieldError
 from holdfast_protocol.size_limits import SizeLimits, size_limits

@@ -7,22 +7,25 @@ import ssl
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 import uvicorn
 from tests.support.speaker import TUS, TUS_BODY, Speaker
 from tests.support.waiting import eventually, scaled
+from tests.support.watching import watching
 
 from holdfast_server import create_app
 from holdfast_server.http.lending import HEAD
 from holdfast_server.http.uvicorn_protocol import HoldfastProtocol
+from holdfast_server.http.websocket import WebSocketProtocol
 
 MIB = 1 << 20
 
@@ -31,7 +34,8 @@ MIB = 1 << 20
 def served(data: Path, http: type[HoldfastProtocol] = HoldfastProtocol, **options: Any) -> Iterator[int]:
     """The application in a thread of this process; its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(create_app(data), http=http, lifespan="on", log_level="warning", ws="none", **options)
+        options = {"ws": "none"} | options
+        config = uvicorn.Config(create_app(data), http=http, lifespan="on", log_level="warning", **options)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -123,6 +127,34 @@ def test_bytes_of_a_trickle_that_nobody_looks_after_are_told_and_kept(tmp_path: 
             eventually(partial(arrived, 9))
             assert speaker.patch(upload, 9, data[9:]).offset == len(data)
         assert speaker.get(upload).body == data
+
+
+class _Counted(HoldfastProtocol):
+    """Which of them are still there."""
+
+    there: ClassVar = weakref.WeakSet["_Counted"]()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.there.add(self)
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_a_websocket_keeps_nothing_of_the_protocol_before_it(
+    tmp_path: Path, certificate: tuple[Path, Path], loop: str, tls: bool
+) -> None:
+    """Thousands that only wait would cost twice the memory. And no garbage is left that has to be searched for."""
+    files: dict[str, Any] = {}
+    trusted = None
+    if tls:
+        files = {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])}
+        trusted = ssl.create_default_context(cafile=str(certificate[0]))
+    with served(tmp_path / "data", _Counted, loop=loop, ws=WebSocketProtocol, **files) as port, ExitStack() as stack:
+        url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+        for _ in range(3):
+            stack.enter_context(watching(url, ssl=trusted))
+        eventually(lambda: not len(_Counted.there), what="the end of what was there before")
 
 
 class _Counting(HoldfastProtocol):

@@ -6,6 +6,7 @@ nothing that it does not need: that is most of the time that a short one takes. 
 transfer failed, 2 usage, 3 verification failed, 4 refused by the server, 130 paused by Ctrl-C.
 """
 
+import atexit
 import gc
 import importlib
 import sys
@@ -53,7 +54,9 @@ def _others() -> "EntryPoints":
 
 
 def _imported(name: str) -> click.Command:
-    """One of our own. Nothing of what is imported is garbage, so none is looked for, now or later."""
+    """One of our own. Nothing of what is imported is garbage, so none is looked for, now or later; nor of what is left
+    when the process ends, which is taken down as a whole.
+    """
     # The command line of httpx, for which nobody asks, would bring more than httpx itself.
     sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     collecting = gc.isenabled()
@@ -64,6 +67,7 @@ def _imported(name: str) -> click.Command:
         if collecting:
             gc.enable()
     gc.freeze()
+    atexit.register(gc.freeze)
     command: click.Command = getattr(module, name)
     return command
 

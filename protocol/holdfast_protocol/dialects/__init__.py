@@ -1,5 +1,5 @@
-"""What differs between the dialects that share one URL: `tus1` (tus 1.0.0), `ietf` (the IETF draft) and `parallel`
-(Holdfast's own).
+"""What differs for a server between the dialects that share one URL: `tus1` (tus 1.0.0), `ietf` (the IETF draft) and
+`parallel` (Holdfast's own).
 
 Rule of this file: it finds out from the head which dialect a request speaks, and nothing else.
 """

@@ -5,7 +5,7 @@ field, `ProblemError` for anything else that is wrong.
 """
 
 from holdfast_protocol import fields, headers
-from holdfast_protocol.digest import hasher
+from holdfast_protocol.digest import first_computable, hasher
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import ProblemError
 from holdfast_protocol.server import (
@@ -51,7 +51,7 @@ def create(fields_: Headers, limits: Limits) -> Create:
     raw = fields_.get(headers.WANT_REPR_DIGEST)
     wants = () if raw is None else fields.parse_wants(headers.WANT_REPR_DIGEST, raw)
     expected = read_digests(headers.UPLOAD_DIGEST, fields_)
-    return Create(length, True, metadata, filename, expected, wants[0] if wants else None, None)
+    return Create(length, True, metadata, filename, expected, first_computable(wants), None)
 
 
 def patch(fields_: Headers, view: View, limits: Limits) -> StoreChunk | StoreHole | Complete:

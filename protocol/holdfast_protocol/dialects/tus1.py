@@ -8,7 +8,7 @@ from typing import Final
 
 from holdfast_protocol import fields, headers
 from holdfast_protocol.concat import Concat, parse_concat
-from holdfast_protocol.digest import Digest, UnknownAlgorithm, available, tus_name
+from holdfast_protocol.digest import Digest, UnknownAlgorithm, available, first_computable, tus_name
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import ProblemError
 from holdfast_protocol.server import (
@@ -105,7 +105,7 @@ def _wanted(fields_: Headers) -> str | None:
     """P-DIGEST-2."""
     raw = fields_.get(headers.WANT_REPR_DIGEST)
     wants = () if raw is None else fields.parse_wants(headers.WANT_REPR_DIGEST, raw)
-    return wants[0] if wants else None
+    return first_computable(wants)
 
 
 def patch(fields_: Headers, view: View, limits: Limits) -> Append | Acknowledge:

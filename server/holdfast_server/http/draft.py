@@ -1,7 +1,7 @@
 """What `/files` and `/files/{id}` answer to those who speak the IETF draft.
 
 Rule of this file: as in `files`, nothing is decided here. The version that is spoken comes with every call, and what
-differs between versions stays behind it, in `holdfast_protocol.dialects.ietf`.
+differs between versions stays behind it, in `holdfast_protocol.drafts`.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from holdfast_protocol import headers
 from holdfast_protocol import server as rules
 from holdfast_protocol.dialects import ietf
+from holdfast_protocol.drafts import Draft
 from holdfast_protocol.problem import FieldError, ProblemError
 from holdfast_server.http import downloads
 from holdfast_server.http.answers import answer, gone_of, head_of
@@ -118,7 +119,7 @@ class DraftFiles:
         self,
         scope: Scope,
         uploads: Uploads,
-        draft: ietf.Draft,
+        draft: Draft,
         upload_id: str | None,
         location: dict[str, str] | None = None,
     ) -> AsyncIterator[None]:

@@ -213,6 +213,7 @@ class FramingProtocol(HttpToolsProtocol):
         self._unwatch()
         self._inside = False
         after.connection_lost = connection_lost  # it goes on under another protocol, and counts all the same
+        del self.parser, self.scope  # they lead back here: without them this is gone at once
 
     def _left(self) -> None:
         if self._inside:

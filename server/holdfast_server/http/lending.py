@@ -63,6 +63,10 @@ class _Intake(asyncio.BufferedProtocol):
     def __init__(self, protocol: "LendingProtocol") -> None:
         self._protocol = protocol
 
+    def let_go(self) -> None:
+        """Another protocol has taken over. uvloop keeps methods of this one for as long as the connection lasts."""
+        del self._protocol
+
     def get_buffer(self, sizehint: int) -> memoryview:
         return own_memory()[: BODY if self._protocol.in_body else HEAD]
 
@@ -112,6 +116,12 @@ class LendingProtocol(FramingProtocol):
             self._begun = False
             if self._in_body:  # what comes now is for whom the connection is lent to; `receive` goes on reading
                 self.flow.pause_reading()
+
+    def handle_websocket_upgrade(self) -> None:
+        before = self.transport.get_protocol()
+        super().handle_websocket_upgrade()
+        if isinstance(before, _Intake):
+            before.let_go()
 
     def on_headers_complete(self) -> None:
         self._arrived = 0

@@ -33,10 +33,6 @@ _PHRASES = {status.value: status.phrase for status in http.HTTPStatus} | {104: "
 class HoldfastProtocol(LendingProtocol):
     """To be given to uvicorn as `http=`, with the `head_timeout` of `FramingProtocol`."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.app: ASGIApp = _extending(self.app, self)
-
     def on_headers_complete(self) -> None:
         trailers: list[tuple[bytes, bytes]] = []
         self.scope["extensions"] = {TRAILERS: {"fields": trailers}, PEER: {"gone": self._gone}}
@@ -45,6 +41,9 @@ class HoldfastProtocol(LendingProtocol):
             self.parser is not None and not self.parser.should_upgrade()
         ):  # there is no body then, and the fields are looked at again
             self.headers = trailers
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        super()._start_asgi_task(cycle, _extending(app, self, cycle))
 
     def _gone(self) -> bool:
         """Whether the client has closed the connection, or it broke: also behind bytes that nobody has read yet."""
@@ -55,12 +54,8 @@ class HoldfastProtocol(LendingProtocol):
         return bool(poll.poll(0))
 
 
-def _extending(app: ASGIApp, protocol: LendingProtocol) -> ASGIApp:
+def _extending(app: ASGIApp, protocol: LendingProtocol, cycle: RequestResponseCycle) -> ASGIApp:
     async def extending(scope: Scope, receive: Receive, send: Send) -> None:
-        cycle = getattr(receive, "__self__", None)
-        if not isinstance(cycle, RequestResponseCycle):
-            await app(scope, receive, send)
-            return
         request = _Request(protocol, cycle, send)
         extensions = scope.setdefault("extensions", {})
         extensions[ARRIVED] = {"body": request.arrived}

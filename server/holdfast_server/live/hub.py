@@ -82,9 +82,10 @@ class Hub:
         self._states: dict[str, tuple[Upload, Motion, Frame]] = {}
         self._statuses: dict[int, Frame] = {}
         self._presents = Presents(catalog, self.state, self._monotonic)
-        self._dirty: set[str] = set()
         self._turns: dict[str, float] = {}
         """When an upload may be told of again."""
+        self._dirty: dict[float, set[str]] = {}
+        """What has moved since it was told of, by its turn: nobody searches thousands for those that are due."""
         self._moved = anyio.Event()
         self._untold: dict[str, Course] = {}  # to other processes
         self._summed: set[Topic] = set()
@@ -340,9 +341,12 @@ class Hub:
         self._mark(upload.id)
 
     def _mark(self, upload_id: str) -> None:
-        if self._by_topic and upload_id not in self._dirty:
-            self._dirty.add(upload_id)
-            self._moved.set()
+        if self._by_topic:
+            turn = self._turns.get(upload_id, -math.inf)
+            if turn not in self._dirty:
+                self._dirty[turn] = set()
+                self._moved.set()
+            self._dirty[turn].add(upload_id)
 
     async def _follow_moves(self) -> None:
         told_others = -math.inf
@@ -354,8 +358,7 @@ class Hub:
             if self._untold and now - told_others >= TELL_INTERVAL:
                 told_others = now
                 self._tell_neighbours()
-            due = [each for each in self._dirty if now >= self._turns.get(each, -math.inf)]
-            self._dirty.difference_update(due)
+            due = set[str]().union(*[self._dirty.pop(turn) for turn in list(self._dirty) if turn <= now])
             try:
                 await self._tell_progress(due, now)
             except (OSError, CatalogError) as error:
@@ -365,9 +368,7 @@ class Hub:
                 await anyio.lowlevel.checkpoint()  # what was told is written
                 await anyio.sleep(min(self._monotonic() - now, LONGEST_REST))
                 now = self._monotonic()
-            wait = TELL_INTERVAL if self._untold else math.inf
-            for each in self._dirty:
-                wait = min(wait, self._turns.get(each, 0.0) - now)
+            wait = min(TELL_INTERVAL if self._untold else math.inf, min(self._dirty, default=math.inf) - now)
             with anyio.move_on_after(max(wait, 0.001)):
                 await self._moved.wait()
 
@@ -375,7 +376,7 @@ class Hub:
         """Of what is told of now. All that moves has its turns at the same moments, so that it is told in one write."""
         return math.ceil(now / self._interval + 1 - EARLY) * self._interval
 
-    async def _tell_progress(self, due: Sequence[str], now: float) -> None:
+    async def _tell_progress(self, due: Iterable[str], now: float) -> None:
         self._turns.update(dict.fromkeys(due, self._next_turn(now)))
         if not self._by_topic:
             return

@@ -1,4 +1,4 @@
-"""The client's side of the IETF draft, in the versions of `ietf.DRAFTS`.
+"""The client's side of the IETF draft, in the versions of `drafts.DRAFTS`.
 
 Rule of this file: an upload is begun without content ("careful creation"), so that the URL is known before a byte is
 sent and interim answers are not needed. The newest version is tried first. One that the server does not understand
@@ -22,8 +22,8 @@ from holdfast_protocol.client import (
     ViolationError,
     refused,
 )
-from holdfast_protocol.dialects.ietf import DRAFTS, Draft, integer_in
 from holdfast_protocol.digest import Digest
+from holdfast_protocol.drafts import DRAFTS, Draft, integer_in
 from holdfast_protocol.messages import Request, Response, Span
 from holdfast_protocol.problem import FieldError
 from holdfast_protocol.size_limits import size_limits
