@@ -30,8 +30,8 @@ ATHERIS := .cache/atheris
 VERSION := import sys; print("%d.%d" % sys.version_info[:2])
 
 # As others see it: from a folder without settings of ours, with the packages where Python finds them.
-TYPED := holdfast holdfast_protocol
-VERIFYTYPES := cd $(VENV) && PATH=$(CURDIR)/$(BIN):$$PATH PYTHONPATH=$(CURDIR)/client_sdk:$(CURDIR)/protocol $(CURDIR)/$(BIN)/pyright --pythonpath $(CURDIR)/$(BIN)/python --ignoreexternal --verifytypes
+TYPED := holdfast holdfast_protocol holdfast_server
+VERIFYTYPES := cd $(VENV) && PATH=$(CURDIR)/$(BIN):$$PATH PYTHONPATH=$(CURDIR)/client_sdk:$(CURDIR)/protocol:$(CURDIR)/server $(CURDIR)/$(BIN)/pyright --pythonpath $(CURDIR)/$(BIN)/python --ignoreexternal --verifytypes
 
 # .venv is made anew when it is not of this checkout (its paths are absolute), is broken, or is of another Python.
 HERE := $(shell $(BIN)/python -c '$(VERSION)' 2>/dev/null)

@@ -204,6 +204,25 @@ def test_cancels(window: Window, server: ServerProcess, film: Path) -> None:
         assert "film.mkv" not in window.text("#now") + window.text("#rest")
 
 
+def test_cancelled_while_its_file_is_read(window: Window, server: ServerProcess, tmp_path: Path) -> None:
+    """It gives its place to the next: three go at once."""
+    window.open(server.url)
+    window.look(  # a worker that does not come to the end of a large file
+        "Worker.prototype.postMessage = ((post) => function (asked) {"
+        " if (asked.blob.size <= 8 * 1024 * 1024) post.call(this, asked) })(Worker.prototype.postMessage)"
+    )
+    large = [tmp_path / f"{n}.mkv" for n in range(3)]
+    for file in large:
+        file.write_bytes(bytes(9 * MIB))
+    small = tmp_path / "small.bin"
+    small.write_bytes(b"small")
+    window.drop(*large)
+    window.until(lambda: window.text("#now").count("Reading the file for its digest") == 3, what="three that are read")
+    window.click("#all-cancel")
+    window.drop(small)
+    window.sees("small.bin", "#over")
+
+
 def test_a_file_that_changes_is_not_mixed(window: Window, server: ServerProcess, film: Path) -> None:
     with Proxy(server.url, Fault(rate=film.stat().st_size / 4 / 10)) as proxy:
         window.open(proxy.url)
@@ -258,6 +277,34 @@ def test_everything_can_be_reached_by_keyboard(window: Window, server: ServerPro
         window.press("Enter")
         window.sees("Receiving", "#now")
         window.click("[data-act=cancel]")
+
+
+def test_the_focus_is_not_lost(window: Window, server: ServerProcess) -> None:
+    """Where a list gets another order, and where what had it is there no more: no key meets another upload."""
+    window.open(server.url)
+    window.sees("Live", "#link")
+    window.look(
+        """Promise.all([import('/page/board.js'), import('/page/screen.js')]).then(([{ Board }, { Screen }]) => {
+            globalThis.board = new Board()
+            const still = { size: 10, state: 'paused', received: 0, flying: [], ranges: [], retryAt: null }
+            globalThis.items = [1, 2, 3].map((n) => {
+                const item = board.own({ ...still, url: `http://here/files/${n}`, file: { name: `${n}.bin` } })
+                item.started = 10 - n
+                return item
+            })
+            const sight = { watch() {}, leave() {} }
+            globalThis.shown = new Screen({ board, sight, transfers: { batch: { files: 0, open: 0 } }, act() {} })
+            shown.render()
+        })"""
+    )
+    window.until(lambda: window.look("document.querySelectorAll('#now .card').length") == 3, what="three cards")
+    window.look("globalThis.button = document.querySelector('#now li:nth-child(3) button'); button.focus()")
+    window.look("items[2].started = 99; shown.render()")
+    window.until(lambda: window.text("#now li .name") == "3.bin", what="another order")
+    assert window.look("document.activeElement === button")
+    window.look("board.remove('3'); shown.render()")
+    window.until(lambda: window.look("document.querySelectorAll('#now .card').length") == 2, what="two cards")
+    assert window.look("document.activeElement.tagName") == "H2"
 
 
 def test_many_at_once(window: Window, server: ServerProcess, tmp_path: Path, rng: random.Random) -> None:

@@ -23,7 +23,7 @@ from joserfc.jwk import KeySet
 from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.watched import Watched
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 FRESH: Final = 600.0
 PAUSE: Final = 30.0

@@ -8,6 +8,7 @@ error leaves without a problem document (V-PROBLEM-1).
 import logging
 from collections.abc import Collection
 from itertools import chain
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,7 +21,7 @@ from holdfast_server.http.answers import answer_problem, head_of
 from holdfast_server.http.cors import Cors
 from holdfast_server.uploads.core import is_full, no_space
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 _TUS_RESUMABLE = (headers.TUS_RESUMABLE.lower().encode(), headers.TUS_PROTOCOL_VERSION.encode())
 

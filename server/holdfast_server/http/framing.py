@@ -97,7 +97,7 @@ class FramingProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.flow = _Flow(transport, self.pipeline)
+        self.flow: FlowControl = _Flow(transport, self.pipeline)
         self._client = self._doors.client(self.client[0] if self.client else None)
         problem = self._doors.enter(self._client)
         if problem is None:
@@ -296,7 +296,7 @@ class FramingProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version().encode()
         head = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
         head += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
-        self.parser = httptools.HttpRequestParser(self)
+        self.parser: httptools.HttpRequestParser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.data_received(b"\r\n".join(head) + b"\r\n\r\n" + rest)
 

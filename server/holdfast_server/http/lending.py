@@ -196,5 +196,5 @@ class LendingProtocol(FramingProtocol):
     def _end_message(self) -> None:
         """The parser does not know of the bytes that went past it, so the next request gets a new one."""
         self.on_message_complete()
-        self.parser = httptools.HttpRequestParser(self)
+        self.parser: httptools.HttpRequestParser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)

@@ -76,7 +76,7 @@ def own_memory() -> memoryview:
 class LentBody:
     """See `Incoming`. Gives the connection back at the end of a `with` block."""
 
-    trailers = Headers()  # there are none behind a body with a length
+    trailers: Headers = Headers()  # there are none behind a body with a length
     _lent = 0  # bodies of this process that are being read, but for those of which nothing comes
 
     def __init__(self, lend: Callable[[], Loan], pace: Pace, gone: Callable[[], bool]) -> None:

@@ -46,9 +46,9 @@ class Pace:
         chance: Callable[[], float] = random.random,
     ) -> None:
         limits = settings.limits
-        self.stall_timeout = settings.stall_timeout
+        self.stall_timeout: float = settings.stall_timeout
         """Seconds for which nothing at all may come."""
-        self.linger = LINGER
+        self.linger: float = LINGER
         """Seconds for which it is worth to wait for more, once there is something."""
         self._least = limits.min_speed
         self._window = min(WINDOW, settings.stall_timeout)

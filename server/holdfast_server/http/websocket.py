@@ -40,7 +40,7 @@ UNREAD: Final = 128 * 1024
 LINGER: Final = 5.0
 """Seconds for which a connection that is being closed waits for the other side."""
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 
 class Connection(Protocol):

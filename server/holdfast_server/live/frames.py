@@ -30,8 +30,8 @@ class Frame:
 
     def __init__(self, content: Mapping[str, Any], key: Hashable = None, place: Place | None = None) -> None:
         """`place` is where a client may go on from that has seen this one."""
-        self.json = live.encode(content)
-        self.key = key
+        self.json: bytes = live.encode(content)
+        self.key: Hashable = key
         self._type: str = content["type"]
         self._place = place
         self._message: bytes | None = None
@@ -69,7 +69,7 @@ class Run:
     __slots__ = ("_event", "_message", "frames")
 
     def __init__(self, told: Sequence[Frame]) -> None:
-        self.frames = told
+        self.frames: Sequence[Frame] = told
         self._message: bytes | None = None
         self._event: bytes | None = None
 

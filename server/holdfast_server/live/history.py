@@ -18,7 +18,7 @@ from holdfast_server.live.moving import Course
 from holdfast_server.settings import Settings
 from holdfast_server.uploads.upload import State
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 INTERVAL: Final = 1.0
 """Seconds between two samples of an upload, at least."""

@@ -35,7 +35,7 @@ from holdfast_server.storage.neighbours import Neighbours
 from holdfast_server.uploads.service import Uploads
 from holdfast_server.uploads.upload import State, Upload
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 POLL: Final = 0.005
 """Seconds between two looks whether there is something new in the log, while somebody watches..."""
@@ -66,9 +66,9 @@ class Hub:
 
     def __init__(self, uploads: Uploads, catalog: Catalog, neighbours: Neighbours, settings: Settings) -> None:
         self.catalog = catalog
-        self.moving = Moving()
-        self.epoch = ""
-        self.offset = 0
+        self.moving: Moving = Moving()
+        self.epoch: str = ""
+        self.offset: int = 0
         """Every event up to here was told."""
         self._uploads = uploads
         self._neighbours = neighbours

@@ -31,12 +31,12 @@ class Course:
     __slots__ = ("_points", "_told", "id", "moved_at", "received", "stopped", "upload")
 
     def __init__(self, upload_id: str) -> None:
-        self.id = upload_id
+        self.id: str = upload_id
         self.upload: Upload | None = None
         """The newest snapshot that came by; None: only another process has told of it."""
-        self.received = 0
-        self.moved_at = 0.0
-        self.stopped = False
+        self.received: int = 0
+        self.moved_at: float = 0.0
+        self.stopped: bool = False
         self._points: deque[tuple[float, int]] = deque()
         self._told: dict[str, tuple[float, int, str | None]] = {}
 

@@ -87,14 +87,14 @@ class Subscriber:
     def __init__(self, hub: Hub, outlet: Outlet, principal: Principal, client_id: str) -> None:
         self._hub = hub
         self._outlet = outlet
-        self.principal = principal
-        self.client_id = client_id
+        self.principal: Principal = principal
+        self.client_id: str = client_id
         self._topics: dict[Topic, int] = {}  # and from which place in the log on it is told of them
         self._waiting: dict[Hashable, Frame] = {}
         self._size = 0
         self._number = 0
         self._closed = False
-        self.syncing = False
+        self.syncing: bool = False
         """It is being told what it missed."""
 
     @property

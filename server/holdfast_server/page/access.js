@@ -1,12 +1,13 @@
 // What the server says of the credential, and the dialog in which another one is given.
 //
 // Rule of this file: what may be done is asked of the server (D-JSON-3) and never guessed from the credential itself. Where
-// the server cannot be reached it is asked again; where it refuses, the user is asked, in the server's words.
+// the server does not answer, or something else does, it is asked again, and `trouble` says why; where it refuses, the user is
+// asked, in the server's words.
 
 import { sleep } from './connections.js'
 import { fromAddress } from './credential.js'
 import { at, put } from './elements.js'
-import { refusalOf } from './errors.js'
+import { mistake, understood, UploadError } from './errors.js'
 import { size } from './format.js'
 import { hasDialogs } from './pick.js'
 import { backoff } from './planner.js'
@@ -15,13 +16,22 @@ const PROMISE = hasDialogs
   ? 'They are verified on the way, and go on after a reload or a broken connection.'
   : 'They are verified on the way. After a reload, choose or drop the same file again, and it goes on where it stopped.'
 
-/** Events: `leaving` before another credential is used, `change` when `who` is known or known to be nobody. */
+/** Seconds in which an answer of the API has to be there. */
+const PATIENCE = 20
+
+/**
+ * Events: `leaving` before another credential is used, `change` when `who` is known or known to be nobody, `trouble` when it
+ * could not be learned.
+ */
 export class Access extends EventTarget {
   /** @param {Credential} credential */
   constructor(credential) {
     super()
     /** What D-JSON-3 says; null: the server asks for a credential; undefined: the server has not answered yet. */
     this.who = undefined
+    /** Why the server has not answered, an UploadError, and when it is asked again, in milliseconds since 1970. */
+    this.trouble = null
+    this.until = null
     this.#credential = credential
     at('credential').addEventListener('click', () => this.ask())
     at('ask').addEventListener('close', () => this.#answered())
@@ -29,7 +39,9 @@ export class Access extends EventTarget {
   }
 
   #credential
+  /** The search for `who`, as long as it goes on. */
   #run = null
+  #checking = null
   #counted = Promise.resolve()
   /** The dialog is open because the server has refused; where it did not, the user has opened it. */
   #refused = false
@@ -43,30 +55,56 @@ export class Access extends EventTarget {
     return this.who?.scopes.includes(scope) ?? false
   }
 
-  /** Asks the server who this is. */
+  /** Asks the server who this is, until it has said so. */
   async find() {
     this.#run?.abort()
     const { signal } = (this.#run = new AbortController())
     const refused = this.#refused // a yes to what was asked before a refusal does not end that
     for (let failures = 1; ; failures++) {
-      try {
-        const answer = await fetch(this.#credential.address('api/credential'), this.#request(signal))
-        if (answer.ok || answer.status === 401) {
-          const said = answer.ok ? await answer.json() : await refusalOf(answer)
-          if (signal.aborted) return // of a credential that is no longer the one
-          this.who = answer.ok ? said : null
-          this.#show()
-          this.dispatchEvent(new Event('change'))
-          if (!answer.ok) this.refuse(this.#credential.exists ? said.message : undefined)
-          else if (refused) at('ask').close()
-          return
-        }
-      } catch {
-        if (signal.aborted) return
+      const said = await this.#whoIsThis(signal).catch((error) => error)
+      if (signal.aborted) return // of a credential that is no longer the one
+      const isRefused = said.status === 401
+      if (isRefused || !(said instanceof UploadError)) {
+        this.#run = this.trouble = null
+        this.who = isRefused ? null : said
+        this.#show()
+        this.dispatchEvent(new Event('change'))
+        if (isRefused) this.refuse(this.#credential.exists || said.problem === null ? said.message : undefined)
+        else if (refused) at('ask').close()
+        return
       }
-      await sleep(backoff(failures, Math.random()), signal).catch(() => {})
+      const wait = backoff(failures, Math.random(), said.retryAfter)
+      this.trouble = said
+      this.until = Date.now() + 1000 * wait
+      this.dispatchEvent(new Event('trouble'))
+      await sleep(wait, signal).catch(() => {})
       if (signal.aborted) return
     }
+  }
+
+  /**
+   * Something went otherwise than expected: asks whether the server still says the same, which is true then. If it says
+   * something else, or something else answers, everything begins anew as soon as it is known who this is.
+   */
+  check() {
+    this.#checking ??= this.#check().finally(() => (this.#checking = null))
+    return this.#checking
+  }
+
+  async #check() {
+    if (!this.who || this.#run) return false
+    const { who } = this
+    const said = await this.#whoIsThis().catch((error) => error)
+    if (this.who !== who || this.#run) return false
+    if (JSON.stringify(said) === JSON.stringify(who)) return true
+    if (!(said instanceof UploadError) || said.final) this.find()
+    return false
+  }
+
+  async #whoIsThis(signal) {
+    const said = await this.#get('api/credential', signal)
+    if (!Array.isArray(said?.scopes)) throw mistake('elsewhere')
+    return said
   }
 
   /** Something was sent: asks how many files a link still takes, and says it. One question after the other. */
@@ -77,19 +115,36 @@ export class Access extends EventTarget {
   async #recount() {
     if (!this.who?.signature || this.who.signature.upload) return
     const address = this.#credential.address('api/credential')
-    const said = await fetch(address, this.#request()).then((answer) => (answer.ok ? answer.json() : null), () => null)
+    const said = await this.#whoIsThis().catch(() => null)
     const isSame = address.href === this.#credential.address('api/credential').href
     if (!said?.signature || !this.who || !isSame) return
     this.who = said
     this.#show()
   }
 
-  /** JSON of the API. Throws an UploadError if the server refuses it, and something else if nobody answers. */
+  /** JSON of the API. Throws an UploadError. */
   async read(path) {
-    const answer = await fetch(this.#credential.address(path), this.#request())
-    if (answer.status === 401 && this.who) this.find()
-    if (!answer.ok) throw await refusalOf(answer)
-    return answer.json()
+    try {
+      return await this.#get(path)
+    } catch (error) {
+      if (error.status === 401 || error.code === 'elsewhere') this.check()
+      throw error
+    }
+  }
+
+  async #get(path, signal) {
+    const patience = AbortSignal.timeout(1000 * PATIENCE)
+    try {
+      const answer = await fetch(this.#credential.address(path), {
+        headers: this.#credential.headers(),
+        cache: 'no-store',
+        redirect: 'manual', // the server leads nowhere else
+        signal: signal ? AbortSignal.any([signal, patience]) : patience,
+      })
+      return await understood(answer)
+    } catch (error) {
+      throw error instanceof UploadError ? error : mistake(patience.aborted ? 'stalled' : 'unreachable')
+    }
   }
 
   /** The server has refused: asks for another credential, until one is given or the server takes one after all. */
@@ -136,10 +191,6 @@ export class Access extends EventTarget {
     this.dispatchEvent(new Event('leaving'))
     this.#credential.keep(other)
     this.find()
-  }
-
-  #request(signal) {
-    return { headers: this.#credential.headers(), cache: 'no-store', signal }
   }
 
   #show() {

@@ -35,6 +35,10 @@ export class Series {
     return WINDOWS.find((each) => each < span && each >= age) ?? span
   }
 
+  clear() {
+    this.points.length = 0
+  }
+
   get peak() {
     return this.points.reduce((most, [, value]) => Math.max(most, value), 0)
   }
@@ -241,6 +245,17 @@ export class Board {
 
   remove(id) {
     this.items.delete(id)
+  }
+
+  /** To be called once a second: adds to the series of what is on its way. Bytes a second of all together. */
+  sample(now) {
+    let together = 0
+    for (const item of this.items.values()) {
+      together += item.pace
+      if (item.place(now) === 'now') item.series.push(now / 1000, item.pace)
+      else item.series.clear() // of the others, who can be ten thousand, no plot is seen
+    }
+    return together
   }
 
   /** Items in the order in which they are shown: `now` and `rest` by their beginning, `over` by their end, newest first; `next` as they were chosen. */

@@ -1,10 +1,10 @@
 // What this page shows the server to be let in: a token, or a signed URL.
 //
-// Rule of this file: a credential is in the tab's session storage and nowhere else, and goes to this server only. A token
+// Rule of this file: a credential is in the tab's session storage and nowhere else, and goes to this server only; where there is
+// no storage (all cookies are blocked), or what it has is none of this server, the page works without. A token
 // goes in a field and stands in no address; a signature stands in addresses, which is what it is made for (A-SIGN-1), and
 // for the API in none but this page's own requests.
 
-const KEY = 'holdfast-credential'
 const PARAMETER = 'signature'
 
 export class Credential {
@@ -16,11 +16,17 @@ export class Credential {
   /** @param {URL} root where the application is */
   constructor(root) {
     this.#root = root
-    const kept = sessionStorage.getItem(KEY)
-    if (kept !== null) this.keep(this.read(kept))
+    this.#key = `holdfast-credential ${root.pathname}` // another application may be at the same origin
+    try {
+      const kept = sessionStorage.getItem(this.#key)
+      if (kept !== null) Object.assign(this, this.read(kept))
+    } catch {
+      // the server will ask for one
+    }
   }
 
   #root
+  #key
 
   get exists() {
     return this.token !== null || this.signed !== null
@@ -58,8 +64,12 @@ export class Credential {
   /** From now on it is this one. */
   keep({ token, signed }) {
     Object.assign(this, { token, signed })
-    if (this.exists) sessionStorage.setItem(KEY, token ?? signed.href)
-    else sessionStorage.removeItem(KEY)
+    try {
+      if (this.exists) sessionStorage.setItem(this.#key, token ?? signed.href)
+      else sessionStorage.removeItem(this.#key)
+    } catch {
+      // it is kept until the page is left
+    }
   }
 
   get #files() {

@@ -40,6 +40,8 @@ const MESSAGES = {
   'no-worker': 'The part of this page that computes digests could not be loaded.',
   unreadable: 'The file cannot be read any more: it was moved, changed or removed. Choose it again.',
   'other-file': 'This file has another size than the one that was begun. Choose the one that was.',
+  elsewhere: 'Something else than the server answers here, perhaps a page to log in at.',
+  'other-login': 'Something before the server asks who this is (401). Log in there and load this page anew, or paste a token or a signed URL.',
   'not-here': 'There is nothing that takes uploads at this address (404). Check it.',
   'no-location': 'The server took the upload and did not say where it is: something in between may have removed that.',
   'not-understood': 'The answer cannot be understood; something in between has changed it.',
@@ -81,8 +83,8 @@ const PASSING = new Set([
   'status-423',
 ])
 
-export function mistake(code) {
-  return new UploadError(code, MESSAGES[code])
+export function mistake(code, more) {
+  return new UploadError(code, MESSAGES[code], more)
 }
 
 /** An answer that is no success, as an error: in the server's own words where it has some. `answer` is one of `request`. */
@@ -93,7 +95,21 @@ export function refusal(answer) {
   return new UploadError(problem?.code ?? code, FOR_PEOPLE[problem?.code] ?? problem?.detail ?? message, { status: answer.status, problem, retryAfter })
 }
 
-/** The same, of an answer of `fetch`. */
+/** JSON of the API, as an answer of `fetch` has it. Throws an UploadError if the server refuses, or is not what answers. */
+export async function understood(response) {
+  const { ok, status } = response
+  if (!/\bjson\b/.test(response.headers.get('Content-Type') ?? '')) {
+    if (status === 401) throw mistake('other-login', { status })
+    // Of a status that passes all that is known is that the server is behind it.
+    if (status < 500 && status !== 408 && status !== 429) throw mistake('elsewhere')
+  }
+  if (!ok) throw await refusalOf(response)
+  return response.json().catch((error) => {
+    throw error instanceof SyntaxError ? mistake('elsewhere') : error
+  })
+}
+
+/** An answer of `fetch` that is no success, as an error. */
 export async function refusalOf(response) {
   const problem = await response.json().catch(() => null)
   return refusal({ status: response.status, header: (name) => response.headers.get(name), json: () => problem })

@@ -2,14 +2,19 @@
 //
 // Rule of this file: what was missed is asked for, and what could not be asked for is as soon as there is a connection again;
 // what cannot be told (L-RECOVER-2) is read anew. What the credential may not watch is read now and then, and what it may
-// not read is not asked for.
+// not read is not asked for. Where thousands of uploads go by, single ones are read a few at a time, and only those that are
+// still to be seen.
 
 import { Live } from './live.js'
 
 const STATES = ['complete', 'failed', 'receiving', 'verifying']
 const MOST_TOPICS = 128
-/** Seconds between two looks at what cannot be watched. */
+/** Seconds between two looks at what cannot be watched, and until what could not be read is read again. */
 const LOOK = 10
+/** So many single uploads are read at a time. */
+const READERS = 2
+/** After so many tries in vain it is asked whether it is only live progress that does not get through. */
+const TRIES = 3
 /** With these an upload is none that may be seen. */
 const GONE = new Set([401, 403, 404, 410])
 /** Seconds after which the server has counted anew: it does so every other second. */
@@ -26,14 +31,13 @@ export class Feed extends EventTarget {
     this.live = new Live(credential)
     /** Bytes a second of everybody's uploads, as the server sums them up; null if it has not done so just now. */
     this.sum = null
+    /** Whether the server answers, and only live progress does not get through. */
+    this.cut = false
     this.#board = board
     this.#access = access
     this.#credential = credential
-    this.live.addEventListener('change', () => {
-      if (this.live.state === 'waiting' && this.live.until > Date.now()) this.#readLists() // only the live part may not get through
-      this.#tell('link')
-    })
-    this.live.addEventListener('refused', () => access.find())
+    this.live.addEventListener('change', () => this.#heedLink())
+    this.live.addEventListener('refused', () => this.#doubt())
     this.live.addEventListener('frame', ({ detail }) => this.#hear(detail))
   }
 
@@ -41,8 +45,13 @@ export class Feed extends EventTarget {
   #access
   #credential
   #unsure = new Set()
-  /** Of these the state could not be read. */
+  /** Of these the state is to be read; of those it could not be. */
+  #due = new Set()
   #unread = new Set()
+  /** Items of which the history is to be read. */
+  #fresh = new Set()
+  #readers = 0
+  #isLacking = false
   #looked = 0
   #counted = 0
   #stale = 0
@@ -51,8 +60,8 @@ export class Feed extends EventTarget {
   /** The credential is another one, or is known now: what only another one may see is seen no more. */
   become(who) {
     for (const item of [...this.#board.items.values()]) if (!item.upload) this.#board.remove(item.id)
-    this.#unsure.clear()
-    this.#unread.clear()
+    for (const each of [this.#unsure, this.#due, this.#unread, this.#fresh]) each.clear()
+    this.cut = false
     this.live.follow(topics(who))
     if (who) this.#readAll()
     this.#tell('change')
@@ -62,29 +71,48 @@ export class Feed extends EventTarget {
   /** Once a second. */
   tick(now) {
     if (now > this.#summed + 2500) this.sum = null
-    const every = this.live.state === 'idle' ? LOOK * 1000 : Infinity
-    if (this.#access.who && now > this.#looked + every) this.#readAll()
+    if (this.#access.who && now > this.#looked + 1000 * LOOK) {
+      this.#looked = now
+      if (this.live.state === 'idle' || this.#isLacking) this.#readAll()
+      else this.#readUnread()
+    }
     if (now > this.#counted + 1000 * (this.#counted < this.#stale ? COUNTED : LOOK)) this.#readTotals()
   }
 
   async #readAll() {
     this.#looked = Date.now()
-    if (this.#credential.upload !== null) await this.readState(this.#credential.upload)
+    if (this.#credential.upload !== null) await this.#readState(this.#credential.upload)
     else if (!(await this.#readLists())) return
     this.#tell('read')
+  }
+
+  #heedLink() {
+    const { state, until, failures } = this.live
+    if (state === 'live') this.cut = false
+    this.#tell('link')
+    if (state !== 'waiting' || until <= Date.now()) return
+    this.#readLists() // only the live part may not get through
+    if (failures >= TRIES) this.#doubt()
+  }
+
+  async #doubt() {
+    const answers = await this.#access.check()
+    this.cut = answers && this.live.state !== 'live' && this.live.state !== 'idle'
+    this.#tell('link')
   }
 
   #hear(frame) {
     const { type, payload } = frame
     if (type === 'subscribed') {
       this.#unsure.clear()
-      for (const id of this.#unread) this.readState(id)
+      this.#readUnread()
       if (payload.recovered === true) return
       for (const item of this.#board.items.values()) if (item.id && !item.isOver) this.#unsure.add(item.id)
       this.#readAll()
     } else if (type === 'synced') {
-      if (!payload.more) for (const id of this.#unsure) if (typeof id === 'string') this.readState(id)
+      if (!payload.more) for (const id of this.#unsure) if (typeof id === 'string') this.#due.add(id)
       this.#unsure.clear()
+      this.#read()
     } else if (type === 'sum' && this.live.topics.length === 1) {
       this.sum = Math.max(payload.speed ?? 0, 0)
       this.#summed = Date.now()
@@ -105,14 +133,15 @@ export class Feed extends EventTarget {
     const item = this.#board.item(id)
     item.apply(payload)
     item.href ??= this.href(id)
-    if (!known && !item.isOver) this.#readHistory(item)
+    if (!known && !item.isOver) this.#fresh.add(item)
     if (type === 'status') {
       if (payload.event === 'complete' || payload.event === 'failed') {
         this.#tell('over', item)
-        this.readState(id)
+        this.#due.add(id)
       }
       this.#count()
     }
+    this.#read()
     this.#tell('change')
   }
 
@@ -128,7 +157,30 @@ export class Feed extends EventTarget {
     item.wanted = this.#credential.upload === state.id && !item.upload && !item.isOver && this.#access.may('write')
   }
 
-  async readState(id) {
+  #readUnread() {
+    for (const id of this.#unread) this.#due.add(id)
+    this.#unread.clear()
+    this.#read()
+  }
+
+  async #read() {
+    if (this.#readers === READERS) return
+    this.#readers += 1
+    const { items } = this.#board
+    while (this.#due.size + this.#fresh.size > 0) {
+      for (const id of this.#due) {
+        this.#due.delete(id)
+        if (items.has(id)) await this.#readState(id)
+      }
+      for (const item of this.#fresh) {
+        this.#fresh.delete(item)
+        if (!item.isOver && items.get(item.id) === item) await this.#readHistory(item)
+      }
+    }
+    this.#readers -= 1
+  }
+
+  async #readState(id) {
     try {
       this.#apply(await this.#access.read(`api/uploads/${id}?limit=1`))
       this.#unread.delete(id)
@@ -147,7 +199,8 @@ export class Feed extends EventTarget {
     const pages = await Promise.allSettled(asked)
     for (const { value } of pages) value?.uploads.forEach((state) => this.#apply(state))
     this.#tell('change')
-    return pages.every(({ status }) => status === 'fulfilled')
+    this.#isLacking = pages.some(({ status }) => status === 'rejected')
+    return !this.#isLacking
   }
 
   async #readHistory(item) {

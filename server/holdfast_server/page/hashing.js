@@ -22,13 +22,8 @@ export class Hasher {
       if (digest) asked?.resolve(digest)
       else asked?.reject(mistake('unreadable'))
     }
-    worker.onerror = (event) => {
-      worker.terminate()
-      this.#worker = null
-      // One that was not loaded has no words.
-      for (const { reject } of this.#asked.values()) reject(event.message ? new Error(event.message) : mistake('no-worker'))
-      this.#asked.clear()
-    }
+    // One that was not loaded has no words.
+    worker.onerror = (event) => this.end(event.message ? new Error(event.message) : mistake('no-worker'))
     return worker
   }
 
@@ -42,9 +37,12 @@ export class Hasher {
     })
   }
 
-  end() {
+  /** Stop now: nobody who has asked is left to wait. */
+  end(why = mistake('cancelled')) {
     this.#worker?.terminate()
     this.#worker = null
+    for (const { reject } of this.#asked.values()) reject(why)
+    this.#asked.clear()
   }
 }
 

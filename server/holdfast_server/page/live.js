@@ -7,6 +7,7 @@
 import { backoff } from './planner.js'
 
 const PATIENCE = 10
+const REFUSED = new Set([401, 403, 404])
 
 /**
  * Events: `frame` with the frame in `detail`; `change` when `state` has changed; `refused` when the topics may not be
@@ -29,7 +30,8 @@ export class Live extends EventTarget {
   #credential
   #place = null
   #interval = 25
-  #failures = 0
+  /** Tries in a row that have not led to a connection. */
+  failures = 0
   #sockets = true
   #hush = null
   #end = null
@@ -62,10 +64,10 @@ export class Live extends EventTarget {
       clearTimeout(this.#hush)
       this.#end = null
       if (end === 'again') continue
-      if (this.state === 'live') this.#failures = 0
+      if (this.state === 'live') this.failures = 0
       else if (!this.#credential.exists) this.#sockets = !this.#sockets
-      this.#failures += 1
-      const wait = end === 'refused' ? 60 : backoff(this.#failures, Math.random())
+      this.failures += 1
+      const wait = end === 'refused' ? 60 : backoff(this.failures, Math.random())
       this.#become('waiting', Date.now() + wait * 1000)
       if (end === 'refused') this.dispatchEvent(new Event('refused'))
       await this.#rest(wait)
@@ -98,13 +100,13 @@ export class Live extends EventTarget {
       this.#listen(PATIENCE)
       socket.onclose = ({ code }) => end(code === 4004 ? 'refused' : 'lost')
       socket.onmessage = ({ data }) => {
-        const frame = JSON.parse(data)
+        const frame = read(data)
+        if (frame === null) return end('lost')
         if (frame.type === 'connected') {
           const asked = { action: 'subscribe', id: 1, topics: this.topics }
           socket.send(JSON.stringify(this.#place === null ? asked : { ...asked, since: this.#place }))
         } else if (frame.type === 'error' && frame.id === 1) {
-          end('refused')
-          return
+          return end('refused')
         }
         this.#take(frame)
       }
@@ -124,9 +126,10 @@ export class Live extends EventTarget {
       for (const topic of this.topics) address.searchParams.append('topic', topic)
       if (this.#place) address.searchParams.set('since', `${this.#place.epoch}-${this.#place.offset}`)
       const headers = this.#credential.headers()
-      const answer = await fetch(address, { headers, signal: leaving.signal, cache: 'no-store' })
-      if (answer.status === 401 || answer.status === 403 || answer.status === 404) return 'refused'
-      if (!answer.ok) return 'lost'
+      const answer = await fetch(address, { headers, signal: leaving.signal, cache: 'no-store', redirect: 'manual' })
+      const type = answer.headers.get('Content-Type') ?? ''
+      if (REFUSED.has(answer.status) && type.includes('json')) return 'refused'
+      if (!type.startsWith('text/event-stream')) return 'lost' // something else has answered
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader()
       let text = ''
       for (;;) {
@@ -141,6 +144,8 @@ export class Live extends EventTarget {
       }
     } catch {
       return why
+    } finally {
+      leaving.abort() // nobody reads on
     }
   }
 
@@ -168,5 +173,14 @@ export class Live extends EventTarget {
     this.state = state
     this.until = until
     this.dispatchEvent(new Event('change'))
+  }
+}
+
+/** A frame; null if it is none, as of something else that took the connection. */
+function read(data) {
+  try {
+    return Object(JSON.parse(data))
+  } catch {
+    return null
   }
 }

@@ -28,6 +28,8 @@ import { Screen } from './screen.js'
 import { Sight } from './sight.js'
 import { Transfers } from './transfers.js'
 
+at('late').remove() // all parts of the page are there
+
 const ROOT = new URL('..', import.meta.url)
 
 const board = new Board()
@@ -41,6 +43,7 @@ const screen = new Screen({ board, sight, transfers, act })
 // Who is there.
 
 access.addEventListener('leaving', () => transfers.hold())
+access.addEventListener('trouble', () => screen.showLink(access, feed))
 access.addEventListener('change', () => {
   screen.showFor(access.who, credential.exists ? null : new URL('files', ROOT).href)
   feed.become(access.who)
@@ -48,6 +51,9 @@ access.addEventListener('change', () => {
 })
 
 // What this page sends.
+
+/** What an upload is told by something else that answers, which may lead where a page must not follow it. */
+const DOUBTFUL = new Set(['status-200', 'unreachable'])
 
 function ownItem(upload) {
   const item = board.own(upload)
@@ -67,6 +73,10 @@ transfers.addEventListener('change', ({ detail: upload }) => {
   if (counts && counts !== upload.counted) {
     upload.counted = counts
     access.recount()
+  }
+  if (upload.error !== upload.doubted) {
+    upload.doubted = upload.error
+    if (DOUBTFUL.has(upload.error?.code)) access.check()
   }
   if (upload.state === 'cancelled') {
     board.remove(item.id)
@@ -93,11 +103,22 @@ transfers.addEventListener('rest', () => {
 
 async function take(files) {
   screen.notice(null)
+  const unread = []
   try {
-    for await (const each of files) transfers.add(each)
+    for await (const each of files) {
+      if (each.error) unread.push(each.path)
+      else transfers.add(each)
+    }
+    if (unread.length > 0) screen.notice(`Not sent, because it cannot be read: ${listed(unread)}`)
   } catch (error) {
-    screen.notice(error instanceof DOMException ? `Some of it cannot be read: ${error.message}` : error.message)
+    screen.notice(error.message)
   }
+}
+
+/** The first of them, and how many more there are. */
+function listed(names) {
+  const more = names.length - 5
+  return `${names.slice(0, 5).join(', ')}${more > 0 ? `, and ${more} more` : ''}.`
 }
 
 /** What the buttons do: those of one upload (`item`), and those of all that is sent from here. */
@@ -206,7 +227,7 @@ addEventListener('drop', (event) => {
 
 feed.addEventListener('change', () => screen.render())
 feed.addEventListener('read', () => screen.showComplete())
-feed.addEventListener('link', () => screen.showLink(feed.live, access.who))
+feed.addEventListener('link', () => screen.showLink(access, feed))
 feed.addEventListener('totals', ({ detail: stats }) => screen.showTotals(stats))
 feed.addEventListener('over', ({ detail: item }) => {
   if (!item.upload) screen.tell(`${item.name} ${item.status === 'complete' ? 'is complete' : 'has failed'}`)
@@ -215,10 +236,17 @@ feed.addEventListener('over', ({ detail: item }) => {
 setInterval(() => {
   const now = Date.now()
   screen.tick(now, feed.sum)
-  screen.showLink(feed.live, access.who)
+  screen.showLink(access, feed)
   feed.tick(now)
   sight.look()
 }, 1000)
-addEventListener('online', () => feed.live.retry())
+addEventListener('online', () => {
+  if (access.trouble) access.find()
+  else feed.live.retry()
+})
+// Whoever comes back may have logged in meanwhile.
+document.addEventListener('visibilitychange', () => {
+  if (access.trouble && !document.hidden) access.find()
+})
 
 access.begin()

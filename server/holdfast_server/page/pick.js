@@ -1,7 +1,8 @@
 // Files out of a drop or a dialog.
 //
 // Rule of this file: every file comes as `{file, path, handle}`; `path` is its name, with the folders that it was chosen
-// in, and `handle` opens it again after a reload, where the browser has such (else null).
+// in, and `handle` opens it again after a reload, where the browser has such (else null). What cannot be read comes as
+// `{path, error}`, and what is behind it comes all the same.
 
 /** What was dropped. To be called at once: the list is empty when the event is over. */
 export function dropped(transfer) {
@@ -58,23 +59,29 @@ export async function reopen(handle, mayAsk) {
 
 async function* fromHandle(handle, above = '') {
   const path = above + handle.name
-  if (handle.kind === 'directory') {
-    for await (const below of handle.values()) yield* fromHandle(below, `${path}/`)
-  } else {
-    yield { file: await handle.getFile(), path, handle }
+  try {
+    if (handle.kind === 'directory') for await (const below of handle.values()) yield* fromHandle(below, `${path}/`)
+    else yield { file: await handle.getFile(), path, handle }
+  } catch (error) {
+    yield { path, error }
   }
 }
 
 async function* fromEntry(entry, above = '') {
   const path = above + entry.name
-  if (entry.isDirectory) {
-    const reader = entry.createReader()
-    for (;;) {
-      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)) // at most 100 at a time
-      if (some.length === 0) return
-      for (const below of some) yield* fromEntry(below, `${path}/`)
-    }
-  } else {
-    yield { file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path, handle: null }
+  try {
+    if (!entry.isDirectory) yield { file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path, handle: null }
+    else for await (const below of entriesOf(entry)) yield* fromEntry(below, `${path}/`)
+  } catch (error) {
+    yield { path, error }
+  }
+}
+
+async function* entriesOf(folder) {
+  const reader = folder.createReader()
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject)) // at most 100 at a time
+    if (some.length === 0) return
+    yield* some
   }
 }

@@ -9,6 +9,8 @@ import * as fields from './fields.js'
 import { request } from './request.js'
 
 const ALGORITHM = 'sha-256'
+/** Any other answer to DELETE is that of something else, as a page to log in at is, and the upload is where it was. */
+const REMOVED = new Set([204, 404, 410])
 const VERSION = { 'Tus-Resumable': '1.0.0' }
 const EMPTY = new Blob([])
 
@@ -90,10 +92,10 @@ export class Remote {
     }
   }
 
-  /** Removes what is stored of it. */
+  /** Removes what is stored of it (T-DELETE-1). */
   async remove() {
     const answer = await this.#request('DELETE', this.url)
-    if (answer.status >= 400 && answer.status !== 404 && answer.status !== 410) throw refusal(answer)
+    if (!REMOVED.has(answer.status)) throw refusal(answer)
   }
 
   #heed(answer) {

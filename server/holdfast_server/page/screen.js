@@ -9,6 +9,10 @@ import { at, put } from './elements.js'
 import { duration, parts, percent, scale, size } from './format.js'
 import { ceiling, Plot } from './plot.js'
 
+/** Where the server answers everything but that. */
+const NOT_LIVE =
+  'Live progress does not get through to this page: what is seen is some seconds old. Uploads go on. Whoever runs what is before the server has to let /api/live or /api/events through, unbuffered.'
+
 /** As many of each list are shown; of the rest it is said how many they are. */
 const MOST = 60
 
@@ -59,7 +63,9 @@ export class Screen {
     const lists = this.#board.sorted(now)
     const shown = Object.entries(lists).map(([name, items]) => [name, items.slice(0, MOST)])
     const kept = new Set(shown.flatMap(([, items]) => items))
-    const focused = document.activeElement?.closest('.card, .row')?.closest('li')?.view
+    const active = document.activeElement
+    const focused = active?.closest('.card, .row')?.closest('li')?.view
+    const list = focused?.element.parentElement.id
     for (const [item, view] of this.#views) {
       const kind = item.place(now) === 'now' ? Card : Row
       if (kept.has(item) && view instanceof kind) continue
@@ -76,13 +82,20 @@ export class Screen {
       put(at(`${name}-more`), `and ${(length - MOST).toLocaleString('en')} more`)
     }
     put(at('over-many'), lists.over.length === MOST_OVER ? `the newest ${MOST_OVER}` : '')
-    if (focused && !focused.element.isConnected) {
-      // What had the focus has moved to another place of the page: so does the focus.
-      this.#views.get(focused.item)?.element.querySelector('a, button')?.focus()
-    }
+    if (focused && document.activeElement !== active) this.#refocus(active, focused.item, list)
     at('now-none').hidden = lists.now.length + lists.next.length > 0
     document.body.classList.toggle('bare', this.#complete && kept.size === 0)
     this.#showBatch()
+  }
+
+  /**
+   * What had the focus has been moved: it keeps it. Or it is there no more: then it is what can be done with the upload now;
+   * and if that is nothing, the title of the list, since a key that was meant for one upload must not meet the next.
+   */
+  #refocus(active, item, list) {
+    const title = [at(`${list}-title`), at('drop-title')].find((each) => each.offsetHeight > 0)
+    const near = active.isConnected ? active : (this.#views.get(item)?.element.querySelector('a, button') ?? title)
+    near.focus()
   }
 
   /** All that is sent from here, in one line, where it is more than one file. */
@@ -118,11 +131,7 @@ export class Screen {
 
   /** Once a second. `sum` is the speed of everybody's uploads, null if only that of those on the board is known. */
   tick(now, sum) {
-    let together = 0
-    for (const item of this.#board.items.values()) {
-      together += item.pace
-      if (!item.isOver) item.series.push(now / 1000, item.pace)
-    }
+    const together = this.#board.sample(now)
     const rate = sum ?? together
     this.#total.push(now / 1000, rate)
     const [number, unit] = parts(rate)
@@ -161,8 +170,14 @@ export class Screen {
     this.render()
   }
 
-  /** Whether what is seen is what is so. */
-  showLink({ state, until }, who) {
+  /**
+   * Whether what is seen is what is so, and if not, why.
+   * @param {Access} access
+   * @param {Feed} feed
+   */
+  showLink({ who, trouble, until: again }, { live, cut }) {
+    const { state, until } = trouble ? { state: 'waiting', until: again } : live
+    this.#showWhy(trouble, cut)
     const link = at('link')
     if (state === 'live' || state === 'waiting') {
       if (link.dataset.state !== state && (state === 'waiting' || link.hasAttribute('data-lost'))) {
@@ -175,13 +190,20 @@ export class Screen {
     }
     document.body.classList.toggle('stale', link.hasAttribute('data-lost'))
     const left = Math.max(0, Math.ceil(((until ?? 0) - Date.now()) / 1000))
+    const lost = cut ? 'Not live' : 'Not connected'
     const words = {
       live: 'Live',
-      connecting: link.dataset.state === 'waiting' ? 'Not connected, trying now' : 'Connecting',
-      waiting: `Not connected${left > 30 ? '' : `, trying again in ${left} s`}`,
+      connecting: link.dataset.state === 'waiting' ? `${lost}, trying now` : 'Connecting',
+      waiting: `${lost}${left > 30 ? '' : left === 0 ? ', trying now' : `, trying again in ${left} s`}`,
       idle: unwatched(who),
     }[state]
     put(at('link-words'), words)
+  }
+
+  #showWhy(trouble, cut) {
+    at('why').hidden = trouble === null && !cut
+    put(at('why-words'), trouble?.message ?? (cut ? NOT_LIVE : ''))
+    at('why-there').hidden = trouble?.code !== 'elsewhere'
   }
 
   /** What a reader is told: at most one message in two seconds, several in one. */

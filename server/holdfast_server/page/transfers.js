@@ -6,10 +6,9 @@
 
 import { idOf } from './board.js'
 import { isSigned, unsigned } from './credential.js'
-import { refusal } from './errors.js'
 import { forget, isSame, recall, remember } from './journal.js'
 import { reopen } from './pick.js'
-import { request } from './request.js'
+import { Remote } from './remote.js'
 import { Connections, Upload } from './upload.js'
 
 const AT_ONCE = 3
@@ -117,7 +116,7 @@ export class Transfers extends EventTarget {
     /** It waits for another credential. `again`: it goes on as soon as it has stopped. */
     upload.held = upload.again = false
     this.#all.add(upload)
-    if (![...this.#batch].some(isOpen)) this.#batch.clear()
+    if (!this.#isUnderWay) this.#batch.clear()
     this.#batch.add(upload)
     upload.addEventListener('created', () => {
       upload.owner = this.#owner
@@ -132,6 +131,12 @@ export class Transfers extends EventTarget {
     this.queue.push(upload)
     this.#tell('add', upload)
     this.#pump()
+  }
+
+  /** Whether something of what was chosen together is still to be sent. */
+  get #isUnderWay() {
+    for (const upload of this.#batch) if (isOpen(upload)) return true
+    return false
   }
 
   /** The signed URL of an upload, if no file of this page is it yet. */
@@ -226,8 +231,8 @@ export class Transfers extends EventTarget {
 
   /** Removes what was begun and has no file here. */
   async drop(record) {
-    const answer = await request('DELETE', record.url, { headers: this.#credential.headers() })
-    if (answer.status >= 400 && answer.status !== 404 && answer.status !== 410) throw refusal(answer)
+    const { url, size } = record
+    await new Remote({ endpoint: this.#place, url, size, headers: this.#credential.headers }).remove()
     this.resting.delete(record.url)
     release(record.url)
     await forget(record.url)

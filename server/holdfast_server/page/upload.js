@@ -335,13 +335,13 @@ export class Upload extends EventTarget {
 
   #hashWhole() {
     if (this.size <= SMALL) return hashChunk(this.file)
-    this.#hasher = new Hasher()
-    return this.#hasher
+    const hasher = (this.#hasher = new Hasher())
+    return hasher
       .hash(this.file, (read) => {
         this.hashed = read
         this.#change()
       })
-      .finally(() => this.#hasher?.end())
+      .finally(() => hasher.end())
   }
 
   #endHashing() {

@@ -220,7 +220,7 @@ class LocalReservation(LocalPiece):
     def __init__(self, storage: "LocalStorage", fd: int, upload_id: str, start: int, end: int) -> None:
         super().__init__(storage, fd)
         self.start = start
-        self.end = end
+        self.end: int = end
         self._upload_id = upload_id
         self._sync: _SharedSync | None = None  # from the first one on
 
@@ -307,12 +307,12 @@ class LocalStorage:
             _sync_directory(root)
         # Apart from each other, so that a disk that is slow to write does not hold up who reads.
         processors = max(2, os.cpu_count() or 1)
-        self.write_limiter = anyio.CapacityLimiter(32)
-        self.digest_limiter = anyio.CapacityLimiter(os.cpu_count() or 1)
-        self.hands = Hands(32)
-        self.read_hands = Hands(32, at_once=processors)
+        self.write_limiter: anyio.CapacityLimiter = anyio.CapacityLimiter(32)
+        self.digest_limiter: anyio.CapacityLimiter = anyio.CapacityLimiter(os.cpu_count() or 1)
+        self.hands: Hands = Hands(32)
+        self.read_hands: Hands = Hands(32, at_once=processors)
         # Bodies are copied as fast as the processors can: more threads than these only keep all others from their turn.
-        self.body_hands = Hands(processors, at_once=processors)
+        self.body_hands: Hands = Hands(processors, at_once=processors)
         self._incoming_names, self._file_names = _Names(self._incoming), _Names(self._files)
         self._syncs: dict[str, _SharedSync] = {}
         self._known: dict[str, None] = {}  # uploads that had a reservation and bytes a short while ago

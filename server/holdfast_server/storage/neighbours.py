@@ -29,7 +29,7 @@ class Neighbours:
     def __init__(self, folder: Path, monotonic: Callable[[], float]) -> None:
         self._folder = folder
         self._monotonic = monotonic
-        self.name = secrets.token_hex(8)
+        self.name: str = secrets.token_hex(8)
         self._others: list[str] = []
         self._looked = float("-inf")
 

@@ -21,7 +21,7 @@ class Arrival:
     def __init__(self, activity: "Activity", upload: Upload) -> None:
         self._activity = activity
         self._upload = upload
-        self.size = 0
+        self.size: int = 0
 
     def landed(self, size: int) -> None:
         """So many bytes of this request are written and not yet stored for good."""

@@ -7,6 +7,7 @@ completing request is repeated.
 """
 
 import logging
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -22,7 +23,7 @@ from holdfast_server.uploads.frontier import RUN, Frontier
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import Writers
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 EVERYTHING = 1 << 60
 """An end beyond every upload: whoever has `[0, EVERYTHING)` has all of it."""

@@ -9,6 +9,7 @@ they may belong to several finals (T-CONCAT-2 to T-CONCAT-6).
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -24,7 +25,7 @@ from holdfast_server.uploads.frontier import Frontier
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import Writer, Writers
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 PIECE = 16 * 1024 * 1024
 """Bytes that are copied in one go in a thread."""

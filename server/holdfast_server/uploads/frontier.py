@@ -8,6 +8,7 @@ lands there is almost nothing left to read.
 """
 
 import logging
+from typing import Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -18,7 +19,7 @@ from holdfast_server.storage.base import Piece
 from holdfast_server.uploads.core import Core
 from holdfast_server.uploads.upload import State, Upload
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 MOST_FOLLOWED = 256
 """Uploads whose digest one process follows at once; further ones are computed when they are completed."""

@@ -85,7 +85,7 @@ class Uploads:
         self._frontier = Frontier(self._core)
         self._writers = Writers(self._core, self._frontier)
         self._completion = Completion(self._core, self._writers, self._frontier)
-        self.limits = rules.Limits(
+        self.limits: rules.Limits = rules.Limits(
             min(settings.max_size or rules.LONGEST, rules.LONGEST),
             settings.max_chunk,
             settings.expire_after,

@@ -34,7 +34,7 @@ def _by_place(rows: Iterable[PureMagic]) -> _Places:
 _AT_THE_START: Final = _by_place(magic_header_array)
 _AT_THE_END: Final = _by_place(magic_footer_array)
 _BEHIND: Final = {begin: _by_place(rows) for begin, rows in multi_part_dict.items()}
-EXTENSIONS: Final = frozenset(row.extension for row in magic_header_array)
+EXTENSIONS: Final[frozenset[str]] = frozenset(row.extension for row in magic_header_array)
 """Of files that have a signature at their beginning."""
 
 

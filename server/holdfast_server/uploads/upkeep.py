@@ -7,6 +7,7 @@ committed bytes are gone has failed, and says so. Only unfinished uploads expire
 
 import logging
 from collections.abc import Sequence
+from typing import Final
 
 import anyio
 
@@ -18,7 +19,7 @@ from holdfast_server.uploads.core import Core, given_up
 from holdfast_server.uploads.upload import State, Upload
 from holdfast_server.uploads.writers import Writers
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 REMEMBERED = 30 * 86400.0
 """Seconds for which an expired or terminated upload is remembered."""

@@ -9,7 +9,7 @@ catalog, which every process watches while it has writers or computes digests.
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import anyio
 from anyio.abc import TaskGroup
@@ -20,7 +20,7 @@ from holdfast_server.storage.base import Reservation
 from holdfast_server.uploads.core import Core
 from holdfast_server.uploads.frontier import Frontier
 
-logger = logging.getLogger(__name__)
+logger: Final = logging.getLogger(__name__)
 
 TURN = 1 << 60
 """One byte behind the end of every upload stands for the right to write in order: who has it moves the prefix on."""
@@ -41,9 +41,9 @@ class Writer:
     ) -> None:
         self.upload_id = upload_id
         self.start = start
-        self.end = end
+        self.end: int = end
         self.in_order = in_order
-        self.fenced = False
+        self.fenced: bool = False
         self.since: int | None = None
         """Fences up to this number concern older writers; None until the range is reserved."""
         self.flush: Callable[[], Awaitable[None]] | None = None
@@ -79,7 +79,7 @@ class Writers:
         self._arriving: dict[str, dict[Writer, anyio.Event]] = {}
         self._any = anyio.Event()
         self._tasks: TaskGroup | None = None
-        self.stopping = False
+        self.stopping: bool = False
 
     def start(self, tasks: TaskGroup) -> None:
         self._tasks = tasks

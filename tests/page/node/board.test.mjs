@@ -25,3 +25,17 @@ test('what this page has sent whole is being verified, before the server says so
   item.applyState({ ...STATE, state: 'receiving', progress: { current_step: 'receiving' } })
   assert.deepEqual([item.steps(), item.describe(0).words], [{ done: 1, current: 1 }, 'Verifying'])
 })
+
+test('only what is on its way is remembered second by second', () => {
+  const board = new Board()
+  const [going, resting] = ['a', 'b'].map((id) => board.item(id))
+  going.applyState({ ...STATE, id: 'a', state: 'receiving', progress: { current_step: 'receiving' } })
+  resting.applyState({ ...STATE, id: 'b', state: 'receiving', progress: { current_step: 'receiving' } })
+  going.speed = 7
+  const start = Date.parse(STATE.updated)
+  for (let i = 0; i < 60; i++) {
+    going.moved = start + 1000 * i
+    assert.equal(board.sample(start + 1000 * i), 7)
+  }
+  assert.deepEqual([going.series.points.length, resting.series.points.length], [60, 0])
+})

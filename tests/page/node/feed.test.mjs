@@ -16,13 +16,13 @@ const PAYLOAD = {
 
 function setUp(answer) {
   const board = new Board()
-  const access = { who: null, may: () => true, read: async () => answer(), find: () => {} }
+  const access = { who: {}, may: () => true, read: async () => answer(), check: async () => true }
   const feed = new Feed(board, access, { exists: false, upload: null, address: (path) => new URL(path, 'http://here/') })
   const hear = async (detail) => {
     feed.live.dispatchEvent(new CustomEvent('frame', { detail }))
     await new Promise(setImmediate)
   }
-  return { board, hear }
+  return { board, feed, hear }
 }
 
 test('what could not be read is kept, and read when there is a connection again', async () => {
@@ -54,4 +54,57 @@ test('what may be watched is named as the client does it', () => {
 test('who may not watch, or is nobody yet, watches nothing', () => {
   assert.deepEqual(topics({ owner: 'ada', scopes: ['create', 'write'], projects: ['films'], signature: null }), [])
   assert.deepEqual(topics(null), [])
+})
+
+test('of a thousand uploads that go by, a few at a time are read, and no more than are still to be seen', async () => {
+  let [reading, most, all] = [0, 0, 0]
+  const { board, hear } = setUp(async () => {
+    most = Math.max(most, ++reading)
+    all += 1
+    await new Promise(setImmediate)
+    reading -= 1
+    return { ...STATE, samples: [] }
+  })
+  for (let n = 0; n < 1000; n++) {
+    for (const [event, status] of [['created', 'receiving'], ['complete', 'complete']]) {
+      hear({ type: 'status', task_id: `${n}`, payload: { ...PAYLOAD, event, status } })
+    }
+  }
+  board.sorted(Date.now()) // as for a look at it: the newest of those that are over are kept
+  while (reading > 0) await new Promise(setImmediate)
+  assert.ok(most <= 2, `${most} at a time`)
+  assert.ok(all < 100, `${all} in all`)
+})
+
+test('what could not be read is read again, also where live progress has gone on all the time', async () => {
+  let down = true
+  const { board, feed } = setUp(() => {
+    if (down) throw new TypeError('Failed to fetch')
+    return { uploads: [STATE] }
+  })
+  const settled = () => new Promise(setImmediate)
+  feed.become({ scopes: ['read'], owner: null, projects: [], signature: null })
+  await settled()
+  feed.live.state = 'live'
+  down = false
+  feed.tick(Date.now() + 5_000)
+  await settled()
+  assert.equal(board.items.size, 0)
+  feed.tick(Date.now() + 11_000)
+  await settled()
+  assert.equal(board.items.size, 1)
+})
+
+test('of the state of one upload the same is so', async () => {
+  let down = true
+  const { board, feed, hear } = setUp(() => {
+    if (down) throw new TypeError('Failed to fetch')
+    return STATE
+  })
+  await hear({ type: 'status', task_id: 'a', payload: PAYLOAD })
+  down = false
+  feed.live.state = 'live'
+  feed.tick(Date.now() + 11_000)
+  await new Promise(setImmediate)
+  assert.equal(board.items.get('a').digest, '00ff')
 })
