@@ -94,11 +94,11 @@ class _Chunk:
             writer = Writer(self._upload_id, self._start, self._end, self._body.stop)
             with self._writers.registered(writer):
                 standing = await self._core.catalog.standing(self._upload_id, self._start, self._end)
-                self._check_receiving(standing.upload)
+                upload = self._receiving(standing.upload)
                 writer.since = standing.fence
                 if standing.stored is not None:
                     return await self._store_aside(reservation)
-                running = self._frontier.join(standing.upload, self._start)
+                running = self._frontier.join(upload, self._start)
                 await self._receive(reservation, running)
                 return await self._commit(reservation, running)
         finally:
@@ -111,7 +111,7 @@ class _Chunk:
             await self._receive(scratch)
             if reservation is None:
                 reservation = taken = await self._writers.take_over(self._upload_id, self._start, self._end)
-            self._check_receiving(await self._core.catalog.get(self._upload_id))
+            self._receiving(await self._core.catalog.get(self._upload_id))
             holes = await _gaps(self._core, self._upload_id, self._start, self._end)
             await self._compare(reservation, scratch, holes)
             for start, end in holes:
@@ -126,11 +126,12 @@ class _Chunk:
             if taken is not None:
                 taken.release()
 
-    def _check_receiving(self, upload: Upload | None) -> None:
+    def _receiving(self, upload: Upload | None) -> Upload:
         upload = self._core.found(upload)
         rules.check_takes_bytes(upload)
         if upload.state is not State.RECEIVING:
             raise LetGo  # completed meanwhile: every range is stored
+        return upload
 
     async def _receive(self, piece: Piece, running: Running | None = None) -> None:
         """Writes the body to the piece, and verifies it. `running`: the digests of the whole file that take it in."""
