@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tests.conftest import StartServer
 from tests.interop.browser import MODULES
+from tests.page.test_elsewhere import LOGIN, Gate
 from tests.page.windows import Window
 from tests.support.process import ServerProcess
 from tests.support.proxy import Fault, Proxy
@@ -86,3 +87,16 @@ def test_the_dialog(window: Window, start_server: StartServer, tmp_path: Path) -
     window.sees("does not know", "#ask-why")
     is_accessible(window, "a credential is asked for")
     assert window.look("document.activeElement.id") == "token"
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"), [("/api/", "#why"), ("/page/board.js", "#late")], ids=["of who this is", "of a part of the page"]
+)
+def test_something_else_that_answers(
+    window: Window, server: ServerProcess, tmp_path: Path, path: str, shown: str
+) -> None:
+    with Gate(tmp_path, server)(path, LOGIN) as nginx:
+        opened(window, nginx.url)
+        window.look("document.getAnimations().forEach((each) => each.finish())")
+        window.until(lambda: window.look(f"document.querySelector({shown!r}).offsetHeight > 0"), what="a word about it")
+        is_accessible(window, "something else answers")
