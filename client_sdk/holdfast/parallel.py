@@ -101,6 +101,8 @@ class ParallelRoad:
         self._read_to = 0
         """How far the file was read to be sent."""
         self._read_on = anyio.Event()
+        self._handed = 0
+        """Chunks that a sender was given and has not begun: the last one may be, when another finds nothing to send."""
         self._flights: set[_Flight] = set()
         self._change = anyio.Event()
         """A chunk was begun, or has landed."""
@@ -138,6 +140,7 @@ class ParallelRoad:
         """Read what is missing, send it, and wait until the server has it."""
         self._missing = RangeSet((span.start, span.end) for span in missing)
         self._failure = None
+        self._handed = 0
         wanted = aligned(missing, self._granule, self._upload.size)
         left = sum(end - start for start, end in wanted)
         senders = min(self._upload.job.concurrency or MOST_CONNECTIONS, -(-left // self.plan.chunk_size(1)))
@@ -172,11 +175,13 @@ class ParallelRoad:
                     at = part.end
                     left -= part.length
                     self._advance(at)
+                    self._handed += 1
                     await into.send(chunk)
                 if hole.length:
                     at = hole.end
                     left -= hole.length
                     self._advance(at)
+                    self._handed += 1
                     await into.send(Hole(hole))
 
     async def _chunk(self, part: Span) -> Chunk:
@@ -241,6 +246,7 @@ class ParallelRoad:
 
     async def _fly(self, flight: _Flight) -> None:
         """Send a chunk until the server has it, from here or from a connection that came to help."""
+        self._handed -= 1
         self._flights.add(flight)
         self._changed()
         try:
@@ -262,7 +268,7 @@ class ParallelRoad:
         `pace` is what this connection took at its best, in seconds a byte; how it is now the controller knows better.
         The first of the two that is stored counts; the server takes the other as what it has already (P-CHUNK-5).
         """
-        while self._flights:
+        while self._flights or self._handed:
             change = self._change
             soonest = stragglers.LOOK
             late: _Flight | None = None
