@@ -3,9 +3,10 @@
 Rule of this file: a row is two servers of one kind, one of which has the slow connections. They are measured in turns,
 after one that does not count: what changes on the machine meanwhile happens to both. While the one without is measured,
 the process that plays the slow ones stands still; but it is measured once more while as many send to somebody else, who
-takes them and reads nothing: so much they cost whatever the server does. They come once, since to wait for them takes
-most of the time; others are measured once the first seconds of the slow ones are over, and before the server lets them
-go; as many as were there at the beginning have to be there at the end.
+takes them and reads nothing: so much they cost whatever the server does. Others are measured once the first seconds of
+the slow ones are over, and before the server lets them go, which is time for a few turns; then both servers are started
+anew, until there were as many turns as are asked for. As many slow ones as were there at the beginning have to be there
+at the end.
 """
 
 import contextlib
@@ -140,8 +141,10 @@ def turns(bench: Bench, server: Running, size: int, count: int, samples: Mapping
             found.append(measure(bench, server, case, size))
 
 
-def compare(bench: Bench, without: Running, having: Running, size: int) -> Mapping[str, Mapping[str, list[Sample]]]:
-    """The samples of each case, by state."""
+def compare(
+    bench: Bench, without: Running, having: Running, size: int, most: int
+) -> Mapping[str, Mapping[str, list[Sample]]]:
+    """The samples of each case, by state: of as many turns as there is time for, at most `most`."""
     for server in (without, having):
         turns(bench, server, size, 1, {case: [] for case in CASES})
     alone: dict[str, list[Sample]] = {case: [] for case in CASES}
@@ -163,7 +166,7 @@ def compare(bench: Bench, without: Running, having: Running, size: int) -> Mappi
             (theirs, having, beside),
         ]
         try:
-            for turn in range(bench.rounds):
+            for turn in range(most):
                 if time.monotonic() - begun > LATEST:
                     break
                 for index in range(len(measurements)):
@@ -194,13 +197,13 @@ def run(bench: Bench) -> Report:
         bench.advance(row)
         for table in tables.values():
             table.of(row, ALONE), table.of(row, ELSEWHERE)  # stand before the other one
-        with (
-            bench.attempt(tables["small"], row, BESIDE),
-            bench.attempt(tables["stream"], row, BESIDE),
-            running(peer, folder / "without") as without,
-            running(peer, folder / "having") as having,
-        ):
-            for state, found in compare(bench, without, having, size).items():
-                for case, samples in found.items():
-                    tables[case].of(row, state).extend(samples)
+        with bench.attempt(tables["small"], row, BESIDE) as measured, bench.attempt(tables["stream"], row, BESIDE):
+            begun, took = time.monotonic(), 0.0
+            while len(measured) < bench.rounds and time.monotonic() - begun + took < bench.limit / len(there):
+                since = time.monotonic()
+                with running(peer, folder / "without") as without, running(peer, folder / "having") as having:
+                    for state, found in compare(bench, without, having, size, bench.rounds - len(measured)).items():
+                        for case, samples in found.items():
+                            tables[case].of(row, state).extend(samples)
+                took = time.monotonic() - since
     return report
