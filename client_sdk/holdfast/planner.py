@@ -214,6 +214,11 @@ class Controller:
         """The same, if a chunk was taken since: then it was the chunk that was too large, and not the file."""
         return self._ceiling if self._proven else None
 
+    @property
+    def near(self) -> bool:
+        """A request without a body was answered in less than 20 ms."""
+        return self._round_trip < NEAR
+
     def expected(self, size: int) -> float | None:
         """Seconds that a chunk of so many bytes takes on one connection; None before the first one was accepted."""
         if self._rate is None or self._overhead is None:

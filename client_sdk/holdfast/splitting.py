@@ -26,12 +26,14 @@ class Part:
     """When the server will have removed it, seconds since the epoch; None if it did not say so."""
 
 
-def split(size: int, connections: int | None) -> tuple[Part, ...]:
+def split(size: int, connections: int | None, *, near: bool = False) -> tuple[Part, ...]:
     """The parts of a file of `size` bytes; none if it is not worth it.
 
-    2 to 32 parts of 32 MiB and more, as many as there can be, so that there are more of them than connections.
+    2 to 32 parts of 32 MiB and more, as many as there can be, so that there are more of them than connections. None to
+    a server that is near, unless a number of `connections` is given: there one carries all that there is, and to put
+    parts together costs the server a copy and the room for it.
     """
     number = min(size // SMALLEST, MOST)
-    if number < 2 or connections == 1:
+    if number < 2 or connections == 1 or (connections is None and near):
         return ()
     return tuple(Part(Span(size * at // number, size * (at + 1) // number)) for at in range(number))

@@ -204,7 +204,9 @@ class Uploader:
         if (why := taken.unmet(source.size)) is not None:
             raise self._outside(source, why)
         as_tus = self._job.dialect == "tus" or (self._job.dialect == "auto" and not services.parallel)
-        if as_tus and services.offers(CONCATENATION) and (parts := split(source.size, self._job.concurrency)):
+        near = self._session.limiter.controller.near
+        parts = split(source.size, self._job.concurrency, near=near)
+        if as_tus and services.offers(CONCATENATION) and parts:
             await to_thread.run_sync(
                 lambda: self._journal.begin_upload(
                     key, source.fingerprint, endpoint=self._endpoint, url="", parts=parts

@@ -81,9 +81,11 @@ async def test_a_large_file_goes_in_parts(make_large: MakeLarge, make_client: Ma
 @pytest.mark.parametrize(
     ("size", "options"),
     [
-        (2 * SMALLEST - 1, {}),
+        (2 * SMALLEST - 1, {"concurrency": 2}),
         (2 * SMALLEST, {"concurrency": 1}),
+        (2 * SMALLEST, {}),
     ],
+    ids=["too small", "one connection", "a server that is near"],
 )
 async def test_others_are_not_split(
     make_large: MakeLarge, make_client: MakeClient, joining: Loopback, size: int, options: dict[str, int]
@@ -100,7 +102,7 @@ async def test_parallel_chunks_go_before_parts(make_large: MakeLarge, make_clien
     path = make_large(2 * SMALLEST)
     with Loopback(extensions=("creation", "concatenation")) as loopback:
         async with make_client(timeouts=SLOW) as client:
-            result = await client.upload(path, loopback.url)
+            result = await client.upload(path, loopback.url, concurrency=2)
         assert same(result, loopback, path)
         assert result.protocol == "parallel"
         assert loopback.only().concat is None
@@ -137,7 +139,7 @@ async def stopped(path: Path, make_client: MakeClient, loopback: Loopback) -> No
     loopback.order("PATCH", "answer", status=401, when=first_to_be_cut)
     async with make_client(timeouts=SLOW) as client:
         with pytest.raises(holdfast.NotAuthorized):
-            await client.upload(path, loopback.url)
+            await client.upload(path, loopback.url, concurrency=2)
     assert sorted(part.stored.prefix for part in parts(loopback)) == [10 * MIB, SMALLEST]
     loopback.seen.clear()
 
@@ -147,7 +149,7 @@ async def test_each_part_is_gone_on_with(make_large: MakeLarge, make_client: Mak
     path = make_large(2 * SMALLEST)
     await stopped(path, make_client, joining)
     async with make_client(timeouts=SLOW) as client:
-        result = await client.upload(path, joining.url)
+        result = await client.upload(path, joining.url, concurrency=2)
     assert same(result, joining, path)
     assert [seen.offset for seen in joining.requests("PATCH")] == [10 * MIB]
     assert [len(joining.requests(method)) for method in ("HEAD", "POST")] == [3, 1]
@@ -164,7 +166,7 @@ async def test_a_part_that_is_gone_is_begun_anew_and_the_others_stay(
     del joining.uploads[gone]
     joining.order("HEAD", "answer", status=status, when=lambda seen: seen.path.endswith(gone))
     async with make_client(timeouts=SLOW) as client:
-        result = await client.upload(path, joining.url)
+        result = await client.upload(path, joining.url, concurrency=2)
     assert same(result, joining, path)
     assert [(seen.offset, seen.length) for seen in joining.requests("PATCH")] == [(0, SMALLEST)]
 
@@ -177,12 +179,12 @@ async def test_parts_that_have_expired_are_begun_anew_without_asking(
         loopback.order("POST", "answer", status=401, when=lambda seen: "final" in seen.fields["upload-concat"])
         async with make_client(timeouts=SLOW) as client:
             with pytest.raises(holdfast.NotAuthorized):
-                await client.upload(path, loopback.url)
+                await client.upload(path, loopback.url, concurrency=2)
         loopback.lifetime = 3600
         old = {f"/files/{key}" for key in loopback.uploads}
         loopback.seen.clear()
         async with make_client(timeouts=SLOW) as client:
-            result = await client.upload(path, loopback.url)
+            result = await client.upload(path, loopback.url, concurrency=2)
         assert same(result, loopback, path)
         assert not {seen.path for seen in loopback.seen} & old
 
@@ -194,7 +196,7 @@ async def test_a_lost_answer_to_the_final_request(
     path = make_large(2 * SMALLEST)
     joining.order("POST", "lose", when=lambda seen: "final" in seen.fields["upload-concat"])
     async with make_client(timeouts=SLOW) as client:
-        result = await client.upload(path, joining.url)
+        result = await client.upload(path, joining.url, concurrency=2)
     assert same(result, joining, path)
     assert (len(finals(joining)), result.bytes_resent, result.retries) == (2, 0, 1)
 
@@ -214,7 +216,7 @@ async def test_a_lost_answer_from_a_server_that_uses_parts_up(
     joining.order("POST", "lose", when=lambda seen: "final" in seen.fields["upload-concat"])
     joining.order("POST", "cut", when=use_up)
     async with make_client(timeouts=SLOW) as client:
-        result = await client.upload(path, joining.url)
+        result = await client.upload(path, joining.url, concurrency=2)
     assert same(result, joining, path)
     assert result.bytes_resent == path.stat().st_size
 
@@ -232,7 +234,7 @@ async def test_a_part_that_lost_bytes_is_filled_up_before_the_whole_is_asked_for
 
     joining.order("POST", "cut", when=lose)
     async with make_client(timeouts=SLOW) as client:
-        result = await client.upload(path, joining.url)
+        result = await client.upload(path, joining.url, concurrency=2)
     assert lost == [2 * MIB]
     assert same(result, joining, path)
     assert result.bytes_resent == 2 * MIB
@@ -245,7 +247,7 @@ async def test_a_server_that_never_puts_them_together_is_an_error(
     joining.order("POST", "answer", status=400, times=99, when=lambda seen: "final" in seen.fields["upload-concat"])
     async with make_client(timeouts=SLOW) as client:
         with pytest.raises(holdfast.ServerRefused) as caught:
-            await client.upload(path, joining.url)
+            await client.upload(path, joining.url, concurrency=2)
     assert caught.value.status == 400
     assert len(finals(joining)) == 4
 
@@ -257,7 +259,7 @@ async def test_what_is_put_together_is_waited_for(
     path = make_large(2 * SMALLEST)
     joining.order("HEAD", "answer", status=200, fields={"Upload-Length": str(2 * SMALLEST)})
     async with make_client(timeouts=SLOW) as client:
-        result = await client.upload(path, joining.url)
+        result = await client.upload(path, joining.url, concurrency=2)
     assert same(result, joining, path)
     assert len(joining.requests("HEAD")) == 2
 
@@ -269,7 +271,7 @@ async def test_a_whole_of_another_length_is_an_error(
     joining.order("HEAD", "answer", status=200, fields={"Upload-Length": "7", "Upload-Offset": "7"})
     async with make_client(timeouts=SLOW) as client:
         with pytest.raises(holdfast.VerificationFailed, match="put together to 7 bytes"):
-            await client.upload(path, joining.url)
+            await client.upload(path, joining.url, concurrency=2)
 
 
 async def test_a_file_that_changes_leaves_no_parts_behind(
@@ -287,7 +289,7 @@ async def test_a_file_that_changes_leaves_no_parts_behind(
     joining.order("PATCH", "cut", when=touch)
     async with make_client(timeouts=SLOW) as client:
         with pytest.raises(holdfast.SourceChanged):
-            await client.upload(path, joining.url)
+            await client.upload(path, joining.url, concurrency=2)
     assert joining.uploads == {}
 
 
@@ -296,7 +298,7 @@ async def test_patches_of_parts_carry_checksums(make_large: MakeLarge, make_clie
     extensions = ("creation", "concatenation", "checksum")
     with Loopback(parallel=False, extensions=extensions, checksums=("md5",)) as loopback:
         async with make_client(timeouts=SLOW) as client:
-            result = await client.upload(path, loopback.url)
+            result = await client.upload(path, loopback.url, concurrency=2)
         assert same(result, loopback, path)
         patches = loopback.requests("PATCH")
         assert len(patches) == 8

@@ -34,3 +34,8 @@ def test_the_smallest_file_that_is_split(connections: int | None) -> None:
 
 def test_one_connection_needs_no_parts() -> None:
     assert split(1 << 40, 1) == ()
+
+
+def test_a_server_that_is_near_needs_no_parts_unless_a_number_of_connections_is_given() -> None:
+    assert split(1 << 40, None, near=True) == ()
+    assert split(1 << 40, 2, near=True) == split(1 << 40, None)

@@ -160,7 +160,7 @@ def test_a_large_file_goes_in_parts_where_they_can_be_put_together(
     foreign: ForeignServer, holdfast_command: CommandLine, make_large: MakeLarge
 ) -> None:
     path = make_large(LARGE)
-    event = upload(holdfast_command, path, foreign)
+    event = upload(holdfast_command, path, foreign, "--concurrency", "2")
     assert same(event, foreign, path)
     parts = "concatenation" in foreign.options()["tus-extension"]
     assert (event["concurrency"], event["bytes_sent"]) == (2 if parts else 1, LARGE)
@@ -176,7 +176,7 @@ def test_the_same_file_again_is_already_there(
     assert second["url"] == first["url"]
 
 
-@pytest.mark.parametrize("options", [(), ("--concurrency", "1")], ids=["auto", "one-connection"])
+@pytest.mark.parametrize("options", [(), ("--concurrency", "2")], ids=["auto", "two-connections"])
 def test_a_client_that_was_killed_goes_on(
     foreign: ForeignServer, holdfast_command: CommandLine, make_large: MakeLarge, options: tuple[str, ...]
 ) -> None:
@@ -193,7 +193,7 @@ def test_a_client_that_was_killed_goes_on(
     assert not event["already_there"]
 
 
-@pytest.mark.parametrize("options", [(), ("--concurrency", "1")], ids=["auto", "one-connection"])
+@pytest.mark.parametrize("options", [(), ("--concurrency", "2")], ids=["auto", "two-connections"])
 def test_a_server_that_was_killed_and_started_again_gets_the_rest(
     foreign: ForeignServer, holdfast_command: CommandLine, make_large: MakeLarge, options: tuple[str, ...]
 ) -> None:
