@@ -249,6 +249,13 @@ class Ledger:
         self._file.write("DELETE FROM transfer WHERE id = ?", id_)
 
     def _rows(self, rest: str, *values: object) -> list[Row]:
+        found = self._look(rest, *values)
+        if any(row.process is None and not row.state.final for row in found):
+            # A process may have ended between the look at its row and that at itself: now its last word is there.
+            found = self._look(rest, *values)
+        return found
+
+    def _look(self, rest: str, *values: object) -> list[Row]:
         processes: dict[str, int | None] = {}
         found = []
         for row in self._file.rows(f"SELECT {_COLUMNS} FROM transfer {rest}", values):  # noqa: S608 - `rest` is ours

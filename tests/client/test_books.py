@@ -13,6 +13,7 @@ from anyio import to_thread
 import holdfast
 from holdfast import AsyncClient, State, Transfer
 from holdfast.journal import Journal
+from holdfast.journal_file import JournalFile
 from holdfast.ledger import INTERRUPTED, Asked, Row, Step, Wanted
 from holdfast.repeating import again, lacking
 from tests.client.loopback import Loopback, Seen
@@ -385,6 +386,28 @@ def test_a_row_whose_process_is_gone_is_interrupted(tmp_path: Path) -> None:
     second.ledger.keep([])
     row = only(second)
     assert (row.state, row.mine, row.accepted) == (State.PENDING, True, 5)
+    second.close()
+
+
+def test_the_last_word_of_a_process_that_ends_meanwhile_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It writes how its transfer has ended, and goes, between the look at the row and that at the process."""
+    first, second = Journal(tmp_path), Journal(tmp_path)
+    first.ledger.note(Asked("abc", "upload", "/a", "http://host/files"))
+    first.ledger.claim("abc", "key")
+    alive = JournalFile.alive
+
+    def end_first(self: JournalFile, owner: str) -> int | None:
+        first.ledger.keep([Step("abc", State.FAILED, 10, 5, 0, "run", "run")])
+        first.close()
+        monkeypatch.setattr(JournalFile, "alive", alive)
+        return self.alive(owner)
+
+    monkeypatch.setattr(JournalFile, "alive", end_first)
+    row = second.ledger.find_key("key")
+    assert row is not None
+    assert (row.condition, row.process) == (State.FAILED, None)
     second.close()
 
 
