@@ -211,11 +211,12 @@ def test_live_progress(
 
 def test_a_cancel(window: Window, gate: Gate, server: ServerProcess, file: Path) -> None:
     """What answers does not remove anything, and the page does not say that it has."""
-    with gate("/files", "return 302 /login;") as nginx, Proxy(nginx.url, Fault(rate=20_000)) as proxy:
+    file.write_bytes(bytes(8_000_000))
+    with gate("/files", "return 302 /login;") as nginx, Proxy(nginx.url, Fault(rate=500_000)) as proxy:
         gate.open()
         window.open(proxy.url)
         window.choose(file)
-        window.sees("Receiving", "#now")
+        window.until(lambda: window.percent > 0, what="bytes on their way")  # before, there may be nothing to remove
         window.click("[data-act=pause]")
         window.sees("Paused", "#now")
         gate.closed.touch()
