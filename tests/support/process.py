@@ -36,7 +36,6 @@ def environment(home: Path) -> dict[str, str]:
         "HOME": str(home),
         "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
 
 
