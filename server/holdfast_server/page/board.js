@@ -6,6 +6,8 @@
 import { duration, percent, size, speed } from './format.js'
 
 const STEPS = ['receiving', 'verifying', 'publishing']
+/** States that are left for those after them, if for any. */
+const ENDS = { complete: 1, failed: 1, expired: 2, terminated: 2 }
 /** Seconds without a byte after which an upload is not shown as one that moves. */
 const STILL = 30
 /** How many of those that are over are kept. */
@@ -120,10 +122,19 @@ export class Item {
     return now - this.moved < STILL * 1000 ? 'now' : 'rest'
   }
 
+  /**
+   * Whether what is told of the state and of this moment is past already. The end of an upload may be told with an earlier
+   * moment than a `progress` frame that was made while it was written, and it counts; no end is ever taken back.
+   */
+  #isPast(status, at) {
+    const further = (ENDS[status] ?? 0) - (ENDS[this.status] ?? 0)
+    return further < 0 || (further === 0 && at < this.changed)
+  }
+
   /** The payload of a `progress` or `status` frame. */
   apply(payload) {
     const at = Date.parse(payload.timestamp)
-    if (at < this.changed) return
+    if (this.#isPast(payload.status, at)) return
     if (payload.received + payload.arriving > this.received || payload.speed > 0) this.moved = at
     this.changed = at
     this.name = payload.name
@@ -146,7 +157,7 @@ export class Item {
     this.name = state.name
     this.started = Date.parse(state.created)
     this.digest = state.digests['sha-256'] ?? this.digest
-    if (at < this.changed) return
+    if (this.#isPast(state.state, at)) return
     if (this.changed === 0) this.moved = at
     this.changed = at
     this.status = state.state

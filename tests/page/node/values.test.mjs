@@ -110,6 +110,27 @@ test('an older snapshot does not replace a newer one', () => {
   assert.equal(item.tempo(), '50 B/s, 18 s left')
 })
 
+test('an end counts whatever moment is told with it, and is not taken back', () => {
+  const error = { code: 'upload-digest-mismatch', detail: 'The digest is another one.' }
+  const state = {
+    id: 'a', name: 'film.mkv', state: 'failed', length: 1000, received: 1000, digests: {}, error,
+    created: PAYLOAD.started, updated: '2026-01-01T00:00:09.000Z', progress: { current_step: 'verifying' },
+  } // prettier-ignore
+  const told = [
+    (item) => item.apply({ ...PAYLOAD, status: 'failed', error, timestamp: state.updated }),
+    (item) => item.applyState(state),
+  ]
+  for (const tell of told) {
+    const item = new Item('a')
+    item.apply({ ...PAYLOAD, status: 'verifying' }) // made while the end was written, and later by its clock
+    tell(item)
+    item.apply({ ...PAYLOAD, status: 'verifying', timestamp: '2026-01-01T00:00:12.000Z' })
+    assert.deepEqual([item.status, item.error], ['failed', error])
+    item.applyState({ ...state, state: 'expired', error: null, updated: '2026-01-01T00:00:08.000Z' })
+    assert.equal(item.status, 'expired')
+  }
+})
+
 test('an upload is where it belongs, and says how it is', () => {
   const item = new Item('a')
   item.apply(PAYLOAD)
