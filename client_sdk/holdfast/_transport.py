@@ -14,7 +14,6 @@ import ssl
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias, TypeVar
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -23,6 +22,7 @@ import anyio
 import httpcore
 import httpx
 from anyio import to_thread
+from msgspec import Struct
 
 from holdfast._wire import WRITTEN, Network, Sink, Wire
 from holdfast.bodies import PIECE, Body, outgoing
@@ -48,8 +48,7 @@ _LEGAL: Final = "!$%&'()*+,-./:;=?@_~[]"
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(Struct, frozen=True):
     """Limits of waiting, in seconds. There is none for a request as a whole."""
 
     connect: float = 10.0

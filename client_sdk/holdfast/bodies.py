@@ -5,10 +5,10 @@ file that gives no more is the source's to explain (SourceChanged, SourceUnreada
 """
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Final
 
 from anyio import to_thread
+from msgspec import Struct
 
 from holdfast._wire import WRITTEN, Sent, UnreadableError
 from holdfast.errors import ConnectionFailed
@@ -26,8 +26,7 @@ FILE_PIECE: Final = 1024 * 1024
 """Bytes that are read of a file at once where the kernel cannot send from it: TLS, a proxy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """Bytes of a body that are still in a file: `span` of `source`, which has this `descriptor`."""
 
     source: Source
@@ -38,8 +37,7 @@ class Stored:
         return self.span.length
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(Struct, frozen=True):
     """The bytes of a request: `pieces()` gives them anew for each sending, `length` bytes in all."""
 
     length: int

@@ -7,11 +7,12 @@ begun, changed its state or ended, at once. Transfers never wait for the books.
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 import anyio
 from anyio import to_thread
+from msgspec import Struct
+from msgspec.structs import replace
 
 from holdfast.errors import HoldfastError, TransferBusy
 from holdfast.journal import Journal
@@ -29,8 +30,7 @@ WRITE: Final = 1.0
 """Seconds between two notes of the bytes of a transfer."""
 
 
-@dataclass(slots=True)
-class _Page:
+class _Page(Struct):
     transfer: Transfer[Any]
     written: Step
     at: float = 0.0

@@ -8,7 +8,6 @@ only watchers need is imported when one begins: who sends a file should not wait
 import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar, get_args
 import anyio
 from anyio import to_thread
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from holdfast._transport import Timeouts, Transport, Verify
 from holdfast.books import Books

@@ -18,7 +18,6 @@ import netrc
 import os
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -26,6 +25,7 @@ from urllib.parse import urlsplit
 
 import anyio
 from anyio import to_thread
+from msgspec import Struct, field
 
 from holdfast.errors import NotAuthorized, UsageError
 from holdfast_protocol import headers as names
@@ -87,8 +87,7 @@ def environment_token(host: str, port: int | None) -> str | None:
     return _checked(token, f"the variable {TOKEN_VARIABLE}")
 
 
-@dataclass(slots=True)
-class _Origin:
+class _Origin(Struct):
     """What is known of one origin."""
 
     token: str | None = None
@@ -161,8 +160,7 @@ class Keyring:
         return None if token is None else _checked(token, "what the hook gave")
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """What requests to one origin show: a field that does not change, or the token of the moment."""
 
     origin: str

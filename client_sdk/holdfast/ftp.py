@@ -16,7 +16,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -24,6 +23,7 @@ import aioftp
 import anyio
 from aioftp.common import SSLSessionBoundContext
 from anyio import to_thread
+from msgspec import Struct
 
 from holdfast._transport import Timeouts
 from holdfast._wire import Sink
@@ -46,8 +46,7 @@ USER_VARIABLE: Final = "HOLDFAST_FTP_USER"
 PASSWORD_VARIABLE: Final = "HOLDFAST_FTP_PASSWORD"  # noqa: S105 - the name of it
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """What an FTP URL says."""
 
     url: str

@@ -11,9 +11,10 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Final
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+from msgspec.structs import replace
 
 from holdfast._transport import Incoming, Session
 from holdfast._wire import Sink

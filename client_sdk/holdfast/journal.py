@@ -26,11 +26,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import platformdirs
+from msgspec import Struct
 
 from holdfast.errors import HoldfastError, TransferBusy
 from holdfast.journal_file import STATE_VARIABLE, JournalFile
@@ -54,8 +54,7 @@ MARK: Final = 42
 _log = logging.getLogger("holdfast")
 
 
-@dataclass(frozen=True, slots=True)
-class UploadRecord:
+class UploadRecord(Struct, frozen=True):
     """An upload that was begun: where it is, what file it is of, and how it ended if it did."""
 
     key: str
@@ -74,8 +73,7 @@ class UploadRecord:
     """The key that it was asked for by (K-KEY-1): where there is no URL yet, the same is asked for again."""
 
 
-@dataclass(frozen=True, slots=True)
-class DownloadRecord:
+class DownloadRecord(Struct, frozen=True):
     """A download that was begun: of which version of what, and which bytes of it are on the disk."""
 
     key: str

@@ -17,9 +17,10 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
+
+from msgspec import Struct
 
 from holdfast import errors
 from holdfast.errors import HoldfastError, ServerRefused
@@ -40,8 +41,7 @@ _COLUMNS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """What the caller asked for: a new row. `options` is what the call needs beside it; None: it cannot be repeated."""
 
     id: str
@@ -52,8 +52,7 @@ class Asked:
     options: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """How far a transfer is, for its row."""
 
     id: str
@@ -70,8 +69,7 @@ class Step:
     digest: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One transfer as the journal has it. Sizes in bytes, times in seconds since the epoch."""
 
     id: str
@@ -86,7 +84,7 @@ class Row:
     priority: int
     size: int | None
     accepted: int
-    failure: Mapping[str, Any] | None = field(repr=False)
+    failure: Mapping[str, Any] | None
     """`type`, `code`, `message` and perhaps `status` of its error."""
     result: str | None
     """The URL of an upload, the path of a download, when it is complete."""

@@ -11,10 +11,10 @@ import itertools
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from typing import Final, Literal, TypeAlias
 
 import anyio
+from msgspec import Struct, field
 
 from holdfast.buffers import Buffers
 from holdfast.clock import SYSTEM, Clock
@@ -34,8 +34,7 @@ LOOK: Final = 0.25
 """Seconds after which whoever waits for a rate limit looks whether it was changed."""
 
 
-@dataclass(eq=False, slots=True)
-class _Waiter:
+class _Waiter(Struct, eq=False):
     """Somebody who waits for a connection. `most` is the number that its transfer was told to use, or 0."""
 
     share: Share

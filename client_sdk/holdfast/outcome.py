@@ -4,11 +4,12 @@ Rule of this file: each refusal of a server becomes one error of errors.py, whos
 server said, and what to do about it.
 """
 
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final, TypeVar
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from holdfast.errors import (
     BrokenProtocol,
@@ -26,8 +27,7 @@ from holdfast_protocol.problem import KINDS
 AnyError = TypeVar("AnyError", bound=HoldfastError)
 
 
-@dataclass(frozen=True, slots=True)
-class UploadResult:
+class UploadResult(Struct, frozen=True):
     """A complete upload. Sizes in bytes, `seconds` from the start of this call."""
 
     url: str
@@ -56,8 +56,7 @@ class UploadResult:
     """The upload was complete before this call; nothing was sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class DownloadResult:
+class DownloadResult(Struct, frozen=True):
     """A complete download. Sizes in bytes, `seconds` from the start of this call."""
 
     url: str

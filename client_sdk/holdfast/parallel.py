@@ -14,12 +14,12 @@ import math
 import mmap
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Final
 
 import anyio
 from anyio import to_thread
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from msgspec import Struct
 
 from holdfast import stragglers
 from holdfast.bodies import Body, Stored
@@ -40,15 +40,13 @@ IDLE_PASSES: Final = 3
 """Passes over the missing ranges that may change nothing, before the server is taken to be broken."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hole:
+class Hole(Struct, frozen=True):
     """A run of zeros that is not read and not sent, until the server has heard of it."""
 
     span: Span
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """Bytes of the source, in their buffer until the server has them; or in the file, if there is none."""
 
     span: Span

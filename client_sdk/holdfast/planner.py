@@ -8,8 +8,9 @@ monotonic clock), and so is randomness.
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from holdfast.errors import UsageError
 from holdfast.retries import RETRY_AFTER_CAP
@@ -71,8 +72,7 @@ THROTTLE_STEP: Final = 5.0
 THROTTLE_MEMORY: Final = 60.0
 
 
-@dataclass(eq=False, slots=True)
-class Sending:
+class Sending(Struct, eq=False):
     """A connection that carries a chunk, or another run of bytes, of `size` if that is known."""
 
     moved_at: float

@@ -8,11 +8,11 @@ the wire, so what a resumed transfer had before does not count in it; the time t
 
 import math
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 import anyio
+from msgspec import Struct
 
 from holdfast.errors import HoldfastError
 
@@ -52,8 +52,7 @@ class Part(NamedTuple):
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """One look at a transfer. Sizes in bytes, times in seconds."""
 
     state: State

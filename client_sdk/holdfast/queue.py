@@ -7,12 +7,12 @@ paused or waits for another try takes no place. Nothing that was taken in is for
 import bisect
 import math
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
 
 import anyio
 import anyio.lowlevel
+from msgspec import Struct
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import UsageError
@@ -24,8 +24,7 @@ from holdfast.transfers import RetryPolicy, Transfer, tell
 AnyTransfer: TypeAlias = Transfer[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Statistics:
+class Statistics(Struct, frozen=True):
     """One look at all transfers of a queue. Sizes in bytes, times in seconds."""
 
     pending: int

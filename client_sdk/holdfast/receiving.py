@@ -7,9 +7,10 @@ long as no byte comes for the first time in between.
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
+
+from msgspec import Struct
 
 from holdfast.errors import ConnectionFailed, HoldfastError
 from holdfast.journal import TransferLock
@@ -30,8 +31,7 @@ Trouble: TypeAlias = HoldfastError | OtherVersion
 """What ends the use of a server."""
 
 
-@dataclass(frozen=True, slots=True)
-class DownloadJob:
+class DownloadJob(Struct, frozen=True):
     """What to receive and where to put it. `path` goes before `folder`; with neither it is the current folder."""
 
     url: str
@@ -49,8 +49,7 @@ class DownloadJob:
     """Further URLs of the same file."""
 
 
-@dataclass(eq=False)
-class Source:
+class Source(Struct, eq=False):
     """A server that has the version."""
 
     remote: Remote
@@ -58,8 +57,7 @@ class Source:
     trouble: Trouble | None = None
 
 
-@dataclass(eq=False)
-class First:
+class First(Struct, eq=False):
     """The first answer, and the connection over which it comes."""
 
     source: Source

@@ -10,8 +10,9 @@ asked for later is of the same version, or there is OtherVersion instead of byte
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct
 
 from holdfast._wire import Sink
 from holdfast.limiter import Limiter
@@ -22,8 +23,7 @@ Wanted = Callable[[], int]
 """How many bytes may come now; 0: no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Struct, frozen=True):
     """One version of a file, as its server describes it."""
 
     size: int | None
@@ -33,12 +33,11 @@ class Version:
     digests: tuple[Digest, ...] = ()
     name: str = "download"
     """Safe as a file name."""
-    coded: bool = field(default=False)
+    coded: bool = False
     """It comes in a content coding, which is taken off on the way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Since:
+class Since(Struct, frozen=True):
     """What an earlier call has left: the first range that is missing, of the version with that pin."""
 
     span: Span

@@ -7,10 +7,11 @@ it would be another one.
 
 import secrets
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from holdfast.credentials import TOKEN_VARIABLE, Keyring
 from holdfast.errors import UsageError
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from holdfast.receiving import DownloadJob
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
+class Manner(Struct, frozen=True):
     """How a call is carried out, beside what it is about."""
 
     headers: Collection[str] = ()

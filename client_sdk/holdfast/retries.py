@@ -3,15 +3,15 @@
 Rule of this file: time is an argument (seconds of any monotonic clock), and so is randomness.
 """
 
-from dataclasses import dataclass
 from typing import ClassVar, Final
+
+from msgspec import Struct
 
 RETRY_AFTER_CAP: Final = 600.0
 """Seconds of a server's Retry-After that are believed at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(Struct, frozen=True):
     """Full jitter: a random part of `base * 2^i` seconds, of at most `cap`.
 
     A server's Retry-After is honoured as a lower bound, up to ten minutes.

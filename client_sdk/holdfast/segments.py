@@ -7,8 +7,9 @@ seconds of any monotonic clock.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct
 
 from holdfast.progress import Part
 from holdfast_protocol.messages import Span
@@ -24,20 +25,15 @@ SILENCE: Final = 3.0
 """Seconds without a byte after which another takes over all of it."""
 
 
-@dataclass(eq=False, slots=True)
-class Segment:
+class Segment(Struct, eq=False):
     """A range that one connection fetches. It has come as far as `at`; `end` moves down if others take over."""
 
     start: int
     end: int
     began: float
-    at: int = field(init=False)
-    last: float = field(init=False)
+    at: int
+    last: float
     """When bytes came, or it began."""
-
-    def __post_init__(self) -> None:
-        self.at = self.start
-        self.last = self.began
 
     @property
     def left(self) -> int:
@@ -109,7 +105,7 @@ class Segments:
             self._free.sort(key=lambda span: span.start)
 
     def _begin(self, start: int, end: int, now: float) -> Segment:
-        segment = Segment(start, end, now)
+        segment = Segment(start, end, now, at=start, last=now)
         self.taken.add(segment)
         return segment
 

@@ -9,10 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar
 
 from anyio import to_thread
+from msgspec import Struct, field
 
 from holdfast._transport import Session
 from holdfast.bodies import Body
@@ -47,8 +47,7 @@ ZEROS: Final = memoryview(bytes(256 * 1024))
 KEPT: Final = "What the server has is kept; run the same upload again to go on."
 
 
-@dataclass(frozen=True, slots=True)
-class UploadJob:
+class UploadJob(Struct, frozen=True):
     """What to send, where, and how. Sizes in bytes; None leaves a choice to the plan."""
 
     given: Given

@@ -22,11 +22,11 @@ import secrets
 import stat
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from anyio import to_thread
+from msgspec import Struct
 
 from holdfast.errors import HoldfastError, SourceChanged, SourceUnreadable, UsageError
 from holdfast_protocol.messages import Span
@@ -50,8 +50,7 @@ UploadSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryvie
 """What can be sent: the path of a file, bytes, a file object, or an iterable of bytes, asynchronous or not."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
+class Fingerprint(Struct, frozen=True):
     """What a file is recognized by. `inode` and `device` are hints: they change on a copy or a new mount."""
 
     path: str
@@ -106,8 +105,7 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Struct, frozen=True):
     """What a caller gave to be sent: something that can be opened and read again, or else a stream."""
 
     name: str

@@ -4,8 +4,9 @@ Rule of this file: small files are never split, and a cut that was made is kept:
 parts that it had.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from holdfast.planner import MIB
 from holdfast_protocol.messages import Span
@@ -16,8 +17,7 @@ MOST: Final = 32
 """Parts of a file. Their URLs stand in one header field, and servers take 8 KiB of that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """A run of the file's bytes, and the upload of it if there is one."""
 
     span: Span

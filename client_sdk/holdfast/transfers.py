@@ -9,11 +9,11 @@ import inspect
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
-from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, Protocol, TypeVar
 
 import anyio
 import anyio.lowlevel
+from msgspec import Struct
 
 from holdfast.clock import SYSTEM, Clock
 from holdfast.errors import HoldfastError, TransferCancelled
@@ -29,8 +29,7 @@ Watcher = Callable[[Progress], object]
 _log = logging.getLogger("holdfast")
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What a policy thinks of a failure."""
 
     again: bool
@@ -38,8 +37,7 @@ class Verdict:
     """Part of a sentence, for people."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(Struct, frozen=True):
     """Whether a transfer that failed is tried again by itself, after its own attempts are used up.
 
     Only what may go better without anybody doing something is: the network, a server that is not there or has no room

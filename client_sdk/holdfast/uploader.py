@@ -17,12 +17,12 @@ import mimetypes
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import PurePath
 from typing import Final, Literal, TypeAlias
 
 import anyio
 from anyio import to_thread
+from msgspec.structs import replace
 
 from holdfast._transport import Session
 from holdfast.concatenation import ConcatenationRoad

@@ -9,11 +9,11 @@ verified is what is there.
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Final
 
 import anyio
 from anyio import to_thread
+from msgspec import Struct
 
 from holdfast.errors import VerificationFailed
 from holdfast.targets import PartFile
@@ -31,8 +31,7 @@ _LINE: Final = re.compile(r"\\?([0-9a-fA-F]{64})(?:[ \t]+\*?(.+))?")
 _BSD_LINE: Final = re.compile(r"SHA256 ?\((.+)\) = ([0-9a-fA-F]{64})")
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(Struct, frozen=True):
     """A digest of the file, and who says so, in words."""
 
     digest: Digest

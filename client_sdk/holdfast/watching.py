@@ -8,11 +8,11 @@ stream is one of server-sent events, so that it needs nothing but HTTP.
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, cast
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
 import anyio
+from msgspec import Struct, field
 
 from holdfast._transport import Incoming, Session
 from holdfast.clock import SYSTEM, Clock
@@ -32,8 +32,7 @@ MOST_SILENCE: Final = 60.0
 """Seconds without a word after which a connection is given up, until the server has said how often it pings."""
 
 
-@dataclass(frozen=True, slots=True)
-class News:
+class News(Struct, frozen=True):
     """Something that a server has told.
 
     `status`: the state of an upload has changed. `progress`: how far one is; the next one replaces it. `sum`: all

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
 
+from msgspec import Struct
+
 from holdfast_protocol import fields, headers
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.fields import ParallelOffer
@@ -110,16 +112,14 @@ class Refusal(Exception):  # noqa: N818 - the word of the protocol
         return self.status in (429, 503)
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """Ranges of an upload that are not stored, ascending; `more` if there are others behind the last one."""
 
     spans: tuple[Span, ...] = ()
     more: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(Struct, frozen=True):
     """A new upload. Without an `offer` the server does not speak the parallel dialect (P-OFFER-1)."""
 
     url: str
@@ -136,8 +136,7 @@ class Created:
     limits: SizeLimits | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(Struct, frozen=True):
     """What a server says of an upload. Sizes in bytes."""
 
     offset: int
@@ -159,8 +158,7 @@ class State:
     """As in Completed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """The answer to bytes that were taken: the contiguous bytes from 0 that are stored, if it said so."""
 
     offset: int | None
@@ -175,8 +173,7 @@ class Stored:
     """As in Completed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(Struct, frozen=True):
     """The answer to a completing request. If not `done`, the work goes on: ask again after `retry_after`."""
 
     done: bool

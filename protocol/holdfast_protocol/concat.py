@@ -6,9 +6,10 @@ host is looked at only to refuse a foreign one; nothing is ever fetched.
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urljoin, urlsplit
+
+from msgspec import Struct
 
 from holdfast_protocol import headers
 from holdfast_protocol.problem import FieldError
@@ -19,8 +20,7 @@ _UPLOAD: Final = re.compile(r"(?:/[^?#]*)?/files/([0-9a-f]{32})/?")
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Concat:
+class Concat(Struct, frozen=True):
     """The value as it came, and the URLs of the parts in it, at least one; None for a part itself."""
 
     raw: str

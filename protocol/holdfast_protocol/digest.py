@@ -9,11 +9,11 @@ They are imported when it is asked for the first time whether they are there.
 import hashlib
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Final, Protocol
 
 import xxhash
+from msgspec import Struct
 
 _SIZES: Final[Mapping[str, int]] = {
     "xxh3-128": 16,
@@ -64,8 +64,7 @@ class Hasher(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Digest:
+class Digest(Struct, frozen=True):
     """An algorithm by its name (V-DIGEST-2), and the value. The value's length is not checked here."""
 
     algorithm: str

@@ -6,8 +6,9 @@ answers OPTIONS well and does not name tus is one of the IETF draft, or of nothi
 """
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from holdfast_protocol import fields, headers
 from holdfast_protocol.digest import ALGORITHMS, first_computable, from_tus_name
@@ -24,8 +25,7 @@ CHECKSUM: Final = "checksum"
 CONCATENATION: Final = "concatenation"
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(Struct, frozen=True):
     """What a server offers. The default is the least that this client can work with."""
 
     extensions: frozenset[str] = frozenset({CREATION})

@@ -5,16 +5,16 @@ anywhere. A version more is a row more. A field that does not follow its grammar
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from holdfast_protocol import fields, headers
 from holdfast_protocol.messages import Headers
 from holdfast_protocol.problem import FieldError
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """One interop version: the columns in which versions differ. The newest text is the default."""
 
     version: int

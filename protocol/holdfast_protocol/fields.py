@@ -12,13 +12,13 @@ import contextlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import quote, unquote
 
 import http_sf
+from msgspec import Struct
 
 from holdfast_protocol import headers
 from holdfast_protocol.digest import ALGORITHMS, Digest, UnknownAlgorithm, computable, from_tus_name, size, tus_name
@@ -279,8 +279,7 @@ def format_problem(code: str, detail: str) -> str:
     return f"{code};detail={http_sf.ser(plain)}"
 
 
-@dataclass(frozen=True, slots=True)
-class ParallelOffer:
+class ParallelOffer(Struct, frozen=True):
     """What a server that takes parallel chunks asks of them (P-OFFER-1). Both in bytes.
 
     Chunks begin and end on multiples of `granule`; none is longer than `max_chunk`, a multiple of it.
@@ -419,8 +418,7 @@ def parse_content_range(value: str) -> tuple[int, int, int | None]:
     return start, end, total
 
 
-@dataclass(frozen=True, slots=True)
-class EntityTag:
+class EntityTag(Struct, frozen=True):
     """An entity tag (RFC 9110, section 8.8.3): `value` without its quotes. str() is the form on the wire."""
 
     value: str

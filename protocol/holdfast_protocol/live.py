@@ -8,9 +8,10 @@ import codecs
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
+
+from msgspec import Struct
 
 VERSION: Final = 1
 """Of the frames."""
@@ -51,8 +52,7 @@ class Kind(StrEnum):
     ALL = "all"
 
 
-@dataclass(frozen=True, slots=True)
-class Topic:
+class Topic(Struct, frozen=True):
     """What can be watched. `name` is an upload's id, or the name of an owner or a project; "" for all."""
 
     kind: Kind
@@ -70,8 +70,7 @@ class Topic:
         return cls(Kind(kind), name)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A place in a log of events: behind `offset` comes what was not told yet."""
 
     epoch: str
@@ -87,8 +86,7 @@ class Place:
         return cls("", 0) if found is None else cls(found[1], int(found[2]))
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """What a client asks over the WebSocket (L-SUB-1). `id` is what the answer repeats, if there is one."""
 
     action: str

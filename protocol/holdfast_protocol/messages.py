@@ -5,8 +5,9 @@ silence where its grammar allows only one value (`Headers.one`).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import cast
+
+from msgspec import Struct, field
 
 from holdfast_protocol.problem import FieldError
 
@@ -50,8 +51,7 @@ class Headers:
         return f"Headers({list(self._items)!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """A half-open run of bytes `[start, end)` of the file that goes into a request's body."""
 
     start: int
@@ -62,8 +62,7 @@ class Span:
         return self.end - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A request that a client-side rule wants to have sent. `body` says which bytes of the file it carries."""
 
     method: str
@@ -72,8 +71,7 @@ class Request:
     body: Span | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """An answer: its status, its fields, and its body where that is a problem document (at most 64 KiB)."""
 
     status: int

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from msgspec import Struct
+
 TYPE_PREFIX: Final = "urn:holdfast:problem:"
 IANA_PREFIX: Final = "https://iana.org/assignments/http-problem-types#"
 _IANA: Final = {
@@ -22,8 +24,7 @@ _IANA: Final = {
 """Codes whose type the IETF draft has registered (the last one up to its version 8)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """One row: the code, the status it is answered with, a title in words, and the type as a URL."""
 
     code: str

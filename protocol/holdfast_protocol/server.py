@@ -8,8 +8,10 @@ Every function raises `ProblemError` for a request that is to be refused.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from holdfast_protocol import fields, headers
 from holdfast_protocol.concat import PARTIAL, Concat
@@ -30,8 +32,7 @@ COMPLETE = "complete"
 FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What this server takes. Sizes in bytes."""
 
     max_size: int
@@ -71,8 +72,7 @@ class View(Protocol):
     def computed(self) -> tuple[Digest, ...]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(Struct, frozen=True):
     """Store the body at `offset`, where the prefix ends: what came stays, also if the body is cut off."""
 
     offset: int
@@ -101,8 +101,7 @@ class Append:
         return self.checksum is not None or self.trailer or bool(self.digests)
 
 
-@dataclass(frozen=True, slots=True)
-class StoreChunk:
+class StoreChunk(Struct, frozen=True):
     """Store the body at `[start, end)`, whole and verified, or not at all."""
 
     start: int
@@ -110,16 +109,14 @@ class StoreChunk:
     digests: tuple[Digest, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class StoreHole:
+class StoreHole(Struct, frozen=True):
     """`[start, end)` is zeros: store that, without a body (P-HOLE-1)."""
 
     start: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Complete:
+class Complete(Struct, frozen=True):
     """Everything was sent: verify and publish."""
 
     digests: tuple[Digest, ...]
@@ -127,13 +124,11 @@ class Complete:
     """Seconds for which the client would wait for the answer, if it said so (P-COMPLETE-4)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledge:
+class Acknowledge(Struct, frozen=True):
     """Nothing is to be done: the upload is complete, and the request asks for no more (T-PATCH-2)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Create:
+class Create(Struct, frozen=True):
     """Make a new upload, and store the body that came with it, if one did."""
 
     length: int | None

@@ -3,15 +3,15 @@
 Rule of this file: a limit that cannot be read counts as not said, for a request that is too large is refused anyway.
 """
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 from holdfast_protocol import fields, headers
 from holdfast_protocol.messages import Response
 from holdfast_protocol.problem import FieldError
 
 
-@dataclass(frozen=True, slots=True)
-class SizeLimits:
+class SizeLimits(Struct, frozen=True):
     """What a server takes, in bytes, as it said in `Upload-Limit` (the IETF draft); None: nothing said."""
 
     max_size: int | None = None
@@ -25,7 +25,7 @@ class SizeLimits:
         """These, after an answer that said `newer`; what it did not say stays as it was."""
         if newer is None:
             return self
-        said = {name: value for name in self.__slots__ if (value := getattr(newer, name)) is not None}
+        said = {name: value for name in self.__struct_fields__ if (value := getattr(newer, name)) is not None}
         return replace(self, **said)
 
     def unmet(self, size: int) -> str | None:

@@ -1,9 +1,8 @@
 """What every catalog keeps of uploads, states and events, over each implementation of `catalog.base.Catalog`."""
 
-from dataclasses import replace
-
 import anyio
 import pytest
+from msgspec.structs import replace
 from tests.support.catalogs import Opener, add, become, fresh, told
 
 from holdfast_protocol.digest import Digest

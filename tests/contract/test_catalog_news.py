@@ -1,9 +1,9 @@
 """What live progress asks of a catalog: the log that is trimmed, failures, samples, and what is moving."""
 
 import itertools
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from tests.support.catalogs import Opener, add, become, fresh
 
 from holdfast_server.catalog.base import Catalog, Sample, Tally, UnknownUpload, Watched
@@ -15,7 +15,7 @@ ALL = Watched(all=True)
 
 
 def sample(number: int, at: float, **changes: object) -> Sample:
-    return replace(Sample(fresh(number).id, at, State.RECEIVING, "receiving", 10, 5, 1.5, 0, 0), **changes)  # type: ignore[arg-type]
+    return replace(Sample(fresh(number).id, at, State.RECEIVING, "receiving", 10, 5, 1.5, 0, 0), **changes)
 
 
 async def test_a_log_has_a_name_that_stays(opener: Opener) -> None:

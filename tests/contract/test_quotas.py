@@ -2,10 +2,10 @@
 
 import random
 from contextlib import suppress
-from dataclasses import replace
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from tests.support.catalogs import Opener, add, become, fresh
 
 from holdfast_server.catalog.base import Catalog, CatalogError, OverQuota, Quota

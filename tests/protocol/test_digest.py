@@ -4,7 +4,6 @@ Rule of this file: the expected values are those that the algorithms' own public
 test computed once.
 """
 
-import dataclasses
 import subprocess
 import sys
 
@@ -195,5 +194,5 @@ def test_a_digest_is_a_value() -> None:
     assert value != Digest("sha", b"\x00\xff")
     assert len({value, Digest("md5", b"\x00\xff")}) == 1
     assert value.hex == "00ff"
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         value.algorithm = "sha"  # type: ignore[misc]

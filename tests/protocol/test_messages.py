@@ -1,7 +1,5 @@
 """Heads as values: fields are found whatever their case, and two where one belongs are an error."""
 
-import dataclasses
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,5 +80,5 @@ def test_messages_are_values() -> None:
     assert Request("HEAD", "/files/1").body is None
     response = Response(204, Headers())
     assert response.body == b""
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         response.status = 200  # type: ignore[misc]

@@ -5,9 +5,10 @@ Rule of this file: an implementation of the port is a row of `OPENERS`, and with
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from holdfast_server.catalog.base import Catalog, Quota
 from holdfast_server.catalog.sqlite import open_sqlite

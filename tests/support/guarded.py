@@ -4,12 +4,12 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
+from msgspec.structs import replace
 
 from holdfast_server import Principal, sign_upload
 from holdfast_server.auth import SCOPES, Scope

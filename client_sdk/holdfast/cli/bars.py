@@ -7,11 +7,11 @@ up as its result or its error, and its bar goes.
 
 import os
 import sys
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
 import click
+from msgspec import Struct
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.constrain import Constrain
@@ -36,8 +36,7 @@ MARGIN: Final = 3
 """Columns that stay empty: there a terminal shows the ^C that was typed, and a line that is full would become two."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """What fits into a line."""
 
     name: int

@@ -10,11 +10,12 @@ import glob
 import os
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import click
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from holdfast.errors import without_secrets
 
@@ -23,8 +24,7 @@ RELATIVE_PATH: Final = "relativePath"
 MOST_NAMED: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """One file: what it is called on the command line, and what is said of it beside the options of the command."""
 
     name: str

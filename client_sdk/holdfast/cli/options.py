@@ -5,11 +5,12 @@ one direction alone, stands with its command.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from functools import wraps
 from typing import Any, Final, TypeAlias
 
 import click
+from msgspec import Struct, field
+from msgspec.structs import fields
 
 from holdfast.cli.values import Header, Size
 from holdfast.client import AsyncClient, IfBusy
@@ -21,8 +22,7 @@ Option: TypeAlias = Callable[[Command], Command]
 TRANSFERS: Final = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(Struct, frozen=True, kw_only=True):
     """How the transfers of a command are run. `limit_rate` is in bytes a second, for all of them together."""
 
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -11,11 +11,11 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol
 
 import click
+from msgspec import Struct
 
 from holdfast.progress import Progress, State
 
@@ -25,8 +25,7 @@ MANY: Final = 20
 """Files; of more than so many, lines tell the sum, and of single ones only what went wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Overall:
+class Overall(Struct, frozen=True):
     """One look at all that a command was asked to transfer. Sizes in bytes, times in seconds."""
 
     total: int

@@ -5,12 +5,12 @@ Rule of this file: standard output gets the URL of each upload, one a line in th
 
 import os
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Final, TextIO
 
 import anyio
 import click
 from anyio import to_thread
+from msgspec.structs import replace
 
 from holdfast.cli import EXIT_STATUS, options
 from holdfast.cli.jobs import RELATIVE_PATH, Job, Lines, files_of, is_standard_input, read_jobs

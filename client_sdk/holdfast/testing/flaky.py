@@ -8,37 +8,34 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 _PIECE: Final = 64 * 1024
 _HEAD: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
+class Pass(Struct, frozen=True):
     """Leave this connection alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(Struct, frozen=True):
     """End the connection after so many bytes of the client, heads included."""
 
     after: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Stall:
+class Stall(Struct, frozen=True):
     """After so many bytes of the client pass nothing on any more, and end the connection `seconds` later."""
 
     after: int = 0
     seconds: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """Answer the first request in the server's place, with nothing but a status and perhaps Retry-After (seconds)."""
 
     status: int = 503

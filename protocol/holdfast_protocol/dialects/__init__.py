@@ -4,7 +4,7 @@
 Rule of this file: it finds out from the head which dialect a request speaks, and nothing else.
 """
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from holdfast_protocol import fields, headers
 from holdfast_protocol.dialects import ietf, parallel, tus1

@@ -7,8 +7,9 @@ share, and what their text leaves open, is protocol.md, section 6.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from holdfast_protocol import fields, headers
 from holdfast_protocol.drafts import DRAFTS, NEWEST, Draft, integer_in
@@ -35,8 +36,7 @@ _INACTIVE: Final = ("upload-failed", "data-lost", "gone")
 """With these nothing more can be done, so no answer says where to go on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
+class Spoken(Struct, frozen=True):
     """The version that a request is to be understood in."""
 
     draft: Draft

@@ -6,8 +6,9 @@ anything of the body is read.
 
 import base64
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from holdfast_protocol import headers
 from holdfast_protocol.messages import Headers
@@ -15,8 +16,7 @@ from holdfast_protocol.problem import ProblemError
 from holdfast_server.auth.principal import Principal
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """The head of a request, as an authority sees it."""
 
     method: str

@@ -5,8 +5,9 @@ an upload is told that there is none, whatever the scopes (A-OWNER-1). Nothing h
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol, TypeAlias, get_args
+
+from msgspec import Struct
 
 from holdfast_protocol.problem import ProblemError
 
@@ -38,8 +39,7 @@ class Made(Owned, Protocol):
     def created(self) -> float: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Struct, frozen=True):
     """Uploads that whoever has a signed URL may create."""
 
     id: str
@@ -69,8 +69,7 @@ class Grant:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(Struct, frozen=True):
     """A person or a program, as an authority vouches for it."""
 
     owner: str | None
@@ -88,9 +87,9 @@ class Principal:
     """The largest upload that it may make or fill, in bytes; None: as large as the server takes."""
     grant: Grant | None = None
     """What it may create, if it may not create whatever it likes."""
-    follow: Callable[[Made], str] | None = field(default=None, compare=False, repr=False)
+    follow: Callable[[Made], str] | None = None
     """The query that goes with the URL of an upload that it has made (A-SIGN-2)."""
-    confirm: Callable[[], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
+    confirm: Callable[[], Awaitable[None]] | None = None
     """Asks the authority again, now; raises ProblemError 401 if it vouches no more (A-AGAIN-1)."""
 
     def may(self, *scopes: Scope) -> bool:

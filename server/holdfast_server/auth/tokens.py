@@ -23,10 +23,11 @@ import re
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from holdfast_server.auth.authority import Request, expired
 from holdfast_server.auth.principal import SCOPES, Principal, Scope
@@ -38,8 +39,7 @@ _KEYS: Final = {"id", "sha256", "owner", "scopes", "projects", "project", "expir
 _TABLE: Final = re.compile(r"^\[\[token\]\][^\n]*\n", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """What is kept of a token."""
 
     id: str

@@ -17,8 +17,9 @@ half-open `(start, end)`, times are seconds since the epoch and are always given
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
+
+from msgspec import Struct
 
 from holdfast_protocol.digest import Digest
 from holdfast_server.uploads.upload import State, Upload
@@ -124,8 +125,7 @@ class Incompatible(CatalogError):  # noqa: N818
     """This store cannot be used by this version. The message says why and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quota:
+class Quota(Struct, frozen=True):
     """What there may be at once; None: any number. Uploads count until they are complete or removed, bytes from the
     moment at which they are announced until they are removed."""
 
@@ -146,8 +146,7 @@ class Whose(NamedTuple):
     project: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """One line of the event log: a fact about an upload.
 
     Every change of state is one; an upload that came in one piece, when it was made, was never `verifying`. The data
@@ -165,8 +164,7 @@ class Event:
     project: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(Struct, frozen=True):
     """The log of events: which one it is, and what of it is there."""
 
     epoch: str
@@ -177,8 +175,7 @@ class Log:
     """As `event_head`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
+class Watched(Struct, frozen=True):
     """Of which uploads something is wanted: these, those of these owners and projects, or all."""
 
     uploads: frozenset[str] = frozenset()
@@ -187,8 +184,7 @@ class Watched:
     all: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """How far an upload was at a moment."""
 
     upload: str
@@ -204,8 +200,7 @@ class Sample:
     retries: int
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
+class Tally(Struct, frozen=True):
     """How many uploads are in a state, and their bytes; an unknown length counts nothing."""
 
     state: State
@@ -214,8 +209,7 @@ class Tally:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """An upload is made by a grant: the one of that name, which may make `most`, and is of no use after `until`."""
 
     grant: str
@@ -223,8 +217,7 @@ class Use:
     until: float
 
 
-@dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(Struct, frozen=True):
     """A request to whoever writes to `[start, end)` of an upload to stop. Numbered apart from the events."""
 
     seq: int
@@ -233,8 +226,7 @@ class Fence:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """See `Catalog.standing`."""
 
     upload: Upload | None

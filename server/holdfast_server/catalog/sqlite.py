@@ -10,12 +10,12 @@ import json
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import anyio.to_thread
+from msgspec.structs import replace
 
 from holdfast_protocol.digest import Digest
 from holdfast_protocol.server import LONGEST

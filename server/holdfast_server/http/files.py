@@ -7,11 +7,11 @@ answer becomes fields (`holdfast_protocol.server`). Nothing is decided here.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
 from holdfast_protocol import concat, dialects, headers

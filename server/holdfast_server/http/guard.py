@@ -8,10 +8,10 @@ here, and everything that is not listed needs one.
 import inspect
 import time
 from collections.abc import Callable, Collection
-from dataclasses import replace
 from typing import Final, cast
 from urllib.parse import parse_qs
 
+from msgspec.structs import replace
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast_protocol import fields, headers

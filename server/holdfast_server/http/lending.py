@@ -11,10 +11,10 @@ can be lent, because where it ends must be known before; and only a plain TCP co
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import httptools
+from msgspec import Struct
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import is_ssl
 
@@ -40,8 +40,7 @@ def length_of(fields: Iterable[tuple[bytes, bytes]]) -> int | None:
     return length
 
 
-@dataclass(frozen=True)
-class Loan:
+class Loan(Struct, frozen=True):
     """See `lent_body.Loan`."""
 
     protocol: "LendingProtocol"

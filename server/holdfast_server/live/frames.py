@@ -6,9 +6,10 @@ its movement, and the same for frames and for JSON.
 
 import struct
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from msgspec import Struct
 
 from holdfast_protocol import live
 from holdfast_protocol.live import Place
@@ -91,8 +92,7 @@ def runs(told: Sequence[Frame]) -> list[Run]:
     return [Run(told[start : start + RUN]) for start in range(0, len(told), RUN)]
 
 
-@dataclass(frozen=True, slots=True)
-class Motion:
+class Motion(Struct, frozen=True):
     """What is known of an upload beside its state."""
 
     arriving: int = 0

@@ -5,10 +5,10 @@ was told already is in it, and what follows comes after it. Those who come toget
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
+from msgspec import Struct, field
 
 from holdfast_protocol.live import Kind, Topic
 from holdfast_server.catalog.base import Catalog, Watched
@@ -23,16 +23,14 @@ arriving may have come on."""
 MOST_LOOKS: Final = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(Struct, frozen=True):
     """What is told of it, and whether there are uploads beyond that."""
 
     runs: Sequence[Run]
     more: bool
 
 
-@dataclass(slots=True)
-class _Look:
+class _Look(Struct):
     """The newest one at the same topics."""
 
     turn: anyio.Lock = field(default_factory=anyio.Lock)

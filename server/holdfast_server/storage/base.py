@@ -8,8 +8,9 @@ a committed byte never writes that byte again.
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from holdfast_protocol.digest import Hasher
 
@@ -90,8 +91,7 @@ class Reservation(Piece, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(Struct, frozen=True):
     """Bytes."""
 
     free: int

@@ -10,7 +10,8 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from holdfast_protocol.digest import Hasher
 
@@ -22,8 +23,7 @@ _FS_IOC_UNRESVSP64 = 0x4030582B
 _CANNOT = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """`[start, end)` of a file, either stored or a hole."""
 
     start: int

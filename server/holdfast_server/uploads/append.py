@@ -7,10 +7,10 @@ little, and little is left to be synced at the end.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
 import anyio
+from msgspec.structs import replace
 
 from holdfast_protocol import server as rules
 from holdfast_protocol.dialects import decide_trailer

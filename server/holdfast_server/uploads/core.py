@@ -6,7 +6,8 @@ Rule of this file: the state of an upload that a writer relies on is read after 
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from holdfast_protocol import headers
 from holdfast_protocol import server as rules
@@ -19,8 +20,7 @@ from holdfast_server.uploads.activity import Activity
 from holdfast_server.uploads.upload import State, Upload
 
 
-@dataclass(frozen=True, slots=True)
-class Core:
+class Core(Struct, frozen=True):
     """The ports, the settings and the clocks."""
 
     catalog: Catalog

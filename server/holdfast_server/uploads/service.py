@@ -6,10 +6,10 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Final
 
 import anyio
+from msgspec import Struct
 
 from holdfast_protocol import fields, live
 from holdfast_protocol import server as rules
@@ -56,8 +56,7 @@ _MOST_MADE: Final = 128
 """Uploads that are remembered for `Uploads.made`; each may have some KiB of metadata."""
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """What an upload is missing, ascending; `more` says that there are others behind."""
 
     ranges: list[tuple[int, int]]

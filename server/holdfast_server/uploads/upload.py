@@ -4,8 +4,9 @@ Rule of this file: an `Upload` is a snapshot. It is never changed; a change goes
 with a new one.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from holdfast_protocol import server as rules
 from holdfast_protocol.digest import Digest
@@ -23,8 +24,7 @@ class State(StrEnum):
     TERMINATED = "terminated"
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
+class Upload(Struct, frozen=True):
     """One file on its way or complete. Sizes are in bytes, times in seconds since the epoch."""
 
     id: str

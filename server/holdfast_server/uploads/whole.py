@@ -6,10 +6,10 @@ it, in one transaction: whoever recovers sees that it is held, and nobody else c
 dies in between, the catalog is right: the upload has no bytes, and whoever recovers takes the file away.
 """
 
-from dataclasses import replace
 from typing import Any, Final
 
 import anyio
+from msgspec.structs import replace
 
 from holdfast_protocol import server as rules
 from holdfast_protocol.digest import Digest, hasher
