@@ -68,6 +68,7 @@ def test_every_state_of_an_upload(window: Window, server: ServerProcess, tmp_pat
             speaker.chunk(speaker.create(4 * GRANULE), GRANULE, bytes(GRANULE))
         window.drop(*files)
         window.sees("Waiting for its turn", "#next")
+        window.until(lambda: proxy.up > MIB // 2, what="uploads that have begun")  # one that has not waits in its row
         window.click("[data-act=pause]")
         window.sees("Paused", "#now")
         window.sees("Failed", "#over")
