@@ -6,8 +6,8 @@
 import { duration, percent, size, speed } from './format.js'
 
 const STEPS = ['receiving', 'verifying', 'publishing']
-/** States that are left for those after them, if for any. */
-const ENDS = { complete: 1, failed: 1, expired: 2, terminated: 2 }
+/** How far in its life an upload is in each state: it never goes back. */
+const LIFE = { receiving: 0, verifying: 0, complete: 1, failed: 1, expired: 2, terminated: 2 }
 /** Seconds without a byte after which an upload is not shown as one that moves. */
 const STILL = 30
 /** How many of those that are over are kept. */
@@ -110,7 +110,7 @@ export class Item {
   }
 
   get isOver() {
-    return this.status !== 'receiving' && this.status !== 'verifying'
+    return LIFE[this.status] !== 0
   }
 
   /** `now`, `next`, `rest` or `over`: where on the page it has its place. */
@@ -123,11 +123,11 @@ export class Item {
   }
 
   /**
-   * Whether what is told of the state and of this moment is past already. The end of an upload may be told with an earlier
-   * moment than a `progress` frame that was made while it was written, and it counts; no end is ever taken back.
+   * Whether what is told of the state and of this moment is past already. The end of an upload counts also where a `progress`
+   * frame, made while it was written, was told of a later moment.
    */
   #isPast(status, at) {
-    const further = (ENDS[status] ?? 0) - (ENDS[this.status] ?? 0)
+    const further = LIFE[status] - LIFE[this.status]
     return further < 0 || (further === 0 && at < this.changed)
   }
 
