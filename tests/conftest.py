@@ -165,6 +165,13 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProc
         yield process
 
 
+@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
+def workers(request: pytest.FixtureRequest) -> int:
+    """How many a server is to have. Parameters have a fixture of their own: one of the name `server` would hand them to
+    the shared server as well, and pytest starts that anew at each change of them."""
+    return int(request.param)
+
+
 @pytest.fixture
 def speaker(server: ServerProcess) -> Iterator[Speaker]:
     """Speaks the protocol to the shared server."""

@@ -35,15 +35,15 @@ EVIL_NAMES = (
 )
 
 
-@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
-def server(request: pytest.FixtureRequest, server: ServerProcess, two_workers: ServerProcess) -> ServerProcess:
-    return server if request.param == 1 else two_workers
+@pytest.fixture
+def server(workers: int, server: ServerProcess, two_workers: ServerProcess) -> ServerProcess:
+    return server if workers == 1 else two_workers
 
 
-@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
-def pictures(request: pytest.FixtureRequest, start_server: StartServer) -> ServerProcess:
+@pytest.fixture
+def pictures(workers: int, start_server: StartServer) -> ServerProcess:
     options = ("--allow-type", "image/*", "--allow-type", "text/plain", "--inline-type", "image/*")
-    return start_server(*options, workers=request.param)
+    return start_server(*options, workers=workers)
 
 
 def post(speaker: Speaker, name: str, data: bytes | None = None) -> Answer:

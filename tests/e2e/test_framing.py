@@ -20,9 +20,9 @@ BOUND = 128 * 1024
 HOST = "Host: localhost"
 
 
-@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
-def server(request: pytest.FixtureRequest, server: ServerProcess, two_workers: ServerProcess) -> ServerProcess:
-    return server if request.param == 1 else two_workers
+@pytest.fixture
+def server(workers: int, server: ServerProcess, two_workers: ServerProcess) -> ServerProcess:
+    return server if workers == 1 else two_workers
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
     Site       serves a folder on loopback; its origin is another one than that of the server under test
     Driver     a browser of its own, driven by a script with one JSON command a line
-    Browser    opens a page and calls functions of it, through browser.cjs
+    Browser    opens pages and calls functions of them, through browser.cjs
 
 Rule of this file: Chromium is that of the system (`chromium`, or $CHROMIUM), the packages are those of `make interop`.
 Every wait is bounded, and when one is in vain the error shows what the browser's console said.
@@ -181,10 +181,21 @@ class Driver:
 
 
 class Browser(Driver):
-    """One page of a browser."""
+    """One page of a browser, from `renew` on."""
 
     def __init__(self, home: Path) -> None:
+        self._begun = 0
         super().__init__(home, HERE / "browser.cjs")
+
+    def renew(self) -> None:
+        """A page that knows nothing of the one before, with an empty log."""
+        self._send({"fresh": True})
+        self._answer("another page", 30)
+        self._begun = self.log.stat().st_size
+
+    def read_log(self) -> str:
+        """What the console has said since `renew`; the last 5,000 characters of it."""
+        return self.log.read_bytes()[self._begun :].decode(errors="replace")[-5000:]
 
     def open(self, url: str) -> None:
         """Go to a page. Blocks until it has loaded."""

@@ -49,10 +49,19 @@ def open_server(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield process
 
 
-@pytest.fixture
-def browser(site: Site, tmp_path: Path) -> Iterator[Browser]:
-    with Browser(tmp_path) as browser:
+@pytest.fixture(scope="module")
+def chromium(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One for all tests of a file: it takes seconds to start."""
+    with Browser(tmp_path_factory.mktemp("browser")) as browser:
         yield browser
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """Nobody has used it before."""
+    chromium.renew()
+    yield chromium
+    print(chromium.read_log())  # shown where the test has failed
 
 
 @pytest.fixture(scope="session")

@@ -31,9 +31,9 @@ PNG = base64.b64decode(
 NAMES = ("a.html", "a.svg", f'<img src=x onerror="{SCRIPT}">.html', "a.png")
 
 
-@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
-def server(request: pytest.FixtureRequest, server: ServerProcess, two_workers: ServerProcess) -> ServerProcess:
-    return server if request.param == 1 else two_workers
+@pytest.fixture
+def server(workers: int, server: ServerProcess, two_workers: ServerProcess) -> ServerProcess:
+    return server if workers == 1 else two_workers
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one worker", "two workers"])

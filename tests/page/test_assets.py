@@ -23,6 +23,13 @@ FOLDER = ROOT / "server" / "holdfast_server" / "page"
 ASSETS = sorted(path.name for path in FOLDER.iterdir() if path.suffix in {".html", ".css", ".js", ".svg"})
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """One for all tests of this file, which leave nothing in it."""
+    with ServerProcess(tmp_path_factory.mktemp("server") / "data") as process:
+        yield process
+
+
 @pytest.fixture
 def connection(server: ServerProcess) -> Iterator[Connection]:
     with Connection(server.url) as connection:
