@@ -8,12 +8,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from tests.support.speaker import CHUNK, TUS, TUS_BODY, b64, chunk_fields, digest, raw_digest
 
 from holdfast_server import create_app
+from holdfast_server.catalog.sqlite import SqliteCatalog
 from holdfast_server.settings import Settings
+from holdfast_server.storage.base import Piece
+from holdfast_server.storage.local import LocalStorage
+from holdfast_server.uploads.upload import Upload
 
 pytestmark = pytest.mark.anyio
 
@@ -81,6 +86,36 @@ async def test_chunks_in_order_are_hashed_as_they_come(client: httpx.AsyncClient
         assert (await client.patch(url, headers=chunk_fields(start, part), content=part)).status_code == 204
     done = await client.patch(url, headers={"Content-Type": CHUNK, "Upload-Complete": "?1"})
     assert done.status_code == 204, done.text
+    assert read == []
+    assert await computed(client, url) == digest(BODY, "xxh3-128")
+
+
+async def test_what_is_committed_and_not_told_yet_is_not_read_back(
+    client: httpx.AsyncClient, read: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows the upload looks at the catalog just then, and sees more bytes than he knows to be hashed."""
+    commit, claim_digest = SqliteCatalog.commit, LocalStorage.claim_digest
+    commits = 0
+    second = anyio.Event()
+
+    async def told_late(*args: Any, **named: Any) -> Upload:
+        nonlocal commits
+        upload = await commit(*args, **named)
+        commits += 1
+        if commits == 2:
+            second.set()
+            await anyio.sleep(0.1)
+        return upload
+
+    async def claimed_late(*args: Any) -> Piece | None:
+        await second.wait()
+        return await claim_digest(*args)
+
+    monkeypatch.setattr(SqliteCatalog, "commit", told_late)
+    monkeypatch.setattr(LocalStorage, "claim_digest", claimed_late)
+    url = await create(client, "xxh3-128")
+    for start in range(0, len(BODY), PART):
+        assert (await patch(client, url, start, start + PART)).status_code == 204
     assert read == []
     assert await computed(client, url) == digest(BODY, "xxh3-128")
 

@@ -76,8 +76,10 @@ async def _append(
             rules.admit(wanted, fresh)
             await writers.claim_turn(reservation)
             stop = rules.reach(wanted, fresh) if standing.stored is None else standing.stored[0]
-            with core.activity.arrival(fresh) as arrival:
-                stream = _Stream(core, writers, frontier, fresh, wanted, body, reservation, writer, stop, arrival)
+            with core.activity.arrival(fresh) as arrival, frontier.joined(fresh, wanted.offset) as running:
+                stream = _Stream(
+                    core, writers, frontier, fresh, wanted, body, reservation, writer, stop, arrival, running
+                )
                 await stream.count_room()
                 return await (stream.atomic() if wanted.atomic else stream.keep())
     finally:
@@ -97,6 +99,7 @@ class _Stream:
         writer: Writer,
         stop: int,
         arrival: Arrival,
+        running: Running | None,
     ) -> None:
         self._core = core
         self._writers = writers
@@ -115,7 +118,7 @@ class _Stream:
         self._left: int | None = None  # the same, by the quota
         self._last = core.monotonic()
         self._flushed: anyio.Event | None = None
-        self._running = frontier.join(upload, wanted.offset)  # the digests of the whole file, up to `_position`
+        self._running = running  # the digests of the whole file, up to `_position`
         self._checkpoint: anyio.Event | None = None  # set when the commit that runs beside has ended
         self._failure: Exception | None = None  # what it ended with
 

@@ -98,9 +98,9 @@ class _Chunk:
                 writer.since = standing.fence
                 if standing.stored is not None:
                     return await self._store_aside(reservation)
-                running = self._frontier.join(upload, self._start)
-                await self._receive(reservation, running)
-                return await self._commit(reservation, running)
+                with self._frontier.joined(upload, self._start) as running:
+                    await self._receive(reservation, running)
+                    return await self._commit(reservation, running)
         finally:
             reservation.release()
 

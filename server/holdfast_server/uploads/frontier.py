@@ -2,12 +2,15 @@
 
 Rule of this file: an upload's digest is computed by one process at a time, the one that holds the claim in the
 storage. Others learn the result from the catalog; if the holder dies, the claim is free and somebody begins anew.
-Who writes in order takes the hashers along and hashes what it writes, before it leaves the processor's cache. What has
-arrived out of order is read back, most likely from the page cache, once the prefix has passed it; when the last chunk
-lands there is almost nothing left to read.
+Who writes in order takes the hashers along and hashes what it writes, before it leaves the processor's cache; nothing
+is read as long as somebody does. What has arrived out of order is read back, most likely from the page cache, once the
+prefix has passed it; when the last chunk lands there is almost nothing left to read.
 """
 
 import logging
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import anyio
@@ -61,6 +64,7 @@ class _Followed:
     def __init__(self, running: Running) -> None:
         self.running = running
         self.reading = False  # what was written out of order: nobody else goes on from `running` meanwhile
+        self.held = False  # there may be something to read once nobody writes in order
         self.moved = anyio.Event()
 
 
@@ -70,6 +74,7 @@ class Frontier:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._followed: dict[str, _Followed] = {}
+        self._joined: Counter[str] = Counter()  # by upload: who hashes what he writes, and has yet to tell of it
         self._tasks: TaskGroup | None = None
 
     def __len__(self) -> int:
@@ -79,10 +84,28 @@ class Frontier:
         """Where the work is to run; until then nothing is followed."""
         self._tasks = tasks
 
-    def join(self, upload: Upload, offset: int) -> Running | None:
-        """For who is about to write in order from `offset` on: what to hash with. None if that is not known here, or
-        if no digest is asked for. Does not block.
+    @contextmanager
+    def joined(self, upload: Upload, offset: int) -> Iterator[Running | None]:
+        """For who writes in order from `offset` on, until all of it is told: what to hash with. None if that is not
+        known here, or if no digest is asked for. Does not block.
         """
+        running = self._from(upload, offset)
+        if running is None:
+            yield None
+            return
+        self._joined[upload.id] += 1
+        try:
+            yield running
+        finally:
+            self._joined[upload.id] -= 1
+            if not self._joined[upload.id]:
+                del self._joined[upload.id]
+                followed = self._followed.get(upload.id)
+                if followed is not None and followed.held:
+                    followed.held = False
+                    followed.moved.set()
+
+    def _from(self, upload: Upload, offset: int) -> Running | None:
         wanted = algorithms(upload)
         if not wanted:
             return None
@@ -161,9 +184,11 @@ class Frontier:
             return
         running = Running.of(upload) if followed is None else followed.running
         while running.done < upload.reach:
-            if running.done >= upload.prefix:
+            behind = running.done < upload.prefix
+            if not behind or (followed is not None and upload_id in self._joined):
                 if followed is None:
                     raise OSError(f"upload {upload_id} has a hole at {running.done}")
+                followed.held = behind  # it is committed, and perhaps not told yet by who has hashed it on the way
                 with anyio.move_on_after(PATIENCE) as waiting:
                     await followed.moved.wait()
                 if waiting.cancelled_caught and followed.running.done == running.done:
