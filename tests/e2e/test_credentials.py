@@ -188,7 +188,6 @@ def test_the_client_with_each_kind_of_credential(guarded: Guarded, tmp_path: Pat
 
 
 @pytest.mark.rule("A-HEAD-1", "A-SCOPE-1", "A-OWNER-1")
-@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
 def test_the_command_where_a_callable_is_asked(
     start_server: StartServer, tmp_path: Path, holdfast_command: CommandLine, workers: int
 ) -> None:
@@ -333,7 +332,6 @@ def test_the_keys_of_jwts_change_while_it_runs(guarded: Guarded) -> None:
 
 
 @pytest.mark.rule("A-JWT-1", "A-HEAD-2")
-@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
 def test_the_keys_of_jwts_come_from_their_issuer(start_server: StartServer, workers: int) -> None:
     """Each worker asks for them once, however many tokens there are, and also where one has a key that nobody knows."""
     asked: list[str] = []

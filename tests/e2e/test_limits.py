@@ -17,7 +17,6 @@ from tests.support.workers import speakers_by_worker
 
 ESTABLISHED = 1
 """TCP_ESTABLISHED of the kernel."""
-WORKERS = pytest.mark.parametrize("workers", [1, 2])
 ROADS = pytest.mark.parametrize("plain", [False, True], ids=["lent", "plain"])
 
 
@@ -42,7 +41,6 @@ def refused(connection: Connection) -> tuple[int, str | None, str | None]:
     return *answer.verdict, answer.get("retry-after")
 
 
-@WORKERS
 @pytest.mark.rule("H-CONN-1")
 def test_a_client_has_no_more_connections_than_it_may(start_server: StartServer, workers: int) -> None:
     """In all workers together: whichever gets the connections that are too many."""
@@ -59,7 +57,6 @@ def test_a_client_has_no_more_connections_than_it_may(start_server: StartServer,
         enter(server, stack)  # there is room for the client that has left
 
 
-@WORKERS
 @pytest.mark.rule("H-CONN-1")
 def test_all_have_no_more_connections_than_there_are(start_server: StartServer, workers: int) -> None:
     server = start_server("--max-connections", "16", workers=workers)

@@ -35,10 +35,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True, capture_output=True, timeout=10)
 
 
-@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
-def start_on(request: pytest.FixtureRequest, start_server: StartServer, small_disk: Path) -> StartServer:
+@pytest.fixture
+def start_on(workers: int, start_server: StartServer, small_disk: Path) -> StartServer:
     """Starts a server on the small disk."""
-    return partial(start_server, data=small_disk / "data", workers=request.param)
+    return partial(start_server, data=small_disk / "data", workers=workers)
 
 
 def assert_full(answer: Answer) -> None:

@@ -58,7 +58,6 @@ def slowest_answer(server: ServerProcess, upload: str, complete: str, until: thr
 
 
 @pytest.mark.rule("Q-UPLOADS-1", "T-EXPIRE-2")
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.timeout(400)
 def test_uploads_that_are_left_count_and_go(
     start_server: StartServer, pytestconfig: pytest.Config, workers: int

@@ -57,7 +57,6 @@ CREATIONS = {
 
 
 @pytest.mark.rule("Q-RACE-1", "Q-BYTES-1")
-@pytest.mark.parametrize("workers", [1, 2])
 def test_bytes_are_taken_once(start_server: StartServer, workers: int) -> None:
     server = start_server("--max-stored", str(20 * SIZE + SIZE - 1), workers=workers)
     for fields, body in CREATIONS.values():
@@ -72,7 +71,6 @@ def test_bytes_are_taken_once(start_server: StartServer, workers: int) -> None:
 
 
 @pytest.mark.rule("Q-RACE-1", "Q-UPLOADS-1")
-@pytest.mark.parametrize("workers", [1, 2])
 def test_uploads_at_once_are_taken_once(start_server: StartServer, workers: int) -> None:
     server = start_server("--max-uploads", "10", workers=workers)
     answers = race(server, "POST", ["/files"] * CLIENTS, CREATIONS["tus"][0], b"")

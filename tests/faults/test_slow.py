@@ -34,7 +34,6 @@ def serve_everybody(url: str) -> None:
 
 
 @pytest.mark.rule("H-SLOW-1", "H-HEAD-2")
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.timeout(240)
 def test_slow_clients_stop_nobody_and_are_let_go(
     start_server: StartServer, pytestconfig: pytest.Config, workers: int

@@ -13,7 +13,6 @@ SOON = 8.0
 """Seconds (scaled) after SIGTERM by which the server is gone, whatever its clients do."""
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.rule("T-PATCH-4")
 def test_sigterm_keeps_what_a_running_patch_has_brought(
     start_server: StartServer, rng: random.Random, workers: int

@@ -1,6 +1,6 @@
 // Drives a headless Chromium: node browser.cjs MODULES CHROMIUM
 // Each line on standard input is one JSON command, each line on standard output its JSON answer, {value} or {error}:
-//   {fresh: true}              a page without a past: another person uses the browser now, and the last one is gone
+//   {renew: true}              a page without a past: another person uses the browser now, and the last one is gone
 //   {open: URL}                go to a page (its local storage stays)
 //   {call: NAME, with: VALUE}  call a function of the page's `interop`, and wait for what it answers
 // Rule of this file: nothing is judged here. What the page writes to its console goes to standard error.
@@ -32,7 +32,7 @@ async function main() {
     const command = JSON.parse(line)
     let answer
     try {
-      if (command.fresh) {
+      if (command.renew) {
         await page?.context().close()
         page = await newPage(browser)
         answer = { value: null }

@@ -189,7 +189,7 @@ class Browser(Driver):
 
     def renew(self) -> None:
         """A page that knows nothing of the one before, with an empty log."""
-        self._send({"fresh": True})
+        self._send({"renew": True})
         self._answer("another page", 30)
         self._begun = self.log.stat().st_size
 

@@ -32,7 +32,6 @@ window.interop = {
 
 
 @pytest.mark.rule("A-HOST-1")
-@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
 def test_a_page_whose_name_leads_to_the_server_is_answered_nothing(
     browser: Browser, tmp_path: Path, workers: int
 ) -> None:

@@ -24,13 +24,13 @@ _, TOKEN, TABLE = made(Principal("alice", SCOPES), bytes(36))
 MINE = {"Authorization": f"Bearer {TOKEN}"}
 
 
-@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
-def guarded(request: pytest.FixtureRequest, site: Site, tmp_path: Path) -> Iterator[ServerProcess]:
+@pytest.fixture
+def guarded(workers: int, site: Site, tmp_path: Path) -> Iterator[ServerProcess]:
     (tmp_path / "tokens").write_text(TABLE)
     (tmp_path / "key").write_text(KEY)
     options = ["--tokens", str(tmp_path / "tokens"), "--signing-key", str(tmp_path / "key")]
     options += ("--cors-origin", site.origin)
-    with ServerProcess(tmp_path / "data", *options, workers=request.param) as process:
+    with ServerProcess(tmp_path / "data", *options, workers=workers) as process:
         yield process
 
 

@@ -366,7 +366,6 @@ def test_an_upload_waits_for_its_owner(window: Window, guarded: Guarded, film: P
 
 
 @pytest.mark.rule("A-SIGN-1", "A-SIGN-2", "A-SIGN-4", "A-OWNER-1")
-@pytest.mark.parametrize("workers", [1, 2], ids=["one worker", "two workers"])
 def test_a_browser_with_nothing_but_a_signed_url(window: Window, tmp_path: Path, workers: int) -> None:
     """It uploads one file, and can do nothing else."""
     file = small(tmp_path)

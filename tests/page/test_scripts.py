@@ -38,9 +38,9 @@ MODULES = (
 )
 
 
-@pytest.fixture(params=[1, 2], ids=["one worker", "two workers"])
-def server(request: pytest.FixtureRequest, start_server: StartServer) -> ServerProcess:
-    return start_server(workers=request.param)
+@pytest.fixture
+def server(workers: int, start_server: StartServer) -> ServerProcess:
+    return start_server(workers=workers)
 
 
 def is_clean(window: Window) -> None:

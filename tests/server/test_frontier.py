@@ -1,6 +1,7 @@
 """The digest of a whole file, seen from inside the process: what is hashed on the way, and what is read back.
 
-Rule of this file: nothing is replaced; the calls that read a file are carried out as ever, and counted.
+Rule of this file: nothing is replaced; all calls are carried out as ever. Those that read a file are counted, and some
+are made to wait.
 """
 
 import os
