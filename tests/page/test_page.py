@@ -204,6 +204,51 @@ def test_cancels(window: Window, server: ServerProcess, film: Path) -> None:
         assert "film.mkv" not in window.text("#now") + window.text("#rest")
 
 
+@pytest.mark.rule("T-DELETE-1")
+def test_what_is_cancelled_does_not_rise_again(window: Window, server: ServerProcess, film: Path) -> None:
+    """Also where the page is loaded anew before it has heard that the upload was removed."""
+    with Proxy(server.url, Fault(rate=film.stat().st_size / 4 / 10)) as proxy:
+        window.open(proxy.url)
+        window.look(
+            "XMLHttpRequest.prototype.open = ((open) => function (method, url) {"
+            " if (method === 'DELETE') Object.defineProperty(this, 'onload', { set() {} });"
+            " open.call(this, method, url) })(XMLHttpRequest.prototype.open)"
+        )
+        window.drop(film)
+        until(window, 8)
+        window.click("[data-act=cancel]")
+        window.until(lambda: window.percent == -1 and not states(server), every=0, what="no upload, here and there")
+        window.reload()
+        window.sees("Live", "#link")
+        time.sleep(1)
+        assert "film.mkv" not in window.text("main")
+        assert not states(server)
+
+
+def test_what_the_server_has_lost_begins_anew_once(window: Window, server: ServerProcess, film: Path) -> None:
+    with Proxy(server.url, Fault(rate=film.stat().st_size / 4 / 4)) as proxy:
+        window.open(proxy.url)
+        window.drop(film)
+        until(window, 8)
+        window.click("[data-act=pause]")
+        window.sees("Paused", "#now")
+        (lost,) = states(server)
+        with Speaker(server.url) as speaker:
+            assert speaker.delete(lost["url"]).status == 204
+        window.reload()
+        window.sees("Live", "#link")
+        time.sleep(1)
+        window.sees("0 B of", "#rest")
+        window.click("[data-act=wake]")
+        until(window, 8)
+        assert window.text("#now").count("film.mkv") == 1
+        window.reload()
+        until(window, 30)
+        assert window.text("main").count("film.mkv") == 1
+        window.sees("Complete", "#over", within=60)
+        assert len(states(server)) == 1
+
+
 def test_cancelled_while_its_file_is_read(window: Window, server: ServerProcess, tmp_path: Path) -> None:
     """It gives its place to the next: three go at once."""
     window.open(server.url)

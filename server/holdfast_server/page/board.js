@@ -223,6 +223,9 @@ export class Board {
     this.items = new Map()
   }
 
+  /** The item of each upload of this page. */
+  #own = new WeakMap()
+
   item(id) {
     let item = this.items.get(id)
     if (!item) this.items.set(id, (item = new Item(id)))
@@ -231,17 +234,17 @@ export class Board {
 
   /** The item of an upload of this page, under its id as soon as it has one. */
   own(upload) {
-    const id = upload.url === null ? null : idOf(upload.url)
-    let item = this.items.get(upload)
-    if (id === null) {
-      item ??= this.item(upload)
-    } else {
-      const known = this.items.get(id)
-      if (item && !known) this.items.set(id, item)
-      this.items.delete(upload)
-      item = this.item(id)
-      item.id = id
+    const id = upload.url === null ? upload : idOf(upload.url)
+    const before = this.#own.get(upload)
+    if (before && before.id !== id) {
+      this.items.delete(before.id)
+      if (before.id === upload && !this.items.has(id)) {
+        before.id = id
+        this.items.set(id, before)
+      } // else the server has told of it already, or the upload has begun anew
     }
+    const item = this.item(id)
+    this.#own.set(upload, item)
     item.upload = upload
     item.name ||= upload.file.name
     item.length = upload.size

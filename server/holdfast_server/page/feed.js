@@ -124,7 +124,8 @@ export class Feed extends EventTarget {
   #heed({ type, task_id: id, payload }) {
     this.#unsure.delete(id)
     if (payload.status === 'terminated') {
-      if (this.#board.items.get(id)?.upload?.running !== true) this.#board.remove(id)
+      if (this.#board.items.get(id)?.isOver) this.#board.remove(id)
+      else this.#lose(id)
       this.#count()
       this.#tell('change')
       return
@@ -186,9 +187,16 @@ export class Feed extends EventTarget {
       this.#unread.delete(id)
     } catch (error) {
       if (!GONE.has(error.status)) this.#unread.add(id)
-      else if (!this.#board.items.get(id)?.upload) this.#board.remove(id)
+      else this.#lose(id)
     }
     this.#tell('change')
+  }
+
+  /** There is nothing of it at the server. It stays in sight where it can be begun anew from here. */
+  #lose(id) {
+    const item = this.#board.items.get(id)
+    if (item?.record) item.received = 0
+    else if (!item?.upload) this.#board.remove(id)
   }
 
   /** False if some of it could not be read. */

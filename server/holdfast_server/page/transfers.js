@@ -120,6 +120,7 @@ export class Transfers extends EventTarget {
     this.#batch.add(upload)
     upload.addEventListener('created', () => {
       upload.owner = this.#owner
+      this.#forget(upload) // where it was before, if it has begun anew
       this.#keep(upload, { path, handle })
     })
     upload.addEventListener('change', () => this.#tell('change', upload))
@@ -218,13 +219,15 @@ export class Transfers extends EventTarget {
     this.#pump()
   }
 
+  /** Throws if the server does not remove what is stored; it is sent no more then, too. */
   async cancel(upload) {
-    this.queue = this.queue.filter((each) => each !== upload)
+    this.#stop(upload)
     this.#batch.delete(upload)
     try {
+      await this.#forget(upload) // first: a page that is loaded anew meanwhile would find nothing at the server, and begin anew
       await upload.cancel()
     } finally {
-      this.#forget(upload)
+      this.#all.delete(upload)
       this.#tell('change', upload)
     }
   }
@@ -234,8 +237,7 @@ export class Transfers extends EventTarget {
     const { url, size } = record
     await new Remote({ endpoint: this.#place, url, size, headers: this.#credential.headers }).remove()
     this.resting.delete(record.url)
-    release(record.url)
-    await forget(record.url)
+    await release(record.url)
     this.dispatchEvent(new Event('rest'))
   }
 
@@ -281,7 +283,7 @@ export class Transfers extends EventTarget {
   #move(upload, url) {
     const record = this.#records.get(upload)
     if (upload.url === url || record === undefined) return
-    this.#drop(record)
+    release(record.url)
     upload.url = url
     upload.owner = this.#owner
     this.#keep(upload, record)
@@ -292,16 +294,11 @@ export class Transfers extends EventTarget {
     if (record) remember(Object.assign(record, { paused }))
   }
 
-  #forget(upload) {
+  async #forget(upload) {
     const record = this.#records.get(upload)
     this.#records.delete(upload)
-    if (upload.state === 'complete' || upload.state === 'cancelled') this.#all.delete(upload)
-    if (record) this.#drop(record)
-  }
-
-  #drop({ url }) {
-    forget(url)
-    release(url)
+    if (upload.state === 'complete') this.#all.delete(upload)
+    if (record) await release(record.url)
   }
 
   #tell(type, upload) {
@@ -336,7 +333,10 @@ async function hold(url, patience = 0) {
   return taken
 }
 
-function release(url) {
-  held.get(url)?.()
+/** Nothing is remembered of this upload any more, and no tab held off. */
+async function release(url) {
+  const end = held.get(url)
   held.delete(url)
+  await forget(url)
+  end?.()
 }

@@ -39,3 +39,28 @@ test('only what is on its way is remembered second by second', () => {
   }
   assert.deepEqual([going.series.points.length, resting.series.points.length], [60, 0])
 })
+
+test('an upload of this page is seen once: before it has a URL, with one, and with another one', () => {
+  const board = new Board()
+  const upload = { url: null, state: 'sending', received: 0, size: 10, file: { name: 'film.mkv' } }
+  const first = board.own(upload)
+  upload.url = 'http://here/files/a'
+  assert.equal(board.own(upload), first, 'what was seen of it is kept')
+  first.received = 5
+  upload.url = null // the server has lost it
+  const second = board.own(upload)
+  assert.deepEqual([[...board.items.values()], second.bytes], [[second], 0])
+  upload.url = 'http://here/files/b'
+  assert.equal(board.own(upload), second)
+  assert.deepEqual([...board.items.keys()], ['b'])
+})
+
+test('what the server has told of an upload before this page knows its URL is kept', () => {
+  const board = new Board()
+  const upload = { url: null, state: 'sending', received: 0, size: 10, file: { name: 'film.mkv' } }
+  board.own(upload)
+  const told = board.item('a')
+  upload.url = 'http://here/files/a'
+  assert.equal(board.own(upload), told)
+  assert.equal(board.items.size, 1)
+})

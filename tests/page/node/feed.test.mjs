@@ -46,6 +46,27 @@ test('what the server knows nothing of is seen no more', async () => {
   assert.equal(board.items.size, 0)
 })
 
+test('what the server knows nothing of is still seen where it can be begun anew', async () => {
+  const gone = { type: 'status', task_id: 'a', payload: { ...PAYLOAD, status: 'terminated', event: 'terminated' } }
+  for (const kept of [{ record: { name: 'film.mkv', size: 10 } }, { upload: { state: 'paused', received: 0 } }]) {
+    const { board, hear } = setUp(() => STATE)
+    Object.assign(board.item('a'), { received: 5, ...kept })
+    await hear(gone)
+    assert.deepEqual([board.items.size, board.items.get('a').place(0)], [1, kept.record ? 'rest' : 'now'])
+    assert.equal(board.items.get('a').bytes, kept.record ? 0 : 5)
+  }
+})
+
+test('what is complete and was removed is seen no more', async () => {
+  const { board, hear } = setUp(() => STATE)
+  for (const upload of [null, { state: 'complete' }]) {
+    await hear({ type: 'status', task_id: 'a', payload: PAYLOAD })
+    board.item('a').upload = upload
+    await hear({ type: 'status', task_id: 'a', payload: { ...PAYLOAD, status: 'terminated', event: 'terminated' } })
+    assert.equal(board.items.size, 0)
+  }
+})
+
 test('what may be watched is named as the client does it', () => {
   const cases = JSON.parse(readFileSync(new URL('../../support/own_topics.json', import.meta.url)))
   for (const each of cases) assert.deepEqual(topics(each.who), each.topics, each.case)
