@@ -109,6 +109,7 @@ class Connection:
             raise
         self._rest = b""
         self._method = "GET"
+        self._asked = False  # an answer is expected
 
     def __enter__(self) -> "Connection":
         return self
@@ -125,7 +126,7 @@ class Connection:
             target = parts.path + (f"?{parts.query}" if parts.query else "")
         pairs = fields if isinstance(fields, list | tuple) else fields.items()
         lines = [f"{method} {target} HTTP/1.1", f"Host: {self.host}", *(f"{k}: {v}" for k, v in pairs)]
-        self._method = method
+        self._method, self._asked = method, True
         self.socket.sendall("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n")
 
     def send(self, data: bytes | memoryview) -> None:
@@ -155,6 +156,7 @@ class Connection:
             if answer.status >= 200 or answer.status == 101:
                 break
             before.append(answer)
+        self._asked = False
         status, fields = answer.status, answer.fields
         answer = Answer(status, fields, b"", before)
         if (method or self._method) == "HEAD" or status in (101, 204, 304):
@@ -189,10 +191,11 @@ class Connection:
 
     @property
     def stale(self) -> bool:
-        """The server has closed this idle connection, or has sent what nobody asked for."""
+        """The server has closed this connection, or has sent what nobody asked for."""
         self.socket.setblocking(False)
         try:
-            return self.socket.recv(1, socket.MSG_PEEK) in (b"", b"H")
+            came = self.socket.recv(1, socket.MSG_PEEK)
+            return not came or (came == b"H" and not self._asked)
         except BlockingIOError:
             return False
         except OSError:
