@@ -66,6 +66,7 @@ def own_memory() -> memoryview:
     pages elsewhere. What malloc gives begins inside a page, and the kernel took half as long again to copy into it."""
     view: memoryview | None = getattr(_own, "view", None)
     if view is None:
+        # Of memory that is shared, as it would be by default, few kernels make large pages.
         pages = mmap.mmap(-1, RUN, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         with suppress(OSError):  # a kernel need not have them
             pages.madvise(mmap.MADV_HUGEPAGE)
