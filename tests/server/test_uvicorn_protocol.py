@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import httpx
 import pytest
 import uvicorn
-from tests.support.speaker import TUS, TUS_BODY, Speaker
+from tests.support.speaker import GRANULE, TUS, TUS_BODY, Speaker
 from tests.support.waiting import eventually, scaled
 from websockets.asyncio.client import connect
 
@@ -269,3 +269,33 @@ def test_a_disk_that_hangs_stops_nobody_else(
                 hangs.set()
             assert [each.result() for each in sending] == [204] * 8
         assert all(speaker.get(url).body == data for url in uploads)
+
+
+@pytest.mark.rule("P-CHUNK-7")
+def test_who_comes_second_while_the_disk_hangs_is_told_to_come_again(
+    tmp_path: Path, rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first chunk is whole, and its sync does not come back: it is not taken from it, and nobody waits for long."""
+    data, changed = rng.randbytes(3 * GRANULE), rng.randbytes(3 * GRANULE)
+    hangs, waiting, sync = threading.Event(), threading.Semaphore(0), os.fdatasync
+
+    def slow(file: int) -> None:
+        waiting.release()
+        assert hangs.wait(scaled(30))
+        sync(file)
+
+    with served(tmp_path / "data") as port, Speaker(f"http://127.0.0.1:{port}") as speaker:
+        upload = speaker.create(len(data))
+        with monkeypatch.context() as patch, ThreadPoolExecutor(1) as threads, Speaker(speaker.url) as first:
+            patch.setattr(os, "fdatasync", slow)
+            storing = threads.submit(first.chunk, upload, 0, data)
+            try:
+                assert waiting.acquire(timeout=scaled(20))
+                for each in (data, changed):
+                    busy = speaker.chunk(upload, 0, each)
+                    assert (busy.verdict, busy["retry-after"]) == ((503, "range-busy"), "1")
+            finally:
+                hangs.set()
+            assert storing.result().status == 204
+        assert speaker.chunk(upload, 0, changed).verdict == (409, "chunk-conflict")
+        assert speaker.chunk(upload, 0, data).status == 204
