@@ -192,7 +192,7 @@ export class Feed extends EventTarget {
     this.#tell('change')
   }
 
-  /** There is nothing of it at the server. It stays in sight where it can be begun anew from here. */
+  /** There is nothing of it at the server, or nothing that may be seen. It stays in sight where it can be begun anew from here. */
   #lose(id) {
     const item = this.#board.items.get(id)
     if (item?.record) item.received = 0

@@ -237,7 +237,7 @@ export class Transfers extends EventTarget {
     const { url, size } = record
     await new Remote({ endpoint: this.#place, url, size, headers: this.#credential.headers }).remove()
     this.resting.delete(record.url)
-    await release(record.url)
+    await abandon(record.url)
     this.dispatchEvent(new Event('rest'))
   }
 
@@ -283,7 +283,7 @@ export class Transfers extends EventTarget {
   #move(upload, url) {
     const record = this.#records.get(upload)
     if (upload.url === url || record === undefined) return
-    release(record.url)
+    abandon(record.url)
     upload.url = url
     upload.owner = this.#owner
     this.#keep(upload, record)
@@ -298,7 +298,7 @@ export class Transfers extends EventTarget {
     const record = this.#records.get(upload)
     this.#records.delete(upload)
     if (upload.state === 'complete') this.#all.delete(upload)
-    if (record) await release(record.url)
+    if (record) await abandon(record.url)
   }
 
   #tell(type, upload) {
@@ -333,8 +333,8 @@ async function hold(url, patience = 0) {
   return taken
 }
 
-/** Nothing is remembered of this upload any more, and no tab held off. */
-async function release(url) {
+/** This upload is remembered no more, and other tabs are not held off. */
+async function abandon(url) {
   const end = held.get(url)
   held.delete(url)
   await forget(url)
